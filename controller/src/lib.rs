@@ -1,1 +1,15 @@
-//! To be written.
+//! worker-drain lets Celery workers on Amazon ECS finish their long jobs before a deployment stops them.
+//!
+//! One loop does all of it: **observe** asks the [`fleet`] and the [`workers`]; **plan** (the crate
+//! `worker-drain-plan`, pure) decides; **act** does it; **record** ([`record`]) keeps the little that cannot be observed
+//! later. [`reconcile`] is one pass of it and the only caller of all the others. Arrows point one way: [`cli`] →
+//! [`reconcile`] → {fleet, workers, record} and plan. Fleet and workers know nothing of each other, nor of policy.
+
+pub mod api;
+pub mod cli;
+pub mod clock;
+pub mod fleet;
+pub mod identity;
+pub mod reconcile;
+pub mod record;
+pub mod workers;

@@ -1,0 +1,181 @@
+//! The little that cannot be observed later. It is written down before it is needed, and none of it is ever believed
+//! against what is seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    actions::Ground,
+    names::{NodeName, RevisionId, TaskId},
+    observation::{FailureKind, Queue},
+    report::{PastRollout, TaskPhase},
+};
+
+/// What is remembered from one pass to the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    /// The rollout that is going on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+    /// Rollouts that ended, the youngest first; at most [`Memory::PAST_ROLLOUTS`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub past: Vec<PastRollout>,
+    /// By task. A task is forgotten when it has been seen gone, and nothing counts it any more.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tasks: BTreeMap<TaskId, TaskMemory>,
+    /// Since when the fleet cannot be observed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet_trouble: Option<Trouble>,
+    /// Since when the workers cannot be observed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers_trouble: Option<Trouble>,
+    /// Since when fewer tasks than the floor asks for are seen consuming.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub short_since: Option<Timestamp>,
+}
+
+impl Memory {
+    /// How many rollouts that ended are remembered.
+    pub const PAST_ROLLOUTS: usize = 5;
+
+    /// Every task that must be looked for by name, because the fleet's own list may no longer show it.
+    pub fn tracked(&self) -> BTreeSet<TaskId> {
+        self.tasks.iter().filter(|(_, task)| !task.gone).map(|(id, _)| id.clone()).collect()
+    }
+}
+
+/// A rollout: the time in which tasks of more than one revision exist.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// The revision that is being rolled out.
+    pub to: RevisionId,
+    /// When it was first seen.
+    pub since: Timestamp,
+    /// Whether it goes back to a revision of which tasks were still there.
+    #[serde(default)]
+    pub back: bool,
+    /// Every old task that was seen in it.
+    pub old: BTreeSet<TaskId>,
+    /// Those of them that were seen to end.
+    #[serde(default)]
+    pub ended: BTreeSet<TaskId>,
+    /// Jobs that were cut because a deadline had passed.
+    #[serde(default)]
+    pub jobs_cut: u32,
+    /// Tasks that ended without our permit (stopped by a person, failed, lost with their machine).
+    #[serde(default)]
+    pub ended_unpermitted: BTreeSet<TaskId>,
+}
+
+/// What is remembered of one task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskMemory {
+    /// Every node that was ever seen to be this task's. One that no longer answers is Unknown, not absent.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub nodes: BTreeMap<NodeName, NodeMemory>,
+    /// Why and since when it is to leave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leaving: Option<Leaving>,
+    /// The unbroken run of looks in which it was idle with its cancel read back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle: Option<IdleRun>,
+    /// Its stop was permitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub permitted: Option<Permitted>,
+    /// Its hold was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refusal>,
+    /// Where it was in the last report, and since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<PhaseSince>,
+    /// It was seen to end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
+}
+
+/// What is remembered of one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeMemory {
+    /// Queues that we took from it or are about to, as it reported them before. An undo gives exactly these back. They
+    /// stay here afterwards, because some workers forget what was added when they reconnect (celery#10352).
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub taken: BTreeSet<Queue>,
+}
+
+/// Why a task is to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// Why.
+    pub why: Why,
+    /// When that was first seen.
+    pub since: Timestamp,
+}
+
+/// Why a task is to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Why {
+    /// Its revision is old.
+    Rollout,
+    /// The fleet has more tasks than it wants, and this one was chosen.
+    ScaleIn,
+}
+
+/// An unbroken run of looks in which a task was idle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdleRun {
+    /// When the last answer of the first of them had come.
+    pub first: Timestamp,
+    /// When the first question of the last of them was sent.
+    pub last: Timestamp,
+    /// How many looks.
+    pub looks: u32,
+}
+
+/// A permit that was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Permitted {
+    /// When.
+    pub at: Timestamp,
+    /// On what ground.
+    pub ground: Ground,
+}
+
+/// A hold that was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The scheduler's own word.
+    pub reason: String,
+    /// When it was first refused.
+    pub since: Timestamp,
+    /// When it was last refused.
+    pub at: Timestamp,
+    /// How often.
+    pub times: u32,
+}
+
+/// Where a task is, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseSince {
+    /// Where.
+    pub phase: TaskPhase,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// An outside system cannot be observed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// What sort of failure, the last time.
+    pub kind: FailureKind,
+    /// When the first attempt failed.
+    pub since: Timestamp,
+    /// When the last attempt failed.
+    pub last: Timestamp,
+    /// How many attempts failed, one after another.
+    pub times: u32,
+}

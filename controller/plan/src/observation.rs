@@ -1,0 +1,235 @@
+//! What was seen in one look. Every part is a value or a failure, with its time: a failure is an observation too.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::names::{NodeName, QueueName, RevisionId, TaskId};
+
+/// All that one look saw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// The fleet, from its scheduler.
+    pub fleet: Seen<FleetView>,
+    /// The workers, from themselves.
+    pub workers: Seen<WorkersView>,
+}
+
+/// A value that was seen, or the failure to see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seen<T> {
+    /// It was seen.
+    Ok {
+        /// What was seen.
+        value: T,
+        /// When the look began: what happened later may be missing from it.
+        at: Timestamp,
+    },
+    /// It could not be seen.
+    Err {
+        /// Why not.
+        failure: Failure,
+        /// When the attempt ended.
+        at: Timestamp,
+    },
+}
+
+impl<T> Seen<T> {
+    /// The value, if it was seen.
+    pub fn ok(&self) -> Option<&T> {
+        match self {
+            Self::Ok { value, .. } => Some(value),
+            Self::Err { .. } => None,
+        }
+    }
+
+    /// When.
+    pub fn at(&self) -> Timestamp {
+        match self {
+            Self::Ok { at, .. } | Self::Err { at, .. } => *at,
+        }
+    }
+}
+
+/// Why something outside could not be asked, or refused as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What sort of failure; it decides reason and back-off.
+    pub kind: FailureKind,
+    /// For a person: what was tried, what came back, what would be right. Never a secret.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure of this kind, told in these words.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+/// What sort of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// No answer, or the connection failed: waiting may help.
+    Unreachable,
+    /// We asked too often.
+    Throttled,
+    /// We are not allowed to: a person must grant it.
+    Denied,
+    /// The thing that the specification names does not exist: a person must make it, or mend the name.
+    NotFound,
+    /// The specification cannot be carried out as it is: a person must mend it.
+    Invalid,
+}
+
+/// The fleet, as its scheduler tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetView {
+    /// How people call it, such as `media/transcoder`.
+    pub name: String,
+    /// How many tasks there should be.
+    pub desired: u32,
+    /// The scheduler's own floor in a rollout, in percent of `desired`.
+    pub minimum_healthy_percent: u32,
+    /// The scheduler's own ceiling in a rollout, in percent of `desired`.
+    pub maximum_percent: u32,
+    /// The revision that is being rolled out or is in place. Tasks of every other revision are old.
+    pub current: RevisionId,
+    /// Every revision that the fleet or one of its tasks names.
+    pub revisions: BTreeMap<RevisionId, Revision>,
+    /// All tasks that the scheduler tells of, and all that it was asked for by name.
+    pub tasks: BTreeMap<TaskId, Task>,
+    /// The longest hold that the scheduler grants (ECS: 48 h).
+    pub longest_hold: SignedDuration,
+}
+
+/// One revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// How people call it (ECS: `transcoder:42`). Two revisions may share it.
+    pub label: String,
+    /// When it was deployed, if that is known.
+    pub created_at: Option<Timestamp>,
+}
+
+/// One task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// What it was started for.
+    pub revision: RevisionId,
+    /// Where in its life it is.
+    pub life: Life,
+    /// When its containers ran, if they do.
+    pub started_at: Option<Timestamp>,
+    /// What keeps the scheduler from stopping it.
+    pub hold: HoldState,
+}
+
+/// Where in its life a task is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Life {
+    /// It does not run yet.
+    Starting,
+    /// It runs.
+    Running,
+    /// The scheduler has decided to stop it (ECS: `desiredStatus` is `STOPPED`).
+    Stopping,
+    /// It has ended.
+    Stopped {
+        /// The scheduler's own words.
+        reason: String,
+        /// What the worker's container exited with, if it is known. 137 is SIGKILL.
+        exit_code: Option<i32>,
+    },
+    /// The scheduler was asked for it by name and knows it no more.
+    Missing,
+}
+
+/// What keeps the scheduler from stopping a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HoldState {
+    /// It could not be read this time.
+    Unread,
+    /// Nothing.
+    Free,
+    /// A hold that ends by itself at this time.
+    Until(Timestamp),
+}
+
+/// The workers, as they tell of themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkersView {
+    /// For every task that was asked about: which nodes are its own.
+    pub tasks: BTreeMap<TaskId, Mapping>,
+    /// What each node answered. A node of a task that is not here did not answer at all.
+    pub nodes: BTreeMap<NodeName, Answer>,
+    /// Nodes that answered and belong to no task of this fleet: other fleets on the same broker, or a naming mistake.
+    pub strangers: BTreeSet<NodeName>,
+}
+
+/// Which nodes are a task's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mapping {
+    /// These; never none.
+    Nodes(BTreeSet<NodeName>),
+    /// No node that answered can be told to be this task's.
+    NotFound {
+        /// What was looked for, and the nearest names, for a person.
+        hint: String,
+    },
+    /// It cannot be told which, or one node could be several tasks'.
+    Ambiguous {
+        /// Who claims what, for a person.
+        why: String,
+    },
+}
+
+/// What one node answered in one look. Each part is `None` if that question was not answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// When the first question was sent.
+    pub asked_at: Timestamp,
+    /// When the last answer came.
+    pub answered_at: Timestamp,
+    /// The queues that it takes jobs from. Asked first: what is active or reserved is then at least as young.
+    pub queues: Option<Vec<Queue>>,
+    /// Jobs that it has received and not started. Asked before `active`, because jobs move only from here to there.
+    pub reserved: Option<Vec<Job>>,
+    /// Jobs that run.
+    pub active: Option<Vec<Job>>,
+    /// Jobs that it holds until a later time.
+    pub scheduled: Option<Vec<Job>>,
+}
+
+/// A queue that a node takes jobs from, with all that is needed to give it back.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Queue {
+    /// Its name.
+    pub name: QueueName,
+    /// How it is bound, as the node told it. `None`: the broker's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<Binding>,
+}
+
+/// How a queue is bound.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Binding {
+    /// The exchange's name.
+    pub exchange: String,
+    /// The exchange's type, such as `direct`.
+    pub exchange_type: String,
+    /// The routing key.
+    pub routing_key: String,
+}
+
+/// A job, without its arguments: those may hold personal data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// The job's id.
+    pub id: String,
+    /// The kind of job (Celery: the task's name).
+    pub name: String,
+    /// When it began to run.
+    pub started_at: Option<Timestamp>,
+}

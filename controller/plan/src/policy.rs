@@ -1,0 +1,89 @@
+//! The specification, parsed once: real durations, one-of as enums. The planner never sees a raw string.
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+
+/// What the user asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// When tasks are held, and for how long at a time.
+    pub hold: HoldPolicy,
+    /// How a leaving task is drained.
+    pub drain: DrainPolicy,
+    /// Whether steps are taken, or only shown.
+    pub mode: Mode,
+    /// Holds are kept and renewed; nothing is cancelled, permitted or given back.
+    pub paused: bool,
+    /// The drain is being withdrawn (the resource is being deleted): queues are given back and holds are released.
+    pub withdrawn: bool,
+}
+
+/// When tasks are held, and for how long at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldPolicy {
+    /// When a task is held.
+    pub mode: HoldMode,
+    /// How long jobs are safe if we die; holds are renewed at half of it.
+    pub expires_in: SignedDuration,
+}
+
+/// When a task is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HoldMode {
+    /// From the moment it runs, so that no deployment can race us.
+    Standing,
+    /// From the moment that a rollout is seen.
+    OnRollout,
+}
+
+/// How a leaving task is drained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainPolicy {
+    /// The floor: the percentage of the desired count that must be seen consuming before we cancel another consumer.
+    /// `None`: the fleet's own minimum.
+    pub min_consuming_percent: Option<u32>,
+    /// Idleness must be seen at least twice, this far apart.
+    pub idle_for: SignedDuration,
+    /// What becomes of jobs with a later start time that a worker holds.
+    pub scheduled: Scheduled,
+    /// How long a leaving task may take. `None`: as long as its jobs do.
+    pub deadline: Option<Deadline>,
+    /// Whether a scale-in is drained too.
+    pub scale_in: bool,
+}
+
+/// What becomes of jobs with a later start time (Celery: `eta`, `countdown`) that a worker holds in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scheduled {
+    /// They go back to the broker when the worker ends, so they need not be waited for.
+    Ignore,
+    /// They count as work: the worker is idle when it holds none.
+    Wait,
+}
+
+/// How long a leaving task may take, and what then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deadline {
+    /// From the moment that the task was first seen leaving.
+    pub after: SignedDuration,
+    /// What is done then.
+    pub action: DeadlineAction,
+}
+
+/// What is done when a deadline has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeadlineAction {
+    /// Go on holding, and say so.
+    Hold,
+    /// Permit the stop though jobs run. They are counted and named as jobs cut.
+    PermitStop,
+}
+
+/// Whether steps are taken, or only shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// Steps are taken.
+    Enforce,
+    /// Nothing at all is done, holds included; the report shows what would be.
+    Plan,
+}

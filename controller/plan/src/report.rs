@@ -1,0 +1,295 @@
+//! What a person is told. Status, conditions, events, columns and the text of `plan` all render this one report; nobody
+//! works out a reason twice.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    memory::Why,
+    names::{NodeName, RevisionId, TaskId},
+    observation::{HoldState, Job},
+};
+
+/// What a person is told of one pass.
+#[must_use]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// How people call the fleet, such as `media/transcoder`. Empty if it was never seen.
+    pub fleet: String,
+    /// What is going on as a whole.
+    pub phase: Phase,
+    /// Are the fleet and its workers reachable, and is every task mapped?
+    pub ready: Verdict,
+    /// Is no old task left?
+    pub drained: Verdict,
+    /// Is something in the way that only a person can mend?
+    pub stalled: Verdict,
+    /// The rollout that is going on.
+    pub rollout: Option<RolloutReport>,
+    /// Rollouts that ended, the youngest first.
+    pub past: Vec<PastRollout>,
+    /// How many tasks are where.
+    pub counts: Counts,
+    /// Every task, the most interesting first: leaving before staying, in trouble before well.
+    pub tasks: Vec<TaskReport>,
+    /// What holds the drain up, in a few words for a column. Empty if nothing does.
+    pub blocked_by: String,
+    /// Nodes that answered and belong to no task of this fleet.
+    pub strangers: Vec<NodeName>,
+    /// Advice that is neither a failure nor a reason to wait.
+    pub notes: Vec<String>,
+}
+
+/// What is going on as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// The fleet or its workers were never seen, or cannot be seen now.
+    Unknown,
+    /// One revision, and as many tasks as wanted.
+    Steady,
+    /// Old tasks are being drained.
+    Draining,
+    /// The fleet went back to a revision of which tasks were still there: those get their queues back, and those of the
+    /// failed revision are drained.
+    RollingBack,
+    /// Tasks of the current revision are being drained because there are more than wanted.
+    ScalingIn,
+    /// The user paused the drain.
+    Paused,
+    /// Queues are being given back and holds released, because the drain is withdrawn.
+    Withdrawing,
+    /// They have been: nothing of ours is left.
+    Withdrawn,
+}
+
+/// An answer to one question, with its reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Yes, no, or it cannot be told.
+    pub answer: Option<bool>,
+    /// Why, as one documented word.
+    pub reason: Reason,
+    /// Why, for a person: who blocks, since when, what would unblock it. At most three names, then a count.
+    pub message: String,
+}
+
+/// Why a [`Verdict`] is what it is. These words are API: they are documented in docs/conditions.md and do not change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Reason {
+    /// All is well: everything is reachable and every task is mapped.
+    AllSeen,
+    /// The scheduler could not be reached.
+    FleetUnreachable,
+    /// The scheduler told us to slow down.
+    FleetThrottled,
+    /// The scheduler does not let us in.
+    FleetDenied,
+    /// The scheduler does not know the fleet.
+    FleetNotFound,
+    /// The broker, or whatever the workers are asked through, could not be reached.
+    WorkersUnreachable,
+    /// The broker does not let us in.
+    WorkersDenied,
+    /// What the workers are asked through cannot be used as the specification says.
+    WorkersInvalid,
+    /// A task's node cannot be found, or one node could be several tasks'.
+    Unmapped,
+    /// A task that may be stopped at any moment could not be held.
+    AtRisk,
+    /// No old task is left.
+    NoOldTasks,
+    /// Every old task runs jobs or waits for one to end.
+    JobsRunning,
+    /// A node of an old task does not answer.
+    NodeSilent,
+    /// Old tasks keep their queues until more tasks are seen consuming.
+    WaitingForCapacity,
+    /// Old tasks are being told to stop taking jobs, or were permitted to stop and have not ended yet.
+    InProgress,
+    /// The deadline of a task has passed and it is still held.
+    DeadlineExceeded,
+    /// The user paused the drain.
+    Paused,
+    /// Nothing is done because the specification's mode is `Plan`.
+    PlanOnly,
+    /// Nothing is in the way that only a person can mend.
+    NotStalled,
+    /// The floor and the scheduler's own limits leave no step at all.
+    NoRoom,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// The rollout that is going on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutReport {
+    /// The revision that is being rolled out.
+    pub to: RevisionId,
+    /// How people call it.
+    pub label: String,
+    /// When it was first seen.
+    pub since: Timestamp,
+    /// Old tasks that were seen in it.
+    pub old: u32,
+    /// Those of them that have ended.
+    pub ended: u32,
+    /// Jobs that were cut because a deadline had passed.
+    pub jobs_cut: u32,
+}
+
+/// A rollout that ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastRollout {
+    /// The revision that was rolled out.
+    pub to: RevisionId,
+    /// How people call it.
+    pub label: String,
+    /// When it was first seen.
+    pub since: Timestamp,
+    /// When no old task was left.
+    pub until: Timestamp,
+    /// How many old tasks there were.
+    pub tasks: u32,
+    /// How it ended.
+    pub outcome: RolloutOutcome,
+    /// Jobs that were cut because a deadline had passed.
+    pub jobs_cut: u32,
+    /// Old tasks that ended without our permit.
+    pub ended_unpermitted: u32,
+}
+
+/// How a rollout ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RolloutOutcome {
+    /// Every old task ended after its jobs did.
+    Drained,
+    /// The fleet went back, and every task of the failed revision ended after its jobs did.
+    RolledBack,
+    /// Jobs were cut because a deadline had passed.
+    JobsCut,
+    /// Every old task is gone, and one or more ended without our permit.
+    EndedUnpermitted,
+}
+
+/// How many tasks are where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Wanted by the scheduler.
+    pub desired: u32,
+    /// Starting or running, of every revision.
+    pub live: u32,
+    /// Of those, of an old revision.
+    pub old: u32,
+    /// Seen consuming.
+    pub consuming: u32,
+    /// The floor: how many must be seen consuming before another consumer is cancelled.
+    pub floor: u32,
+    /// Held, as read back.
+    pub held: u32,
+    /// Leaving, with jobs.
+    pub busy: u32,
+    /// Running and without an answer, or unmapped.
+    pub unknown: u32,
+    /// Leaving, and permitted to stop.
+    pub permitted: u32,
+    /// Jobs that were seen running or reserved on leaving tasks.
+    pub jobs: u32,
+}
+
+/// What a person is told of one task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskReport {
+    /// Which.
+    pub task: TaskId,
+    /// How people call its revision.
+    pub revision: String,
+    /// Why it is to leave, if it is.
+    pub leaving: Option<Why>,
+    /// Where it is.
+    pub phase: TaskPhase,
+    /// Since when.
+    pub since: Timestamp,
+    /// Its nodes.
+    pub nodes: Vec<NodeName>,
+    /// Jobs that run in it, wait in it, and are scheduled in it. `None`: it did not answer.
+    pub jobs: Option<JobCounts>,
+    /// The running job that began first.
+    pub oldest_job: Option<Job>,
+    /// What keeps the scheduler from stopping it.
+    pub hold: HoldState,
+    /// Why its hold was refused, in the scheduler's own word, if it was.
+    pub hold_refused: Option<String>,
+    /// What it waits for and what would help, for a person; one sentence. Empty if for nothing.
+    pub waiting_for: String,
+}
+
+/// How many jobs a task has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobCounts {
+    /// They run.
+    pub active: u32,
+    /// They were received and wait in the worker.
+    pub reserved: u32,
+    /// They are held until a later time.
+    pub scheduled: u32,
+}
+
+/// Where a task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum TaskPhase {
+    /// It may be stopped at any moment: it is to leave, and its hold was refused.
+    AtRisk,
+    /// Nobody can tell which node is its own.
+    Unmapped,
+    /// A node of it does not answer, or not fully.
+    Unknown,
+    /// It is to leave, and its deadline has passed; it is held.
+    Overdue,
+    /// It is to leave, is held, and keeps its queues for now.
+    Held,
+    /// It is being told to stop taking jobs.
+    Cancelling,
+    /// It is to leave, takes no jobs, and has some.
+    Busy,
+    /// It is to leave, takes no jobs, and has none; proof is being gathered.
+    Idle,
+    /// Its hold is released; the scheduler may stop it.
+    Permitted,
+    /// It is being stopped.
+    Stopping,
+    /// It gets back queues that were taken from it.
+    Restoring,
+    /// It does not run yet, or its worker has just been started.
+    Starting,
+    /// It stays, and takes jobs.
+    Serving,
+    /// It has ended.
+    Stopped,
+}
+
+impl fmt::Display for TaskPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::AtRisk => "at risk",
+            Self::Unmapped => "unmapped",
+            Self::Unknown => "unknown",
+            Self::Overdue => "overdue",
+            Self::Held => "held",
+            Self::Cancelling => "cancelling",
+            Self::Busy => "busy",
+            Self::Idle => "idle",
+            Self::Permitted => "permitted",
+            Self::Stopping => "stopping",
+            Self::Restoring => "restoring",
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Stopped => "stopped",
+        })
+    }
+}

@@ -1,0 +1,30 @@
+//! The workers: processes that take jobs from queues and can answer for themselves.
+//!
+//! Another kind of worker is another folder here and one line where the trait's implementation is chosen. Adapters hand
+//! over raw answers with their times; what those prove is policy, and not decided here.
+
+pub mod celery;
+
+use std::{collections::BTreeMap, future::Future};
+
+use worker_drain_plan::{
+    NodeName, Outcome, QueueName, TaskId,
+    observation::{Failure, Queue, WorkersView},
+};
+
+use crate::identity::Expected;
+
+/// The workers of a fleet, as whatever they are asked through knows them.
+pub trait Workers: Send + Sync {
+    /// Asks every node what it consumes, holds and runs, and tells which nodes are which task's.
+    ///
+    /// A node that does not answer is simply missing from the result. Errors: nobody could be asked at all.
+    fn observe(&self, tasks: &BTreeMap<TaskId, Expected>) -> impl Future<Output = Result<WorkersView, Failure>> + Send;
+
+    /// Tells each node to stop taking jobs from these queues. One outcome for each, in the same order; `Done` means that
+    /// the request was sent: whether it took effect is for the next look to tell.
+    fn cancel(&self, cancels: &[(NodeName, Vec<QueueName>)]) -> impl Future<Output = Vec<Outcome>> + Send;
+
+    /// Tells each node to take jobs from these queues again. Outcomes as in [`Workers::cancel`].
+    fn give_back(&self, undos: &[(NodeName, Vec<Queue>)]) -> impl Future<Output = Vec<Outcome>> + Send;
+}
