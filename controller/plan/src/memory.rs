@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -65,6 +65,9 @@ pub struct Rollout {
     /// Jobs that were cut because a deadline had passed.
     #[serde(default)]
     pub jobs_cut: u32,
+    /// Tasks that were permitted to stop because a deadline had passed.
+    #[serde(default)]
+    pub overdue: u32,
     /// Tasks that ended without our permit (stopped by a person, failed, lost with their machine).
     #[serde(default)]
     pub ended_unpermitted: BTreeSet<TaskId>,
@@ -92,6 +95,12 @@ pub struct TaskMemory {
     /// Where it was in the last report, and since when.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<PhaseSince>,
+    /// We hold it, or were about to.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
+    /// Since when its scheduler knows it no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing_since: Option<Timestamp>,
     /// It was seen to end.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gone: bool,
@@ -134,6 +143,13 @@ pub struct IdleRun {
     pub last: Timestamp,
     /// How many looks.
     pub looks: u32,
+}
+
+impl IdleRun {
+    /// It was seen at least twice, and the last look began at least this long after the first had ended.
+    pub fn proves(&self, idle_for: SignedDuration) -> bool {
+        self.looks >= 2 && self.last.duration_since(self.first) >= idle_for
+    }
 }
 
 /// A permit that was given.

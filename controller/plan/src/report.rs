@@ -26,6 +26,8 @@ pub struct Report {
     pub drained: Verdict,
     /// Is something in the way that only a person can mend?
     pub stalled: Verdict,
+    /// Nothing is left to do: no task leaves, none gets queues back, and everything could be seen.
+    pub settled: bool,
     /// The rollout that is going on.
     pub rollout: Option<RolloutReport>,
     /// Rollouts that ended, the youngest first.
@@ -88,6 +90,8 @@ pub enum Reason {
     FleetDenied,
     /// The scheduler does not know the fleet.
     FleetNotFound,
+    /// The fleet cannot be drained as the specification says, such as one that another system deploys.
+    FleetInvalid,
     /// The broker, or whatever the workers are asked through, could not be reached.
     WorkersUnreachable,
     /// The broker does not let us in.
