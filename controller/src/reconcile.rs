@@ -56,10 +56,19 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
         self.record.save(&plan.memory, &plan.report).await?;
         if !plan.dry && !plan.actions.is_empty() {
             pass.outcomes = self.act(plan).await;
-            absorb(&mut plan.memory, &pass.outcomes, self.clock.now());
+            self.learn(&pass.observation, plan, &pass.outcomes);
             self.record.save(&plan.memory, &plan.report).await?;
         }
         Ok(pass)
+    }
+
+    /// Brings memory and report up to date with what became of the actions. What was seen is the same, so planning on
+    /// it again decides nothing new; it only tells of permits and refusals at once instead of one look later.
+    fn learn(&self, observation: &Observation, done: &mut Plan, outcomes: &[(Action, Outcome)]) {
+        let now = self.clock.now();
+        absorb(&mut done.memory, outcomes, now);
+        let Plan { report, memory, .. } = plan(&self.policy, observation, &done.memory, now);
+        (done.report, done.memory) = (report, memory);
     }
 
     /// Looks and decides, and does nothing. Errors: the memory cannot be read.

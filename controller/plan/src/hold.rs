@@ -41,7 +41,10 @@ fn lasting(situation: &Situation<'_>, member: &Member<'_>) -> Option<SignedDurat
     let due = match member.task.hold {
         HoldState::Unread => false,
         HoldState::Free => !member.is_proven(situation.policy.drain.idle_for),
-        HoldState::Until(end) => end.duration_since(situation.now) < renew_under(situation, member, wanted),
+        HoldState::Until(end) => {
+            let left = end.duration_since(situation.now);
+            left < renew_under(situation, member, wanted) || is_too_long(situation, member, left)
+        }
     };
     due.then(|| whole_minutes(wanted))
 }
@@ -71,6 +74,14 @@ fn renew_under(situation: &Situation<'_>, member: &Member<'_>, wanted: SignedDur
         }
         _ => wanted / 2,
     }
+}
+
+/// A task that stays after all keeps the long hold of its drain no longer than needed: a hold is also what bounds how
+/// long jobs are protected if we are gone.
+fn is_too_long(situation: &Situation<'_>, member: &Member<'_>, left: SignedDuration) -> bool {
+    member.leaving.is_none()
+        && situation.memory.rollout.is_none()
+        && left > whole_minutes(situation.policy.hold.expires_in)
 }
 
 /// Schedulers count holds in whole minutes; we round up, so that none ends early.

@@ -9,6 +9,7 @@
 
 pub mod actions;
 pub mod evidence;
+pub mod invariants;
 pub mod memory;
 pub mod names;
 pub mod observation;
@@ -63,7 +64,7 @@ pub struct Plan {
 
 /// For how long after a look its decisions may be begun. Short enough that no decision outlives the evidence it rests
 /// on, long enough for a batch of calls that wait for their turn.
-const GOOD_FOR: SignedDuration = SignedDuration::from_secs(20);
+const GOOD_FOR: SignedDuration = SignedDuration::from_secs(10);
 
 /// Decides what is to be done.
 ///
@@ -80,10 +81,12 @@ pub fn plan(policy: &Policy, observation: &Observation, memory: &Memory, now: Ti
     };
     let situation = Situation::new(policy, fleet, observation, &seen, now);
     let actions = decide(&situation);
-    let tasks: Vec<TaskReport> =
-        situation.members.values().map(|member| tell::task(&situation, member, &actions)).collect();
+    let live = situation.members.values().map(|member| tell::task(&situation, member, &actions));
+    let ended = fleet.tasks.keys().filter_map(|id| tell::ended(&situation, id));
+    let tasks: Vec<TaskReport> = live.chain(ended).collect();
     let mut memory = seen.clone();
     for task in &tasks {
+        // Since when each task has been where it is.
         if let Some(known) = memory.tasks.get_mut(&task.task) {
             known.phase = Some(PhaseSince { phase: task.phase, since: task.since });
         }

@@ -21,16 +21,15 @@ const SHORT_FOR: SignedDuration = SignedDuration::from_secs(60);
 
 /// Consumers that are to be cancelled.
 pub fn cancels(situation: &Situation<'_>) -> Vec<Action> {
-    let (hurried, mut patient): (Vec<&Member<'_>>, Vec<&Member<'_>>) =
+    let (mut chosen, mut patient): (Vec<&Member<'_>>, Vec<&Member<'_>>) =
         situation.leaving().filter(|member| member.is_consuming()).partition(|member| may_not_wait(situation, member));
     patient.sort_by_key(|member| order(situation, member));
-    let left = situation.consuming().saturating_sub(count(hurried.iter()));
+    let left = situation.consuming().saturating_sub(count(chosen.iter()));
     let spare = left.saturating_sub(keep(situation));
-    hurried
-        .into_iter()
-        .chain(patient.into_iter().take(usize::try_from(spare).unwrap_or(usize::MAX)))
-        .flat_map(cancel)
-        .collect()
+    chosen.extend(patient.into_iter().take(usize::try_from(spare).unwrap_or(usize::MAX)));
+    // What is cancelled now stands in front of the queue next time; the order of the steps must not depend on it.
+    chosen.sort_by_key(|member| member.id);
+    chosen.into_iter().flat_map(cancel).collect()
 }
 
 /// A refused hold outranks the floor: a task that may be stopped at any moment loses its queues first.
@@ -61,10 +60,11 @@ pub fn has_no_room(situation: &Situation<'_>) -> bool {
     current < situation.fleet.desired && live >= situation.ceiling()
 }
 
-/// The oldest revision first, then the idlest.
+/// Those that were cancelled before and consume again first; then the oldest revision, then the idlest.
 fn order<'a>(situation: &Situation<'_>, member: &'a Member<'_>) -> impl Ord + use<'a> {
     let made = situation.fleet.revisions.get(&member.task.revision).and_then(|revision| revision.created_at);
-    (made, member.evidence.load(), member.id)
+    let taken_before = member.memory.nodes.values().any(|node| !node.taken.is_empty());
+    (!taken_before, made, member.evidence.load(), member.id)
 }
 
 fn cancel<'a>(member: &'a Member<'_>) -> impl Iterator<Item = Action> + use<'a> {

@@ -26,8 +26,8 @@ const MISSING_FOR: SignedDuration = SignedDuration::from_secs(60);
 pub fn remember(policy: &Policy, observation: &Observation, memory: &Memory, now: Timestamp) -> Memory {
     let mut memory = memory.clone();
     memory.fleet_trouble = trouble(memory.fleet_trouble.take(), &observation.fleet);
-    memory.workers_trouble = trouble(memory.workers_trouble.take(), &observation.workers);
     let Some(fleet) = observation.fleet.ok() else { return memory };
+    memory.workers_trouble = trouble(memory.workers_trouble.take(), &observation.workers);
 
     for (id, task) in &fleet.tasks {
         // What ended before we ever saw it is no business of ours.
@@ -165,9 +165,9 @@ fn shortage(
     (situation.consuming() < situation.floor()).then(|| memory.short_since.unwrap_or(now))
 }
 
-/// Forgets what nobody counts any more.
-pub fn forget(memory: &mut Memory) {
+/// Forgets what ended, is counted by no rollout, and is not even seen any more.
+pub fn forget(fleet: &FleetView, memory: &mut Memory) {
     let Memory { rollout, tasks, .. } = memory;
     let counted = |id: &TaskId| rollout.as_ref().is_some_and(|rollout| rollout.old.contains(id));
-    tasks.retain(|id, task| !task.gone || counted(id));
+    tasks.retain(|id, task| !task.gone || counted(id) || fleet.tasks.contains_key(id));
 }

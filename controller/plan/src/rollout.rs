@@ -44,7 +44,7 @@ pub fn follow(fleet: &FleetView, memory: &mut Memory, now: Timestamp) {
             memory.rollout = Some(rollout);
         }
     }
-    forget(memory);
+    forget(fleet, memory);
 }
 
 /// The fleet may have turned to yet another revision. If tasks of that one were already being drained, it went back.

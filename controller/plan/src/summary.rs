@@ -18,7 +18,9 @@ pub fn report(situation: &Situation<'_>, observation: &Observation, mut tasks: V
     let ready = ready(situation, observation, &tasks);
     let stalled = stalled(&ready, &drained);
     let busy_with_us = |task: &TaskReport| {
-        task.leaving.is_some() || matches!(task.phase, TaskPhase::Restoring | TaskPhase::Unmapped | TaskPhase::Unknown)
+        task.phase != TaskPhase::Stopped
+            && (task.leaving.is_some()
+                || matches!(task.phase, TaskPhase::Restoring | TaskPhase::Unmapped | TaskPhase::Unknown))
     };
     Report {
         fleet: situation.fleet.name.clone(),
@@ -69,7 +71,9 @@ fn phase(situation: &Situation<'_>, tasks: &[TaskReport]) -> Phase {
         _ if policy.paused => Phase::Paused,
         Some(rollout) if rollout.back => Phase::RollingBack,
         Some(_) => Phase::Draining,
-        None if tasks.iter().any(|task| task.leaving == Some(Why::ScaleIn)) => Phase::ScalingIn,
+        None if tasks.iter().any(|task| task.leaving == Some(Why::ScaleIn) && task.phase != TaskPhase::Stopped) => {
+            Phase::ScalingIn
+        }
         None => Phase::Steady,
     }
 }
@@ -153,8 +157,10 @@ fn ready(situation: &Situation<'_>, observation: &Observation, tasks: &[TaskRepo
 /// A verdict about all tasks in this phase, with the words of the first of them.
 fn blocking(tasks: &[TaskReport], phase: TaskPhase, reason: Reason) -> Option<Verdict> {
     let first = tasks.iter().find(|task| task.phase == phase)?;
-    let names = tell::tasks(tasks.iter().filter(|task| task.phase == phase).map(|task| &task.task));
-    Some(Verdict { answer: Some(false), reason, message: format!("task {names}: {}", first.waiting_for) })
+    let others = tell::tasks(tasks.iter().filter(|task| task.phase == phase).skip(1).map(|task| &task.task));
+    let others = if others.is_empty() { others } else { format!(" (likewise {others})") };
+    let message = format!("task {}: {}{others}", first.task.short(), first.waiting_for);
+    Some(Verdict { answer: Some(false), reason, message })
 }
 
 fn drained(situation: &Situation<'_>, all: &[TaskReport]) -> Verdict {
@@ -162,7 +168,8 @@ fn drained(situation: &Situation<'_>, all: &[TaskReport]) -> Verdict {
         let message = String::from("no task of an old revision is left");
         return Verdict { answer: Some(true), reason: Reason::NoOldTasks, message };
     };
-    let old: Vec<TaskReport> = all.iter().filter(|task| task.leaving == Some(Why::Rollout)).cloned().collect();
+    let is_old = |task: &&TaskReport| task.leaving == Some(Why::Rollout) && task.phase != TaskPhase::Stopped;
+    let old: Vec<TaskReport> = all.iter().filter(is_old).cloned().collect();
     let of = |phase, reason| blocking(&old, phase, reason);
     if let Some(verdict) = of(TaskPhase::AtRisk, Reason::AtRisk) {
         return verdict;
@@ -200,13 +207,13 @@ fn capacity(situation: &Situation<'_>, old: &[TaskReport]) -> Option<Verdict> {
     let fleet = situation.fleet;
     Some(if pace::has_no_room(situation) && keep >= fleet.desired {
         let message = format!(
-            "task {names} cannot go: the floor is {keep} of {} tasks and the service's maximumPercent of {} leaves no room for a new one; lower drain.minConsuming or raise maximumPercent",
+            "old tasks cannot go ({names}): the floor is {keep} of {} tasks and the service's maximumPercent of {} leaves no room for a new one; lower drain.minConsuming or raise maximumPercent",
             fleet.desired, fleet.maximum_percent,
         );
         Verdict { answer: Some(false), reason: Reason::NoRoom, message }
     } else {
         let message = format!(
-            "task {names} keep their queues: {consuming} tasks are seen consuming, and {keep} must be when one goes; see whether tasks of the new revision come up",
+            "old tasks keep their queues ({names}): {consuming} are seen consuming, and {keep} must be when one goes; see whether tasks of the new revision come up",
         );
         Verdict { answer: Some(false), reason: Reason::WaitingForCapacity, message }
     })

@@ -8,7 +8,7 @@ use crate::{
     actions::Action,
     evidence::{Intake, Mapped, Work},
     hold,
-    names::TaskId,
+    names::{RevisionId, TaskId},
     observation::{HoldState, Life},
     policy::DeadlineAction,
     report::{TaskPhase, TaskReport},
@@ -25,7 +25,7 @@ pub fn task(situation: &Situation<'_>, member: &Member<'_>, actions: &[Action]) 
     };
     TaskReport {
         task: member.id.clone(),
-        revision: label(situation, member),
+        revision: label(situation, &member.task.revision),
         leaving: member.leaving,
         phase,
         since,
@@ -38,8 +38,32 @@ pub fn task(situation: &Situation<'_>, member: &Member<'_>, actions: &[Action]) 
     }
 }
 
-fn label(situation: &Situation<'_>, member: &Member<'_>) -> String {
-    let revision = &member.task.revision;
+/// What a person is told of a task that was seen to end in this look.
+pub fn ended(situation: &Situation<'_>, id: &TaskId) -> Option<TaskReport> {
+    let (task, memory) = (situation.fleet.tasks.get(id)?, situation.memory.tasks.get(id)?);
+    let waiting_for = match &task.life {
+        Life::Stopped { reason, exit_code: Some(code) } => format!("it ended with exit code {code}: {reason}"),
+        Life::Stopped { reason, exit_code: None } => format!("it ended: {reason}"),
+        Life::Missing => String::from("its scheduler knows it no more"),
+        Life::Starting | Life::Running | Life::Stopping => return None,
+    };
+    let known = memory.phase.filter(|known| known.phase == TaskPhase::Stopped);
+    Some(TaskReport {
+        task: id.clone(),
+        revision: label(situation, &task.revision),
+        leaving: memory.leaving.map(|leaving| leaving.why),
+        phase: TaskPhase::Stopped,
+        since: known.map_or(situation.now, |known| known.since),
+        nodes: memory.nodes.keys().cloned().collect(),
+        jobs: None,
+        oldest_job: None,
+        hold: HoldState::Free,
+        hold_refused: None,
+        waiting_for,
+    })
+}
+
+fn label(situation: &Situation<'_>, revision: &RevisionId) -> String {
     situation.fleet.revisions.get(revision).map_or_else(|| revision.to_string(), |known| known.label.clone())
 }
 
@@ -55,7 +79,6 @@ fn phase(situation: &Situation<'_>, member: &Member<'_>, actions: &[Action]) -> 
 
 fn leaving(situation: &Situation<'_>, member: &Member<'_>, actions: &[Action]) -> TaskPhase {
     let is_cancelling = |action: &Action| matches!(action, Action::Cancel { task, .. } if task == member.id);
-    let taken = member.memory.nodes.values().any(|node| !node.taken.is_empty());
     if member.memory.permitted.is_some() {
         TaskPhase::Permitted
     } else if situation.is_at_risk(member) {
@@ -66,7 +89,7 @@ fn leaving(situation: &Situation<'_>, member: &Member<'_>, actions: &[Action]) -
         TaskPhase::Overdue
     } else {
         match (member.evidence.intake, member.evidence.work) {
-            (Intake::Consuming, _) if taken || actions.iter().any(is_cancelling) => TaskPhase::Cancelling,
+            (Intake::Consuming, _) if actions.iter().any(is_cancelling) => TaskPhase::Cancelling,
             (Intake::Consuming, _) => TaskPhase::Held,
             (Intake::Unknown, _) | (_, Work::Unknown) => TaskPhase::Unknown,
             (Intake::Cancelled, Work::Busy) => TaskPhase::Busy,
@@ -94,7 +117,7 @@ fn waiting_for(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase,
         TaskPhase::AtRisk => at_risk(situation, member),
         TaskPhase::Unmapped => unmapped(member),
         TaskPhase::Unknown if !situation.workers_seen => {
-            String::from("the broker cannot be reached, so nothing is known of its jobs; it stays held")
+            String::from("the broker cannot be reached, so nothing is known of its jobs; no hold is released meanwhile")
         }
         TaskPhase::Unknown => format!(
             "{} does not answer for {}; silence is not idleness, so it stays held; see whether the worker is frozen or cut off",
@@ -120,6 +143,9 @@ fn waiting_for(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase,
             String::from("it has not started; it is drained when it runs")
         }
         TaskPhase::Starting => String::from("its worker has not answered yet"),
+        TaskPhase::Serving if member.evidence.intake == Intake::Cancelled => {
+            String::from("it takes jobs from no queue, and not because of us; see its worker's own settings")
+        }
         TaskPhase::Serving if situation.is_standing() && member.task.hold == HoldState::Free => {
             unheld(situation, member)
         }
