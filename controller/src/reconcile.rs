@@ -63,7 +63,7 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
     }
 
     /// Brings memory and report up to date with what became of the actions. What was seen is the same, so planning on
-    /// it again decides nothing new; it only tells of permits and refusals at once instead of one look later.
+    /// it again tells of permits and refusals at once; what it would decide waits for the next look.
     fn learn(&self, observation: &Observation, done: &mut Plan, outcomes: &[(Action, Outcome)]) {
         let now = self.clock.now();
         absorb(&mut done.memory, outcomes, now);
