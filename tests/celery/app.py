@@ -1,0 +1,47 @@
+"""The sample Celery app: one kind of job that takes its time, and leaves a trace of its life that can be read from outside.
+
+Settings come from the environment, so that one app serves every test:
+
+    CELERY_BROKER_URL   the broker (Celery itself reads this one)
+    SAMPLE_SETTINGS     a JSON object of any other Celery settings, such as {"task_acks_late": true}
+    SAMPLE_JOURNAL      a folder in which each job leaves a file of its own (see `work`)
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from celery import Celery
+
+app = Celery("sample", broker=os.environ.get("CELERY_BROKER_URL", "redis://127.0.0.1:6379/0"))
+app.conf.update(
+    # Nobody reads results; a result backend would be one more thing that can fail.
+    task_ignore_result=True,
+    broker_connection_retry_on_startup=True,
+    # A worker that lost its broker tries again for as long as the test takes.
+    broker_connection_max_retries=None,
+    worker_send_task_events=False,
+)
+app.conf.update(json.loads(os.environ.get("SAMPLE_SETTINGS") or "{}"))
+
+
+def write_line(job_id, word, node):
+    """Appends one line to the job's own file, in one write: it is there as a whole or not at all, and at once."""
+    folder = os.environ.get("SAMPLE_JOURNAL")
+    if not folder:
+        return
+    line = f"{word} {time.time():.6f} {os.getpid()} {node}\n".encode()
+    file = os.open(Path(folder) / job_id, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(file, line)
+    finally:
+        os.close(file)
+
+
+@app.task(name="sample.work", bind=True)
+def work(self, job_id, seconds):
+    """Works for so many seconds. A job that is killed has no end line; one that ran twice has two start lines."""
+    write_line(job_id, "start", self.request.hostname)
+    time.sleep(seconds)
+    write_line(job_id, "end", self.request.hostname)

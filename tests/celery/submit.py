@@ -1,0 +1,47 @@
+"""Submits jobs to the sample app, and prints one JSON line for each: {"id": …, "seconds": …}.
+
+    submit.py --count 20 --seconds 0.5..3 --seed 7 --queue slow
+    submit.py --ids a,b,c --seconds 60 --countdown 3600
+
+The same seed gives the same jobs. A job's id is also its Celery task id, so that what a worker says of itself and what
+the journal says can be laid side by side.
+"""
+
+import argparse
+import json
+import random
+import sys
+
+from app import work
+
+
+def seconds_range(text):
+    """`3` or `0.5..3`."""
+    low, _, high = text.partition("..")
+    return float(low), float(high or low)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=1, help="how many jobs")
+    parser.add_argument("--ids", help="the jobs' ids, comma-separated, instead of --count")
+    parser.add_argument("--prefix", default="job", help="what made-up ids begin with")
+    parser.add_argument("--seconds", type=seconds_range, default=(1.0, 1.0), help="how long each takes: 3, or 0.5..3")
+    parser.add_argument("--seed", type=int, default=0, help="decides ids and durations")
+    parser.add_argument("--queue", default="celery", help="where to")
+    parser.add_argument("--countdown", type=float, help="run them only so many seconds from now")
+    options = parser.parse_args()
+
+    random_ = random.Random(options.seed)
+    ids = options.ids.split(",") if options.ids else [
+        f"{options.prefix}-{options.seed}-{number:04}" for number in range(options.count)
+    ]
+    for job_id in ids:
+        seconds = round(random_.uniform(*options.seconds), 3)
+        work.apply_async((job_id, seconds), task_id=job_id, queue=options.queue, countdown=options.countdown)
+        json.dump({"id": job_id, "seconds": seconds}, sys.stdout)
+        print(flush=True)
+
+
+if __name__ == "__main__":
+    main()

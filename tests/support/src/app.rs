@@ -1,0 +1,273 @@
+//! The sample Celery app (`tests/celery`): its workers and its jobs.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    journal::Journal,
+    process::{Process, Signal},
+    wait::{LONG, wait_until},
+};
+
+/// The top folder of the repository.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/support is two below the top").to_owned()
+}
+
+/// The Python that has Celery: the environment variable `WORKER_DRAIN_PYTHON`, or what `make setup` makes.
+pub fn python() -> PathBuf {
+    installed(std::env::var_os("WORKER_DRAIN_PYTHON").map(PathBuf::from), "venv")
+}
+
+/// A Python that has Celery 5.5: `WORKER_DRAIN_PYTHON_5_5`, or what `make setup` makes.
+pub fn python_with_celery_5_5() -> PathBuf {
+    installed(std::env::var_os("WORKER_DRAIN_PYTHON_5_5").map(PathBuf::from), "venv-5.5")
+}
+
+fn installed(given: Option<PathBuf>, folder: &str) -> PathBuf {
+    let python = given.unwrap_or_else(|| repository().join(".cache").join(folder).join("bin/python"));
+    assert!(python.is_file(), "there is no Python with Celery at {}: run `make setup`", python.display());
+    python
+}
+
+/// The sample app on a broker: starts its workers, submits its jobs, and has their journal.
+#[derive(Clone, Debug)]
+pub struct SampleApp {
+    broker: String,
+    settings: Value,
+    python: PathBuf,
+    journal: Journal,
+    _folder: Arc<TempDir>,
+}
+
+impl SampleApp {
+    /// The app on this broker, with a journal in a new temporary folder.
+    pub fn new(broker: impl Into<String>) -> Self {
+        let folder = tempfile::Builder::new().prefix("worker-drain-journal-").tempdir().expect("a temporary folder");
+        let journal = Journal::at(folder.path());
+        Self { broker: broker.into(), settings: Value::Null, python: python(), journal, _folder: Arc::new(folder) }
+    }
+
+    /// With these Celery settings besides its own, a JSON object such as `{"task_acks_late": true}`.
+    #[must_use]
+    pub fn settings(mut self, settings: Value) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// With another Python, such as [`python_with_celery_5_5`].
+    #[must_use]
+    pub fn python(mut self, python: PathBuf) -> Self {
+        self.python = python;
+        self
+    }
+
+    /// The journal of its jobs.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// What its processes need in their environment. For those who start workers by other means, such as the emulator.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let settings = if self.settings.is_null() { String::new() } else { self.settings.to_string() };
+        vec![
+            ("CELERY_BROKER_URL".into(), self.broker.clone()),
+            ("SAMPLE_SETTINGS".into(), settings),
+            ("SAMPLE_JOURNAL".into(), self.journal.folder().display().to_string()),
+        ]
+    }
+
+    /// The command that starts a worker as a container would: append the worker's own arguments.
+    pub fn worker_command(&self) -> Vec<String> {
+        let script = repository().join("tests/celery/worker.py");
+        vec![self.python.display().to_string(), script.display().to_string()]
+    }
+
+    /// A worker with this node name, such as `worker@one`. Start it with [`WorkerOptions::start`].
+    pub fn worker(&self, node: impl Into<String>) -> WorkerOptions {
+        WorkerOptions {
+            app: self.clone(),
+            node: node.into(),
+            queues: vec!["celery".into()],
+            concurrency: 1,
+            prefetch: 1,
+            pool: "prefork".into(),
+        }
+    }
+
+    /// Submits jobs, and returns their ids.
+    pub async fn submit(&self, jobs: Jobs) -> Vec<String> {
+        let mut command = tokio::process::Command::new(&self.python);
+        command.arg("submit.py").args(&jobs.arguments).current_dir(repository().join("tests/celery"));
+        command.envs(self.environment()).stdin(Stdio::null()).kill_on_drop(true);
+        let output = command.output().await.expect("Python can be run");
+        assert!(output.status.success(), "submit.py failed:\n{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok()?["id"].as_str().map(String::from))
+            .collect()
+    }
+}
+
+/// Jobs to be submitted.
+#[derive(Clone, Debug)]
+pub struct Jobs {
+    arguments: Vec<String>,
+}
+
+impl Jobs {
+    /// So many, of one second each, to the queue `celery`. Ids are made from prefix, seed and number.
+    pub fn new(count: usize) -> Self {
+        Self { arguments: vec!["--count".into(), count.to_string()] }
+    }
+
+    /// With these very ids.
+    pub fn with_ids<I: AsRef<str>>(ids: impl IntoIterator<Item = I>) -> Self {
+        let ids: Vec<String> = ids.into_iter().map(|id| id.as_ref().to_owned()).collect();
+        Self { arguments: vec!["--ids".into(), ids.join(",")] }
+    }
+
+    /// Each takes a time between these, in seconds, as the seed decides.
+    #[must_use]
+    pub fn seconds(self, shortest: f64, longest: f64) -> Self {
+        self.with("--seconds", format!("{shortest}..{longest}"))
+    }
+
+    /// What durations and ids are made from. The same seed gives the same jobs.
+    #[must_use]
+    pub fn seed(self, seed: u64) -> Self {
+        self.with("--seed", seed.to_string())
+    }
+
+    /// What ids begin with.
+    #[must_use]
+    pub fn prefix(self, prefix: &str) -> Self {
+        self.with("--prefix", prefix.to_owned())
+    }
+
+    /// To this queue.
+    #[must_use]
+    pub fn queue(self, queue: &str) -> Self {
+        self.with("--queue", queue.to_owned())
+    }
+
+    /// To be run only so many seconds from now: a worker takes them at once, and holds them.
+    #[must_use]
+    pub fn countdown(self, seconds: f64) -> Self {
+        self.with("--countdown", seconds.to_string())
+    }
+
+    fn with(mut self, option: &str, value: String) -> Self {
+        self.arguments.extend([option.into(), value]);
+        self
+    }
+}
+
+/// A worker that is to be started.
+#[derive(Clone, Debug)]
+pub struct WorkerOptions {
+    app: SampleApp,
+    node: String,
+    queues: Vec<String>,
+    concurrency: u32,
+    prefetch: u32,
+    pool: String,
+}
+
+impl WorkerOptions {
+    /// Takes jobs from these queues. Default: `celery`.
+    #[must_use]
+    pub fn queues<Q: Into<String>>(mut self, queues: impl IntoIterator<Item = Q>) -> Self {
+        self.queues = queues.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Runs so many jobs at once. Default: 1.
+    #[must_use]
+    pub fn concurrency(mut self, jobs: u32) -> Self {
+        self.concurrency = jobs;
+        self
+    }
+
+    /// Holds so many jobs for each that it can run. Default: 1.
+    #[must_use]
+    pub fn prefetch(mut self, multiplier: u32) -> Self {
+        self.prefetch = multiplier;
+        self
+    }
+
+    /// The pool: `prefork` (default), `threads`, `gevent`, `solo`.
+    #[must_use]
+    pub fn pool(mut self, pool: &str) -> Self {
+        pool.clone_into(&mut self.pool);
+        self
+    }
+
+    /// Starts it, and waits until it says that it is ready.
+    pub async fn start(self) -> CeleryWorker {
+        let worker = self.spawn();
+        worker.ready().await
+    }
+
+    /// Starts it without waiting: see [`CeleryWorker::ready`].
+    pub fn spawn(self) -> CeleryWorker {
+        let command_line = self.app.worker_command();
+        let mut command = Command::new(&command_line[0]);
+        command.args(&command_line[1..]).envs(self.app.environment()).env("WORKER_NODE_NAME", &self.node);
+        command.args(["--queues", &self.queues.join(","), "--pool", &self.pool, "--loglevel", "INFO"]);
+        command.args(["--concurrency", &self.concurrency.to_string()]);
+        command.args(["--prefetch-multiplier", &self.prefetch.to_string()]);
+        CeleryWorker { process: Process::start(format!("Celery worker {}", self.node), &command), node: self.node }
+    }
+}
+
+/// A running Celery worker. It is killed, with its pool, when this is dropped.
+#[derive(Debug)]
+pub struct CeleryWorker {
+    node: String,
+    process: Process,
+}
+
+impl CeleryWorker {
+    /// Its node name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Waits until it says that it is ready, and returns it. Panics with the end of its log if it ends, or never is.
+    pub async fn ready(mut self) -> Self {
+        let what = format!("{} is ready", self.node);
+        wait_until(&what, LONG, || {
+            assert!(self.process.is_running(), "{} ended at once", self.node);
+            std::future::ready(self.process.log().contains(" ready."))
+        })
+        .await;
+        self
+    }
+
+    /// Freezes it with its pool: its connections stay open, and nothing answers.
+    pub fn freeze(&mut self) {
+        self.process.signal_group(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&mut self) {
+        self.process.signal_group(Signal::CONT);
+    }
+
+    /// Kills it and its pool, as a scheduler does when its patience ends.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+}
