@@ -76,12 +76,16 @@ fn renew_under(situation: &Situation<'_>, member: &Member<'_>, wanted: SignedDur
     }
 }
 
+/// So much may our clock and the scheduler's be apart without anybody having set a hold that is too long. Without it a
+/// clock that is a second behind would have every hold set again on every look.
+const CLOCKS_APART: SignedDuration = SignedDuration::from_mins(5);
+
 /// A task that stays after all keeps the long hold of its drain no longer than needed: a hold is also what bounds how
 /// long jobs are protected if we are gone.
 fn is_too_long(situation: &Situation<'_>, member: &Member<'_>, left: SignedDuration) -> bool {
     member.leaving.is_none()
         && situation.memory.rollout.is_none()
-        && left > whole_minutes(situation.policy.hold.expires_in)
+        && left > whole_minutes(situation.policy.hold.expires_in).saturating_add(CLOCKS_APART)
 }
 
 /// Schedulers count holds in whole minutes; we round up, so that none ends early.
