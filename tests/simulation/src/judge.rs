@@ -63,7 +63,7 @@ impl Judge {
     pub fn tell(&mut self, now: u64, line: impl FnOnce() -> String) {
         if self.telling {
             let text = line();
-            self.story.push(format!("{:>8.3} {text}", Seconds(now)));
+            self.story.push(format!("{:>9} {text}", Seconds(now)));
         }
     }
 
@@ -90,17 +90,17 @@ impl Judge {
             match &entry.what {
                 Transition::Stop { task, cause, protected_until, .. } => {
                     let line = format!("ECS decides to stop {task} ({cause:?}), held until {protected_until:?}");
-                    self.story.push(format!("{:>8.3} {line}", Seconds(now)));
+                    self.story.push(format!("{:>9} {line}", Seconds(now)));
                 }
                 Transition::Deployment { deployment, status, rollout, .. } => {
                     let line = format!("ECS: deployment {deployment} is {status}, {rollout:?}");
-                    self.story.push(format!("{:>8.3} {line}", Seconds(now)));
+                    self.story.push(format!("{:>9} {line}", Seconds(now)));
                 }
                 Transition::ProtectionRefused { task, reason } => {
-                    self.story.push(format!("{:>8.3} ECS refuses to hold {task}: {reason}", Seconds(now)));
+                    self.story.push(format!("{:>9} ECS refuses to hold {task}: {reason}", Seconds(now)));
                 }
                 Transition::ProtectionExpired { task } => {
-                    self.story.push(format!("{:>8.3} ECS: the hold of {task} has run out", Seconds(now)));
+                    self.story.push(format!("{:>9} ECS: the hold of {task} has run out", Seconds(now)));
                 }
                 _ => {}
             }

@@ -235,6 +235,7 @@ impl World {
             Happening::Restart(_) => self.restart(m, n, false),
             Happening::Reconnect(pick) => self.reconnect(m, n, pick % 3 == 0),
             Happening::Rename(_, lasts) => {
+                self.members[m].renamed = true;
                 self.restart(m, n, true);
                 self.at(self.now + lasts, Event::NameBack(m, n));
             }
@@ -414,9 +415,11 @@ impl World {
                     *until = self.now;
                     self.at(self.now, Event::NodeReady(m, n, epoch));
                 }
-                if self.members[m].nodes[n].name.as_str().starts_with("renamed") {
-                    self.restart(m, n, false);
-                }
+            }
+            // The old name of a worker that was renamed is waited for as long as its task lives: a person ends that.
+            if self.members[m].renamed {
+                let hex = self.members[m].hex.clone();
+                self.ecs.stop_task(CLUSTER, &hex, "", Time(self.now)).ok();
             }
         }
         // A service that may neither start nor stop a task is stuck without us too.
@@ -426,6 +429,10 @@ impl World {
             let request =
                 UpdateService { service: SERVICE.to_owned(), configuration, ..UpdateService::default() };
             self.ecs.update_service(&request, Time(self.now)).ok();
+            // Nor does one whose deployment has failed for good do anything.
+            if self.service().primary().is_some_and(|primary| primary.rollout == ecs::RolloutState::Failed) {
+                self.deploy(Happening::Deploy);
+            }
         }
         self.disturbed_at = self.now;
         self.pump();

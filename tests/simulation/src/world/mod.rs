@@ -87,6 +87,8 @@ pub struct Member {
     pub id: TaskId,
     /// Its workers; none before its container was started.
     pub nodes: Vec<Node>,
+    /// A worker of it had another name once.
+    pub renamed: bool,
     /// Until when nobody can tell which node is its own.
     pub ambiguous_until: u64,
     /// What became of its hold.
@@ -308,6 +310,7 @@ impl World {
             hex: task.to_string(),
             id: format!("t{}", index + 1).into(),
             nodes: Vec::new(),
+            renamed: false,
             ambiguous_until: 0,
             track: Track::default(),
         });
