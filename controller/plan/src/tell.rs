@@ -111,7 +111,24 @@ fn staying(situation: &Situation<'_>, member: &Member<'_>) -> TaskPhase {
     }
 }
 
+/// What it waits for; and of a task that stays, whatever else is the matter with it, that nothing holds it.
 fn waiting_for(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since: Timestamp) -> String {
+    let words = words(situation, member, phase, since);
+    let unheld = match phase {
+        TaskPhase::Unmapped | TaskPhase::Unknown | TaskPhase::Restoring | TaskPhase::Starting
+            if member.leaving.is_none()
+                && member.task.life == Life::Running
+                && member.task.hold == HoldState::Free
+                && situation.is_standing() =>
+        {
+            unheld(situation, member)
+        }
+        _ => String::new(),
+    };
+    if unheld.is_empty() { words } else { format!("{words}; {unheld}") }
+}
+
+fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since: Timestamp) -> String {
     let ago = || age(situation.now.duration_since(since));
     match phase {
         TaskPhase::AtRisk => at_risk(situation, member),
