@@ -178,6 +178,7 @@ fn is_over(sim: &Sim, who: usize) -> bool {
     if who > 0 {
         return true;
     }
+    world.mend();
     let safety = world.setup.safety;
     let rested = now > safety + 2 * MINUTE && world.rests();
     if rested || now > safety + REST_WITHIN {

@@ -397,6 +397,7 @@ impl World {
         self.bad.clear();
         self.ecs.set_faults(Faults::default());
         self.second_until = 0;
+        self.skew = self.skew_at_first;
         self.past.clear();
         // Jobs end: what is still queued is taken back by whoever sent it.
         self.recall_queued();
@@ -429,15 +430,21 @@ impl World {
             let request =
                 UpdateService { service: SERVICE.to_owned(), configuration, ..UpdateService::default() };
             self.ecs.update_service(&request, Time(self.now)).ok();
-            // Nor does one whose deployment has failed for good do anything.
-            if self.service().primary().is_some_and(|primary| primary.rollout == ecs::RolloutState::Failed) {
-                self.deploy(Happening::Deploy);
-            }
         }
         self.disturbed_at = self.now;
         self.pump();
         self.settle();
         self.at(self.now + MINUTE, Event::Remake);
+    }
+}
+
+impl World {
+    /// A service whose deployment has failed for good does nothing until somebody deploys again.
+    pub fn mend(&mut self) {
+        let failed = self.service().primary().is_some_and(|primary| primary.rollout == ecs::RolloutState::Failed);
+        if failed && !self.deleted {
+            self.deploy(Happening::Deploy);
+        }
     }
 }
 

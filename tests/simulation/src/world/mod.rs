@@ -138,6 +138,7 @@ pub struct World {
     pub taps: [Tap; OPERATORS],
     /// By operator: how wrong its clock is, in milliseconds.
     pub skew: [i64; OPERATORS],
+    skew_at_first: [i64; OPERATORS],
     /// Until when the second operator is at work.
     pub second_until: u64,
     /// When something outside last changed that excuses a count: tasks, the desired count, the policy.
@@ -187,6 +188,7 @@ impl World {
             gates: Default::default(),
             taps: Default::default(),
             skew: [0; OPERATORS],
+            skew_at_first: [0; OPERATORS],
             second_until: 0,
             disturbed_at: 0,
             past: VecDeque::new(),
@@ -209,6 +211,7 @@ impl World {
         if self.setup.faults.has(Fault::ClockSkew) {
             self.tally.fault(Fault::ClockSkew);
             self.skew = [0, 1].map(|_| i64::try_from(skews.below(8 * SECOND)).unwrap_or(0) - 4_000);
+            self.skew_at_first = self.skew;
         }
         let definition = self.register();
         let request = CreateService {
