@@ -34,7 +34,7 @@ pub fn task(situation: &Situation<'_>, member: &Member<'_>, actions: &[Action]) 
         oldest_job: member.evidence.oldest_job().cloned(),
         hold: member.task.hold,
         hold_refused: member.memory.refused.as_ref().map(|refusal| refusal.reason.clone()),
-        waiting_for: waiting_for(situation, member, phase, since),
+        waiting_for: waiting_for(situation, member, phase, since, actions),
     }
 }
 
@@ -112,20 +112,34 @@ fn staying(situation: &Situation<'_>, member: &Member<'_>) -> TaskPhase {
 }
 
 /// What it waits for; and of a task that stays, whatever else is the matter with it, that nothing holds it.
-fn waiting_for(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since: Timestamp) -> String {
+fn waiting_for(
+    situation: &Situation<'_>,
+    member: &Member<'_>,
+    phase: TaskPhase,
+    since: Timestamp,
+    actions: &[Action],
+) -> String {
     let words = words(situation, member, phase, since);
     let unheld = match phase {
-        TaskPhase::Unmapped | TaskPhase::Unknown | TaskPhase::Restoring | TaskPhase::Starting
+        TaskPhase::Unmapped
+        | TaskPhase::Unknown
+        | TaskPhase::Restoring
+        | TaskPhase::Starting
+        | TaskPhase::Serving
             if member.leaving.is_none()
                 && member.task.life == Life::Running
                 && member.task.hold == HoldState::Free
                 && situation.is_standing() =>
         {
-            unheld(situation, member)
+            unheld(member, actions)
         }
         _ => String::new(),
     };
-    if unheld.is_empty() { words } else { format!("{words}; {unheld}") }
+    match (words.is_empty(), unheld.is_empty()) {
+        (_, true) => words,
+        (true, false) => unheld,
+        (false, false) => format!("{words}; {unheld}"),
+    }
 }
 
 fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since: Timestamp) -> String {
@@ -163,9 +177,6 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
         TaskPhase::Serving if member.evidence.intake == Intake::Cancelled => {
             String::from("it takes jobs from no queue, and not because of us; see its worker's own settings")
         }
-        TaskPhase::Serving if situation.is_standing() && member.task.hold == HoldState::Free => {
-            unheld(situation, member)
-        }
         TaskPhase::Serving | TaskPhase::Stopped => String::new(),
     }
 }
@@ -194,11 +205,12 @@ fn unmapped(member: &Member<'_>) -> String {
     format!("it cannot be told which node is its own, so it stays as it is: {why}")
 }
 
-fn unheld(situation: &Situation<'_>, member: &Member<'_>) -> String {
+fn unheld(member: &Member<'_>, actions: &[Action]) -> String {
+    let is_hold = |action: &Action| matches!(action, Action::Hold { task, .. } if task == member.id);
     match &member.memory.refused {
         Some(refusal) => format!("its hold was refused ({}); it is asked for again", refusal.reason),
-        None if situation.hold_room() == 0 => String::from("it is held as soon as an old task is released"),
-        None => String::new(),
+        None if actions.iter().any(is_hold) => String::new(),
+        None => String::from("it is held as soon as an old task is released"),
     }
 }
 
