@@ -8,7 +8,7 @@ use crate::{
     names::TaskId,
     observation::{HoldState, Life},
     policy::DeadlineAction,
-    situation::{Member, Situation},
+    situation::{Member, Situation, count},
 };
 
 /// Holds that are to be set or renewed: those of leaving tasks first, the busiest first, and never more in all than the
@@ -16,9 +16,7 @@ use crate::{
 pub fn holds(situation: &Situation<'_>) -> Vec<Action> {
     let mut wanting: Vec<(&Member<'_>, SignedDuration)> =
         situation.running().filter_map(|member| Some((member, lasting(situation, member)?))).collect();
-    wanting.sort_by_key(|(member, _)| {
-        (member.leaving.is_none(), std::cmp::Reverse(member.evidence.load()), member.task.started_at, member.id)
-    });
+    wanting.sort_by_key(|(member, _)| order(member));
     let mut room = situation.hold_room();
     wanting
         .into_iter()
@@ -30,6 +28,18 @@ pub fn holds(situation: &Situation<'_>) -> Vec<Action> {
         })
         .map(|(member, lasting)| Action::Hold { task: member.id.clone(), lasting })
         .collect()
+}
+
+fn order<'a>(member: &'a Member<'_>) -> impl Ord + use<'a> {
+    (member.leaving.is_none(), std::cmp::Reverse(member.evidence.load()), member.task.started_at, member.id)
+}
+
+/// Whether the scheduler has room to hold this task after those that come before it.
+pub fn has_room(situation: &Situation<'_>, member: &Member<'_>) -> bool {
+    let is_before = |other: &&Member<'_>| {
+        !other.is_held(situation.now) && order(other) < order(member) && lasting(situation, other).is_some()
+    };
+    count(situation.leaving().filter(is_before)) < situation.hold_room()
 }
 
 /// How long this task should be held from now on, if its hold must be set or renewed now.

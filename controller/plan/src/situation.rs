@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     evidence::{Evidence, Intake},
+    hold,
     memory::{Memory, TaskMemory, Why},
     names::TaskId,
     observation::{FleetView, HoldState, Life, Observation, Task},
@@ -120,7 +121,7 @@ impl<'a> Situation<'a> {
         }
         match member.task.hold {
             HoldState::Unread => false,
-            HoldState::Free => member.memory.refused.is_some() || self.hold_room() == 0,
+            HoldState::Free => member.memory.refused.is_some() || !hold::has_room(self, member),
             HoldState::Until(end) => {
                 member.memory.refused.is_some()
                     && end.duration_since(self.now) < self.policy.hold.expires_in / LAST_PART
