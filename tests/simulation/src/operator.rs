@@ -194,7 +194,9 @@ impl World {
         let idle = self.deleted || self.jobs.iter().all(|job| job.state != crate::world::JobState::Delivered);
         let policy = self.policy.as_ref().is_some_and(|policy| !policy.withdrawn);
         let settled = self.taps[0].plan.as_ref().is_some_and(|plan| plan.report.settled && plan.actions.is_empty());
-        policy && idle && self.is_at_rest() && (settled || self.deleted) && self.lacking().is_none()
+        // A deleted service whose scale-in is not ours keeps its holds: that is what the user asked for.
+        let kept = self.deleted && self.policy.as_ref().is_some_and(|policy| !policy.drain.scale_in);
+        policy && idle && (self.is_at_rest() || kept) && (settled || self.deleted) && self.lacking().is_none()
     }
 
     /// A live task of the current revision that takes jobs from fewer queues than it was made to.

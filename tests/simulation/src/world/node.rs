@@ -50,6 +50,8 @@ pub struct Node {
     pub active: Vec<JobId>,
     /// When it last took jobs again that it had been told not to take, and not because of us.
     pub came_back_at: u64,
+    /// It has answered a question once, so that it is known.
+    pub heard: bool,
 }
 
 impl Node {
@@ -67,6 +69,7 @@ impl Node {
             scheduled: Vec::new(),
             active: Vec::new(),
             came_back_at: 0,
+            heard: false,
         }
     }
 

@@ -8,7 +8,7 @@ use worker_drain_plan::{
     report::{TaskPhase, TaskReport},
 };
 
-use super::{CLUSTER, JobId, World};
+use super::{CLUSTER, Job, JobId, World};
 use crate::{
     fault::Fault,
     setup::{MINUTE, SECOND},
@@ -138,7 +138,10 @@ impl World {
         self.tally.rule("consuming workers stay above the floor");
         let Some(policy) = &self.policy else { return };
         let late = !self.is_off(Fault::RequestLate) || !self.is_off(Fault::RequestDoubled);
-        let at_risk = self.members[m].track.announced || self.lets_go_by_deadline();
+        let id = &self.members[m].id;
+        let is_told = |told: &TaskReport| told.task == *id && told.phase == TaskPhase::AtRisk;
+        let plans = self.taps.iter().filter_map(|tap| tap.plan.as_ref());
+        let at_risk = plans.flat_map(|plan| &plan.report.tasks).any(is_told) || self.lets_go_by_deadline();
         let held = self.ecs.task(self.members[m].ecs).is_some_and(|task| task.is_protected(Time(self.now)));
         let exempt = late || at_risk || !held || !self.is_undisturbed() || self.second_until > 0;
         let service = self.service();
@@ -210,12 +213,31 @@ impl World {
         if let Change::Drained(evidence, planned) = track.change {
             let came_back = self.members[m].nodes[n].came_back_at >= evidence;
             let was_there = self.jobs[job].delivered_at <= track.changed_at;
+            if was_there && self.jobs[job].eta > evidence {
+                // It was held in the worker, its start time came, and `drain.scheduled` is `Ignore`.
+                self.tally.death("its start time came after the proof, and drain.scheduled is Ignore");
+                return;
+            }
+            if was_there && !self.members[m].nodes[n].heard {
+                // One of several workers in the task, frozen from its first moment on: nobody could know of it.
+                self.tally.death("its worker had never answered anybody");
+                return;
+            }
             if was_there && !came_back && track.changed_at > planned + GOOD_FOR {
                 self.tally.death("by a permit that reached ECS later than its plan was good for");
                 return;
             }
             if was_there && !came_back {
-                self.broken("no job dies by our permit", || format!("job-{job} ran in t{} when it was permitted", m + 1));
+                let what = {
+                    let Job { eta, delivered_at, started_at, .. } = &self.jobs[job];
+                    let released = track.changed_at;
+                    format!(
+                        "job-{job} in t{}: came at {delivered_at}, due at {eta}, began at {started_at}; the workers were \
+                         asked at {evidence}, it was released at {released}",
+                        m + 1
+                    )
+                };
+                self.broken("no job dies by our permit", || what);
                 return;
             }
         }
@@ -230,9 +252,16 @@ impl World {
             }
             Change::Drained(..) => self.tally.death("its worker came back after the proof, and was stopped at once"),
             Change::Held => self.tally.death("its hold ran out while nobody could renew it"),
+            Change::Never if self.may_lose_the_race() => {
+                self.tally.death("hold.mode is OnRollout, and ECS was faster or it was a scale-in");
+            }
             Change::Never => self.tally.death("it was never seen unheld before it was stopped"),
             Change::Lost => self.tally.death("somebody else took its hold away"),
         }
+    }
+
+    fn may_lose_the_race(&self) -> bool {
+        self.policy.as_ref().is_none_or(|policy| policy.hold.mode == HoldMode::OnRollout)
     }
 
     /// The ground on which a task is released by this plan.
