@@ -128,7 +128,8 @@ impl World {
         let name = node_name(m, n, if renamed { "renamed" } else { "celery" });
         self.names.insert(name.clone(), (m, n));
         self.tell(|| format!("the worker of t{} restarts as {name}", m + 1));
-        self.members[m].nodes[n] = Node::booting(name, epoch);
+        let heard = self.members[m].nodes[n].heard;
+        self.members[m].nodes[n] = Node { heard, ..Node::booting(name, epoch) };
         let boots = self.delay_chance.between(500, 6 * SECOND);
         self.at(self.now + boots, Event::NodeReady(m, n, epoch));
         self.disturbed_at = self.now;
