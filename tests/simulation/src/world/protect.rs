@@ -1,6 +1,7 @@
 //! What keeps tasks from being stopped, and who is to answer for it when one is.
 
 use ecs_emulator::model::{Protection, ProtectionAnswer, StopCause, Task, Time};
+use jiff::Timestamp;
 use worker_drain_plan::{
     Ground, Plan, Policy, TaskId,
     observation::HoldState,
@@ -109,7 +110,8 @@ impl World {
     fn judge_hold(&mut self, m: usize, before: u64, until: u64) {
         self.tally.rule("holds within the desired count");
         self.tally.rule("no hold is cut short under a job");
-        if !self.is_undisturbed() || !self.is_off(Fault::EcsPartial) || self.second_until > 0 {
+        let sees_well = self.is_off(Fault::EcsPartial) && self.is_off(Fault::ClockJumps);
+        if !self.is_undisturbed() || !sees_well || self.second_until > 0 {
             return;
         }
         let Some(task) = self.ecs.task(self.members[m].ecs) else { return };
@@ -156,11 +158,11 @@ impl World {
     }
 
     /// A report was written: who is in danger, and is it told?
-    pub fn reported(&mut self, policy: &Policy, plan: &Plan, report: &[TaskReport]) {
+    pub fn reported(&mut self, policy: &Policy, plan: &Plan, report: &[TaskReport], by: Timestamp) {
         for told in report {
             let Some(m) = self.member_named(&told.task) else { continue };
             let announced = is_announced(told);
-            let silent = !announced && self.is_silent(m, policy, plan, told);
+            let silent = !announced && self.is_silent(m, policy, plan, told, by);
             let now = self.now;
             let track = &mut self.members[m].track;
             track.announced = announced;
@@ -169,7 +171,7 @@ impl World {
     }
 
     /// This report saw the task in danger with something to lose, and nothing is done about it.
-    fn is_silent(&self, m: usize, policy: &Policy, plan: &Plan, told: &TaskReport) -> bool {
+    fn is_silent(&self, m: usize, policy: &Policy, plan: &Plan, told: &TaskReport, by: Timestamp) -> bool {
         let responsible = policy.mode == Mode::Enforce
             && !policy.withdrawn
             && (policy.hold.mode == HoldMode::Standing || told.leaving.is_some());
@@ -178,7 +180,8 @@ impl World {
             HoldState::Unread => return false,
             HoldState::Free => 0,
             HoldState::Until(end) => {
-                u64::try_from(end.as_millisecond() - crate::tap::stamp(self.now).as_millisecond()).unwrap_or(0)
+                // By the operator's own clock: it cannot know better.
+                u64::try_from(end.as_millisecond() - by.as_millisecond()).unwrap_or(0)
             }
         };
         let short = u64::try_from(policy.hold.expires_in.as_millis() / 4).unwrap_or(u64::MAX);
