@@ -12,9 +12,9 @@ impl Chance {
     /// The stream of this seed for this purpose.
     pub fn new(seed: u64, purpose: &str) -> Self {
         // FNV-1a: the same on every machine and in every version.
-        let hash = purpose.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = purpose
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         let mut rng = Rng::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ hash);
         rng.next_u64();
         Self(rng)

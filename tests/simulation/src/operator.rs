@@ -108,7 +108,11 @@ pub async fn operate(sim: &Sim, who: usize) {
 }
 
 /// Runs a pass until it ends or its operator dies: then it is dropped where it stands.
-async fn killable(sim: &Sim, who: usize, pass: impl Future<Output = Result<Pass, Failure>>) -> Option<Result<Pass, Failure>> {
+async fn killable(
+    sim: &Sim,
+    who: usize,
+    pass: impl Future<Output = Result<Pass, Failure>>,
+) -> Option<Result<Pass, Failure>> {
     let mut pass = pin!(pass);
     std::future::poll_fn(|context| match pass.as_mut().poll(context) {
         Poll::Ready(result) => Poll::Ready(Some(result)),

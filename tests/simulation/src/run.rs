@@ -3,14 +3,7 @@
 use futures::future::join;
 
 use crate::{
-    fault::FaultSet,
-    judge::Broken,
-    operator::operate,
-    script::Beat,
-    setup::Setup,
-    sim::Sim,
-    tally::Tally,
-    world::World,
+    fault::FaultSet, judge::Broken, operator::operate, script::Beat, setup::Setup, sim::Sim, tally::Tally, world::World,
 };
 
 /// Which history.
@@ -58,7 +51,8 @@ async fn history(options: &Options) -> Outcome {
     let sim = Sim::new(World::new(setup, options.telling));
     if options.telling {
         let mut world = sim.world();
-        let what = format!("{:#?}", (&world.setup.policy, world.setup.work, world.setup.configuration, &world.setup.knobs));
+        let what =
+            format!("{:#?}", (&world.setup.policy, world.setup.work, world.setup.configuration, &world.setup.knobs));
         world.tell(|| format!("seed {}; faults {faults}\n{what}", options.seed));
     }
     join(operate(&sim, 0), operate(&sim, 1)).await;

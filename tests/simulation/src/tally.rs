@@ -116,7 +116,11 @@ impl Tally {
         let named = |kind: &str, names: &[&str], seen: &BTreeMap<&'static str, u64>| -> Vec<String> {
             names.iter().filter(|name| !seen.contains_key(*name)).map(|name| format!("{kind} {name}")).collect()
         };
-        holes.extend(named("action", &["Hold", "Cancel", "GiveBack", "Permit", "PermitByDeadline", "Release"], &self.actions));
+        holes.extend(named(
+            "action",
+            &["Hold", "Cancel", "GiveBack", "Permit", "PermitByDeadline", "Release"],
+            &self.actions,
+        ));
         holes.extend(named("outcome", &["Done", "Refused", "Failed", "Stale"], &self.outcomes));
         holes.extend(named("phase", &PHASES, &self.phases));
         holes.extend(named("ending", &["Drained", "RolledBack", "JobsCut", "EndedUnpermitted"], &self.endings));

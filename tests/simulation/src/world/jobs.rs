@@ -52,15 +52,8 @@ impl World {
         let eta = if later { self.now + chance.between(SECOND, 90 * SECOND) } else { 0 };
         let next = self.now + chance.between(1, work.gap);
         let id = self.jobs.len();
-        let job = Job {
-            id: format!("job-{id}"),
-            queue,
-            lasts,
-            eta,
-            state: JobState::Queued,
-            delivered_at: 0,
-            started_at: 0,
-        };
+        let job =
+            Job { id: format!("job-{id}"), queue, lasts, eta, state: JobState::Queued, delivered_at: 0, started_at: 0 };
         self.jobs.push(job);
         self.queued[usize::from(queue)].push_back(id);
         self.at(next, Event::JobArrives);
@@ -82,9 +75,8 @@ impl World {
         let most = self.setup.work.concurrency + self.setup.work.prefetch;
         for queue in 0..self.queued.len() {
             while let Some(job) = self.queued[queue].front().copied() {
-                let able = |node: &Node| {
-                    node.state == NodeState::Up && node.consuming >> queue & 1 == 1 && node.load() < most
-                };
+                let able =
+                    |node: &Node| node.state == NodeState::Up && node.consuming >> queue & 1 == 1 && node.load() < most;
                 let nodes: Vec<(usize, usize)> = self
                     .members
                     .iter()
@@ -200,8 +192,7 @@ impl World {
     /// What a worker holds and has not begun goes back to the broker.
     pub(super) fn give_up_held(&mut self, m: usize, n: usize) {
         let node = &self.members[m].nodes[n];
-        let held: Vec<JobId> =
-            node.in_flight.iter().chain(&node.reserved).chain(&node.scheduled).copied().collect();
+        let held: Vec<JobId> = node.in_flight.iter().chain(&node.reserved).chain(&node.scheduled).copied().collect();
         for job in held {
             self.give_up(m, n, job);
         }

@@ -3,7 +3,7 @@
 use ecs_emulator::model::{Protection, ProtectionAnswer, StopCause, Task, Time};
 use jiff::Timestamp;
 use worker_drain_plan::{
-    Ground, Plan, Policy, TaskId,
+    Action, Plan, Policy, TaskId,
     observation::HoldState,
     policy::{DeadlineAction, HoldMode, Mode},
     report::{TaskPhase, TaskReport},
@@ -188,9 +188,7 @@ impl World {
         let at_work = told.jobs.is_some_and(|jobs| jobs.active + jobs.reserved > 0)
             || matches!(told.phase, TaskPhase::Held | TaskPhase::Cancelling | TaskPhase::Serving);
         let excused = self.members[m].track.change == Change::Deadline || self.lets_go_by_deadline();
-        let acted = plan.actions.iter().any(
-            |action| matches!(action, worker_drain_plan::Action::Hold { task, .. } if *task == told.task),
-        );
+        let acted = plan.actions.iter().any(|action| matches!(action, Action::Hold { task, .. } if *task == told.task));
         responsible && runs && left < short && at_work && !excused && !acted
     }
 
@@ -250,7 +248,12 @@ impl World {
             _ if announced => self.tally.death("announced: its hold was refused or had no room"),
             _ if silent.is_some_and(|since| since + SECOND < decided) => {
                 self.broken("every death was announced", || {
-                    format!("job-{job} in t{}: {:?} at {}, silent since {silent:?}", m + 1, track.change, track.changed_at)
+                    format!(
+                        "job-{job} in t{}: {:?} at {}, silent since {silent:?}",
+                        m + 1,
+                        track.change,
+                        track.changed_at
+                    )
                 });
             }
             Change::Drained(..) => self.tally.death("its worker came back after the proof, and was stopped at once"),
@@ -267,13 +270,12 @@ impl World {
         self.policy.as_ref().is_none_or(|policy| policy.hold.mode == HoldMode::OnRollout)
     }
 
-    /// The ground on which a task is released by this plan.
-    pub fn ground_of(plan: Option<&Plan>, id: &TaskId) -> Option<Option<Ground>> {
-        plan?.actions.iter().find_map(|action| match action {
-            worker_drain_plan::Action::Permit { task, ground } if task == id => Some(Some(ground.clone())),
-            worker_drain_plan::Action::Release { task } if task == id => Some(None),
-            _ => None,
-        })
+    /// The action of this plan that releases a task.
+    pub fn releasing<'a>(plan: Option<&'a Plan>, id: &TaskId) -> Option<&'a Action> {
+        plan?
+            .actions
+            .iter()
+            .find(|action| matches!(action, Action::Permit { task, .. } | Action::Release { task } if task == id))
     }
 }
 

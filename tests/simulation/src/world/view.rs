@@ -67,8 +67,7 @@ impl World {
             if place == 0 {
                 current = name.clone();
             }
-            revisions
-                .insert(name, Revision { label: format!("app:{definition}"), created_at: Some(stamp(made)) });
+            revisions.insert(name, Revision { label: format!("app:{definition}"), created_at: Some(stamp(made)) });
         }
         ServiceSnap {
             exists,
@@ -82,12 +81,8 @@ impl World {
 
     /// The tasks, as reads tell them: those that are listed, and each of `tracked`. Holds are not read yet.
     pub fn tasks_view(&mut self, tracked: &BTreeSet<TaskId>) -> BTreeMap<TaskId, Task> {
-        let missing = || Task {
-            revision: RevisionId::default(),
-            life: Life::Missing,
-            started_at: None,
-            hold: HoldState::Free,
-        };
+        let missing =
+            || Task { revision: RevisionId::default(), life: Life::Missing, started_at: None, hold: HoldState::Free };
         let mut tasks: BTreeMap<TaskId, Task> = BTreeMap::new();
         if let Some(snap) = self.stale() {
             let shown = snap.tasks.iter().filter(|(id, (listed, _))| *listed || tracked.contains(*id));
@@ -144,7 +139,7 @@ impl World {
             Some(ContainerState::Exited(code)) => *code,
             _ => None,
         };
-        let life = match task.last {
+        let stage = match task.last {
             LastStatus::Stopped => {
                 let reason = task.stop.as_ref().map_or_else(String::new, |stop| stop.reason.clone());
                 Life::Stopped { reason, exit_code }
@@ -155,7 +150,7 @@ impl World {
         };
         let revision = deployment.map_or_else(RevisionId::default, |deployment| self.revision_of(deployment));
         let started_at = started.map(|at| stamp(at.0));
-        Some((live, Task { revision, life, started_at, hold: HoldState::Unread }))
+        Some((live, Task { revision, life: stage, started_at, hold: HoldState::Unread }))
     }
 
     /// Keeps the present state for stale reads.
