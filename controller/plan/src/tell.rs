@@ -121,11 +121,7 @@ fn waiting_for(
 ) -> String {
     let words = words(situation, member, phase, since);
     let unheld = match phase {
-        TaskPhase::Unmapped
-        | TaskPhase::Unknown
-        | TaskPhase::Restoring
-        | TaskPhase::Starting
-        | TaskPhase::Serving
+        TaskPhase::Unmapped | TaskPhase::Unknown | TaskPhase::Restoring | TaskPhase::Starting | TaskPhase::Serving
             if member.leaving.is_none()
                 && member.task.life == Life::Running
                 && member.task.hold == HoldState::Free
