@@ -148,7 +148,8 @@ impl Emulator {
         &self.shared.surroundings.endpoint
     }
 
-    /// Looks at the model, or works on it, brought up to the present. Effects are carried out after that.
+    /// Looks at the model, or works on it, brought up to the present. Effects are carried out after that, so leave
+    /// [`World::advance`] alone: it would take them away.
     pub fn with_world<T>(&self, work: impl FnOnce(&mut World) -> T) -> T {
         self.shared.with_world(|world, now| {
             world.catch_up(now);

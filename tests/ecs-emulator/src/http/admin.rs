@@ -212,11 +212,7 @@ async fn interrupt(
 }
 
 async fn shutdown(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    // A little later, so that the answer gets out.
-    let cancel = shared.cancel.clone();
-    tokio::task::spawn_blocking(move || {
-        std::thread::sleep(Duration::from_millis(50));
-        cancel.cancel();
-    });
+    // Calls that are under way, such as this one, are still answered.
+    shared.cancel.cancel();
     Json(json!({}))
 }

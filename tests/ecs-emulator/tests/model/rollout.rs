@@ -25,7 +25,7 @@ fn at_100_to_200_percent_old_tasks_stop_only_when_new_ones_are_healthy() {
     lab.deploy(2);
     assert_ne!(lab.primary().id, old);
     while lab.primary().rollout != RolloutState::Completed {
-        let end = lab.now + std::time::Duration::from_secs(60);
+        let end = lab.now + std::time::Duration::from_mins(1);
         lab.step(end);
         assert!(lab.healthy() >= 4, "{}", lab.story());
         assert!(lab.all_live() <= 8);
