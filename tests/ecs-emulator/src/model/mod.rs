@@ -71,7 +71,7 @@ pub use self::{
     history::{Entry, Transition},
     ids::{DeploymentId, NotATaskId, ServiceId, TaskId},
     knobs::{
-        BlockedRenewal, BlockedRule, DeleteForceProtected, DeploymentStatusSet, HostnameShape, Knobs,
+        BlockedRenewal, BlockedRule, DeleteForceProtected, DeploymentStatusSet, EarlySuccess, HostnameShape, Knobs,
         ReplaceTerminated, RollbackId, Span,
     },
     operation::Operation,
