@@ -254,6 +254,11 @@ def faults_and_counts():
     error = refused("ServerException", ecs.update_task_protection, cluster=CLUSTER, tasks=[arn], protectionEnabled=True)
     assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 500
     ecs.update_task_protection(cluster=CLUSTER, tasks=[arn], protectionEnabled=True)
+    try:
+        admin("faults", {"fail": {"NoSuchOperation": {"error": "ServerException"}}})
+        raise AssertionError("a misspelt operation was accepted")
+    except urllib.error.HTTPError as error:
+        assert error.code == 400
     admin("faults", {"throttle": 0})
     refused("ThrottlingException", ecs.list_tasks, cluster=CLUSTER)
     admin("faults", {"refuse_protection": "DEPLOYMENT_BLOCKED"})
