@@ -244,7 +244,7 @@ fn python() -> PathBuf {
     let python = std::env::var_os("WORKER_DRAIN_PYTHON").map_or(shared, PathBuf::from);
     assert!(
         python.exists(),
-        "{} does not exist: run `make venv`, or set WORKER_DRAIN_PYTHON to a Python that has boto3",
+        "{} does not exist: run `make setup`, or set WORKER_DRAIN_PYTHON to a Python that has boto3",
         python.display()
     );
     python
