@@ -78,12 +78,18 @@ fn documents(file: &str) -> Result<Vec<Value>, Complaint> {
     // No snippet: it could show a line with a secret.
     let options = serde_saphyr::options! { with_snippet: false };
     let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(&text, options)
-        .map_err(|error| Complaint::new(format!("{file} is not YAML: {error}")))?;
+        .map_err(|error| Complaint::new(format!("{file} cannot be read as YAML: {}", in_user_terms(&error))))?;
     let documents: Vec<Value> = documents.into_iter().filter(|document| !document.is_null()).collect();
     if documents.is_empty() {
         return Err(Complaint::new(format!("{file} is empty: write a WorkerDrain")));
     }
     Ok(documents)
+}
+
+/// What is wrong, and where, without talk of the library's own options.
+fn in_user_terms(error: &serde_saphyr::Error) -> String {
+    let text = error.render_with_formatter(&serde_saphyr::UserMessageFormatter::default());
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 fn read_documents(

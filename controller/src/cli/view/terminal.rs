@@ -52,8 +52,8 @@ impl Live {
     pub fn draw(&mut self, drains: &[Watched], now: Timestamp) {
         let lines = table(drains, now, Size::of_terminal(), self.colour);
         let up = if self.drawn > 0 { format!("\x1b[{}A", self.drawn) } else { String::new() };
-        let text: String = lines.iter().map(|line| format!("{line}\x1b[K\r\n")).collect();
-        write(&format!("{up}\r{text}\x1b[J"));
+        // Each line is cleared behind its text, and what is left below is cleared at the end.
+        write(&format!("{up}\r{}\x1b[K\r\n\x1b[J", lines.join("\x1b[K\r\n")));
         self.drawn = lines.len();
     }
 }
