@@ -19,7 +19,7 @@ pub fn holds(situation: &Situation<'_>) -> Vec<Action> {
     wanting.sort_by_key(|(member, _)| {
         (member.leaving.is_none(), std::cmp::Reverse(member.evidence.load()), member.task.started_at, member.id)
     });
-    let mut room = situation.hold_room();
+    let mut room = situation.hold_room;
     wanting
         .into_iter()
         .filter(|(member, _)| {

@@ -29,9 +29,6 @@ mod tasks;
 mod throttle;
 pub(crate) mod time;
 
-#[cfg(test)]
-mod tests;
-
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},

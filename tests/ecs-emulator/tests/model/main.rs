@@ -1,0 +1,11 @@
+//! The rules of the scheduler, each told as a small story on virtual time.
+
+mod determinism;
+mod faults;
+mod invariants;
+mod lab;
+mod lifecycle;
+mod protection;
+mod rollback;
+mod rollout;
+mod scaling;
