@@ -70,6 +70,11 @@ impl SampleApp {
         self
     }
 
+    /// The URL of its broker.
+    pub fn broker(&self) -> &str {
+        &self.broker
+    }
+
     /// The journal of its jobs.
     pub fn journal(&self) -> &Journal {
         &self.journal
