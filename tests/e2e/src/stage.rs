@@ -193,6 +193,11 @@ impl Stage {
         &mut self.redis
     }
 
+    /// Jobs in the queue that no worker has taken.
+    pub fn queue_length(&self) -> u64 {
+        self.redis.cli(&["LLEN", "celery"]).parse().unwrap_or(0)
+    }
+
     /// ECS.
     pub fn emulator(&self) -> &Emulator {
         &self.emulator
