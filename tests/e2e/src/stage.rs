@@ -9,6 +9,7 @@ use ecs_emulator::{
         Time, UpdateService,
     },
 };
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 use test_support::{Jobs, Record, Redis, SampleApp, wait_until};
@@ -159,6 +160,21 @@ impl Stage {
     /// Changes how many tasks are wanted.
     pub fn scale(&self, desired: u32) {
         self.update(UpdateService { desired: Some(desired), ..UpdateService::default() });
+    }
+
+    /// Freezes a task's worker, with all its processes: its connections stay open, and nothing answers.
+    pub fn freeze(&self, task: &TaskView) {
+        self.signal(task, Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self, task: &TaskView) {
+        self.signal(task, Signal::CONT);
+    }
+
+    fn signal(&self, task: &TaskView, signal: Signal) {
+        let group = self.emulator.process_id(task.id, 0).and_then(Pid::from_raw).expect("the worker runs");
+        kill_process_group(group, signal).expect("the worker runs");
     }
 
     /// Submits jobs; their ids.
