@@ -236,3 +236,6 @@ fn bounded_to(most: usize, items: impl ExactSizeIterator<Item = String>, separat
     let text = items.take(most).collect::<Vec<_>>().join(separator);
     if more > 0 { format!("{text} and {more} more") } else { text }
 }
+
+#[cfg(test)]
+mod tests;

@@ -160,3 +160,6 @@ impl<T: Transport> Workers for Celery<T> {
             .await
     }
 }
+
+#[cfg(test)]
+mod tests;
