@@ -12,7 +12,7 @@ use worker_drain_plan::{
     observation::{Mapping, WorkersView},
 };
 
-use super::{all_answer, ids, known_tasks, look_until, maps_to, node, open, queues, settings, tasks};
+use super::{all_answer, ids, known_tasks, look_until, maps_to, node, open, patient, queues, settings, tasks};
 
 #[tokio::test]
 async fn running_reserved_and_scheduled_jobs_are_told_apart() {
@@ -51,13 +51,12 @@ async fn a_look_is_over_when_all_have_answered() {
     let workers = (app.worker("worker@one").spawn(), app.worker("worker@two").spawn());
     let _workers = (workers.0.ready().await, workers.1.ready().await);
     all_answer(&open(&settings(&redis.url())), &tasks(&["one", "two"])).await;
-    let bound = Duration::from_mins(1);
-    let celery = open(&CelerySettings { reply_bound: bound, ..settings(&redis.url()) });
+    let celery = patient(&redis.url());
 
     let began = Instant::now();
     // Nothing is known of the second node: it is not missed because the first was quicker.
     let view = celery.observe(&tasks(&["one"])).await.unwrap();
-    assert!(began.elapsed() < bound / 2, "it waited for its whole bound");
+    assert!(began.elapsed() < LONG / 2, "it waited for its whole bound");
     assert!(maps_to(&view, "one"));
     assert_eq!(view.strangers, [node("two")].into());
     assert!(!view.nodes.contains_key(&node("two")), "answers of strangers are none of our business");
@@ -126,9 +125,9 @@ async fn many_may_look_at_once() {
     let redis = Redis::start().await;
     let app = SampleApp::new(redis.url());
     let _worker = app.worker("worker@one").start().await;
-    let (one, other) = (open(&settings(&redis.url())), open(&settings(&redis.url())));
+    let (one, other) = (patient(&redis.url()), patient(&redis.url()));
     let tasks = tasks(&["one"]);
-    all_answer(&one, &tasks).await;
+    all_answer(&open(&settings(&redis.url())), &tasks).await;
     let looks = (0..20).map(|number| if number % 2 == 0 { one.observe(&tasks) } else { other.observe(&tasks) });
     for view in futures::future::join_all(looks).await {
         let view = view.unwrap();
@@ -222,7 +221,7 @@ async fn a_thousand_nodes_are_heard_though_one_receiver_was_counted() {
     ready.await.unwrap();
 
     // Celery's own bound is 1 s; a slow machine is no failure.
-    let celery = open(&CelerySettings { reply_bound: LONG, ..settings(&redis.url()) });
+    let celery = patient(&redis.url());
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let began = Instant::now();
     let view = celery.observe(&known_tasks(&ids)).await.unwrap();
