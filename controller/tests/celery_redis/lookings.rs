@@ -185,6 +185,20 @@ async fn a_solo_worker_is_silent_while_it_works() {
     .await;
 }
 
+#[tokio::test]
+async fn replies_that_are_not_json_are_told_of() {
+    let redis = Redis::start().await;
+    let yaml = json!({"task_serializer": "yaml", "accept_content": ["json", "yaml"]});
+    let app = SampleApp::new(redis.url()).settings(yaml);
+    let _worker = app.worker("worker@one").start().await;
+    let celery = open(&settings(&redis.url()));
+    let view = look_until("it answers in its way", &celery, &tasks(&["one"]), |view| {
+        matches!(&view.tasks[&TaskId::from("one")], Mapping::NotFound { hint } if hint.contains("task_serializer"))
+    })
+    .await;
+    assert!(view.nodes.is_empty());
+}
+
 /// Nodes that answer as a worker does, all of them through one subscription.
 async fn pretend_to_be(nodes: Vec<String>, url: String, ready: tokio::sync::oneshot::Sender<()>) {
     use futures::StreamExt;

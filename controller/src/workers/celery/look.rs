@@ -27,6 +27,7 @@ pub(super) struct Look {
     questions: Vec<Question>,
     answers: BTreeMap<NodeName, Answer>,
     shared: BTreeSet<NodeName>,
+    unreadable: bool,
     awaited: Awaited,
 }
 
@@ -95,7 +96,7 @@ impl Look {
                 heard: BTreeSet::new(),
             })
             .collect();
-        Self { asked_at, questions, answers: BTreeMap::new(), shared: BTreeSet::new(), awaited }
+        Self { asked_at, questions, answers: BTreeMap::new(), shared: BTreeSet::new(), unreadable: false, awaited }
     }
 
     /// Takes in a reply. One to no question of ours, or that is none, changes nothing.
@@ -104,7 +105,7 @@ impl Look {
         let method = question.method.name();
         let Some(said) = parse_reply(&reply.body) else {
             // A node whose task_serializer is not JSON answers in that: it cannot be understood, and so did not answer.
-            debug!(method, "a reply cannot be read; Celery replies in its task_serializer, which is to be json");
+            self.unreadable = true;
             return;
         };
         question.replies += 1;
@@ -143,7 +144,8 @@ impl Look {
 
     /// What was seen.
     pub(super) fn finish(self, naming: &Naming, tasks: &BTreeMap<TaskId, Expected>) -> WorkersView {
-        let answered = Answered { nodes: self.answers.keys().cloned().collect(), shared: self.shared };
+        let nodes = self.answers.keys().cloned().collect();
+        let answered = Answered { nodes, shared: self.shared, unreadable: self.unreadable };
         let Matched { tasks, strangers } = match_nodes(naming, tasks, &answered);
         let mut nodes = self.answers;
         // Answers of several processes under one name are nobody's; those of strangers are none of our business.

@@ -47,6 +47,8 @@ pub struct Answered {
     pub nodes: BTreeSet<NodeName>,
     /// Those of them under whose name more than one process answered.
     pub shared: BTreeSet<NodeName>,
+    /// Whether something came that was no readable answer: a node that was not understood is not found.
+    pub unreadable: bool,
 }
 
 /// Which node is which task's.
@@ -81,7 +83,7 @@ pub fn match_nodes(naming: &Naming, tasks: &BTreeMap<TaskId, Expected>, answered
         }
         match own.get(task) {
             Some(nodes) => Mapping::Nodes(nodes.clone()),
-            None => Mapping::NotFound { hint: hint(naming, task, &expected.identity, &strangers) },
+            None => Mapping::NotFound { hint: hint(naming, task, &expected.identity, &strangers, answered.unreadable) },
         }
     };
     let tasks = tasks.iter().map(|(task, expected)| (task.clone(), mapping(task, expected))).collect();
@@ -210,7 +212,13 @@ fn why_contested(node: &NodeName, claimants: &BTreeSet<&TaskId>, answered: &Answ
     })
 }
 
-fn hint(naming: &Naming, task: &TaskId, identity: &Identity, strangers: &BTreeSet<NodeName>) -> String {
+fn hint(
+    naming: &Naming,
+    task: &TaskId,
+    identity: &Identity,
+    strangers: &BTreeSet<NodeName>,
+    unreadable: bool,
+) -> String {
     let (looked_for, like) = match naming {
         Naming::Template(template) => {
             let names = template.names(task, identity);
@@ -233,7 +241,12 @@ fn hint(naming: &Naming, task: &TaskId, identity: &Identity, strangers: &BTreeSe
             (format!("no node that answered has the host {}", bounded_to(5, known.into_iter(), " or ")), like)
         }
     };
-    format!("{looked_for}; {}", nearest(&like, strangers))
+    let not_read = if unreadable {
+        "; some replies could not be read: workers reply in their task_serializer, which is to be json"
+    } else {
+        ""
+    };
+    format!("{looked_for}; {}{not_read}", nearest(&like, strangers))
 }
 
 fn nearest(like: &str, strangers: &BTreeSet<NodeName>) -> String {

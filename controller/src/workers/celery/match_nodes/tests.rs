@@ -32,7 +32,11 @@ fn task(address: &str, host_name: &str, runtime_id: &str) -> Expected {
 }
 
 fn answered(nodes: &[&str]) -> Answered {
-    Answered { nodes: nodes.iter().map(|node| NodeName::from(*node)).collect(), shared: BTreeSet::new() }
+    Answered {
+        nodes: nodes.iter().map(|node| NodeName::from(*node)).collect(),
+        shared: BTreeSet::new(),
+        unreadable: false,
+    }
 }
 
 fn nodes(names: &[&str]) -> Mapping {
@@ -144,7 +148,7 @@ fn a_node_that_was_seen_before_is_missed_by_name() {
 fn a_name_that_several_processes_share_is_nobodys() {
     let tasks = fleet(task("10.0.4.168", "", ""));
     let node = NodeName::from("a@ip-10-0-4-168");
-    let answered = Answered { nodes: [node.clone()].into(), shared: [node].into() };
+    let answered = Answered { nodes: [node.clone()].into(), shared: [node].into(), unreadable: false };
     let found = match_nodes(&Naming::Automatic, &tasks, &answered);
     assert!(matches!(&found.tasks[&id(A)], Mapping::Ambiguous { why } if why.contains("several processes")));
 }
@@ -234,7 +238,7 @@ proptest! {
         let nodes: BTreeSet<_> = nodes.into_iter().map(NodeName::from).collect();
         let shared = shared.into_iter().map(NodeName::from).filter(|node| nodes.contains(node)).collect();
         let naming = template.map_or(Naming::Automatic, |template| Naming::Template(template.parse().unwrap()));
-        let answered = Answered { nodes, shared };
+        let answered = Answered { nodes, shared, unreadable: false };
         let found = match_nodes(&naming, &tasks, &answered);
 
         prop_assert!(found.tasks.keys().eq(tasks.keys()), "every task that was asked about is told of");
