@@ -1,1 +1,171 @@
-//! To be written.
+//! One pass of the loop: observe → plan → record → act → record. Generic over the fleet, the workers, the record and
+//! the clock, so that a simulation drives this very code.
+//!
+//! The fleet is looked at before the workers: a worker's nodes are found by what the fleet knows of its tasks, and
+//! evidence of idleness is then always younger than the list of tasks that it is used on (docs/decisions/0002).
+
+use std::collections::BTreeMap;
+
+use jiff::SignedDuration;
+use worker_drain_plan::{
+    Action, Memory, NodeName, Observation, Outcome, Plan, Policy, QueueName, TaskId, absorb,
+    observation::{Failure, FailureKind, Life, Queue, Seen},
+    plan,
+};
+
+use crate::{
+    clock::Clock,
+    fleet::{Fleet, FleetLook},
+    identity::Expected,
+    record::Record,
+    workers::Workers,
+};
+
+/// All that one drain works with.
+#[derive(Debug)]
+pub struct Drain<F, W, R, C> {
+    /// What the user asked for.
+    pub policy: Policy,
+    /// The tasks.
+    pub fleet: F,
+    /// Their workers.
+    pub workers: W,
+    /// Where the memory lives.
+    pub record: R,
+    /// The time.
+    pub clock: C,
+}
+
+/// What one pass saw, decided and did.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    /// What it saw.
+    pub observation: Observation,
+    /// What it decided.
+    pub plan: Plan,
+    /// What became of each action, in the order in which they were taken; empty if nothing was to be done.
+    pub outcomes: Vec<(Action, Outcome)>,
+}
+
+impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
+    /// Runs one pass. Errors: the memory cannot be read or written; nothing was done then, or no more than the memory
+    /// already tells of.
+    pub async fn pass(&self) -> Result<Pass, Failure> {
+        let mut pass = self.look().await?;
+        let plan = &mut pass.plan;
+        self.record.save(&plan.memory, &plan.report).await?;
+        if !plan.dry && !plan.actions.is_empty() {
+            pass.outcomes = self.act(plan).await;
+            self.learn(&pass.observation, plan, &pass.outcomes);
+            self.record.save(&plan.memory, &plan.report).await?;
+        }
+        Ok(pass)
+    }
+
+    /// Brings memory and report up to date with what became of the actions. What was seen is the same, so planning on
+    /// it again tells of permits and refusals at once; what it would decide waits for the next look.
+    fn learn(&self, observation: &Observation, done: &mut Plan, outcomes: &[(Action, Outcome)]) {
+        let now = self.clock.now();
+        absorb(&mut done.memory, outcomes, now);
+        let Plan { report, memory, .. } = plan(&self.policy, observation, &done.memory, now);
+        (done.report, done.memory) = (report, memory);
+    }
+
+    /// Looks and decides, and does nothing. Errors: the memory cannot be read.
+    pub async fn look(&self) -> Result<Pass, Failure> {
+        let memory = self.record.load().await?;
+        let observation = self.observe(&memory).await;
+        let plan = plan(&self.policy, &observation, &memory, self.clock.now());
+        Ok(Pass { observation, plan, outcomes: Vec::new() })
+    }
+
+    async fn observe(&self, memory: &Memory) -> Observation {
+        let at = self.clock.now();
+        let look = match self.fleet.observe(&memory.tracked()).await {
+            Ok(look) => look,
+            Err(failure) => {
+                // Without the fleet nobody knows whose nodes to ask for, and nothing could be decided on their answers.
+                let fleet = Seen::Err { failure, at: self.clock.now() };
+                let unasked = Failure::new(FailureKind::Unreachable, "not asked, because the fleet could not be seen");
+                return Observation { fleet, workers: Seen::Err { failure: unasked, at } };
+            }
+        };
+        let asked_at = self.clock.now();
+        let workers = match self.workers.observe(&expected(&look, memory)).await {
+            Ok(value) => Seen::Ok { value, at: asked_at },
+            Err(failure) => Seen::Err { failure, at: self.clock.now() },
+        };
+        Observation { fleet: Seen::Ok { value: look.view, at }, workers }
+    }
+
+    /// Takes each kind of action as one batch, in the order in which the plan lists the kinds. Makes no choices, but
+    /// begins nothing that has become too old.
+    async fn act(&self, plan: &Plan) -> Vec<(Action, Outcome)> {
+        let mut outcomes = Vec::with_capacity(plan.actions.len());
+        for batch in plan.actions.chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b)) {
+            let results = if self.clock.now() > plan.good_until {
+                vec![Outcome::Stale; batch.len()]
+            } else {
+                self.act_on(batch).await
+            };
+            debug_assert_eq!(results.len(), batch.len(), "one outcome for each action");
+            outcomes.extend(batch.iter().cloned().zip(results));
+        }
+        outcomes
+    }
+
+    /// `batch` is of one kind.
+    async fn act_on(&self, batch: &[Action]) -> Vec<Outcome> {
+        match Batch::of(batch) {
+            Batch::Hold(holds) => self.fleet.hold(&holds).await,
+            Batch::Release(tasks) => self.fleet.release(&tasks).await,
+            Batch::Cancel(cancels) => self.workers.cancel(&cancels).await,
+            Batch::GiveBack(undos) => self.workers.give_back(&undos).await,
+        }
+    }
+}
+
+/// Actions of one kind, as the outside takes them.
+enum Batch {
+    Hold(Vec<(TaskId, SignedDuration)>),
+    Release(Vec<TaskId>),
+    Cancel(Vec<(NodeName, Vec<QueueName>)>),
+    GiveBack(Vec<(NodeName, Vec<Queue>)>),
+}
+
+impl Batch {
+    fn of(actions: &[Action]) -> Self {
+        let (mut holds, mut releases, mut cancels, mut undos) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for action in actions.iter().cloned() {
+            match action {
+                Action::Hold { task, lasting } => holds.push((task, lasting)),
+                Action::Permit { task, .. } | Action::Release { task } => releases.push(task),
+                Action::Cancel { node, queues, .. } => cancels.push((node, queues)),
+                Action::GiveBack { node, queues, .. } => undos.push((node, queues)),
+            }
+        }
+        if !holds.is_empty() {
+            Self::Hold(holds)
+        } else if !cancels.is_empty() {
+            Self::Cancel(cancels)
+        } else if !undos.is_empty() {
+            Self::GiveBack(undos)
+        } else {
+            Self::Release(releases)
+        }
+    }
+}
+
+/// Whose workers to look for: every task that has not ended, with the nodes that were seen to be its own before.
+fn expected(look: &FleetLook, memory: &Memory) -> BTreeMap<TaskId, Expected> {
+    look.view
+        .tasks
+        .iter()
+        .filter(|(_, task)| !matches!(task.life, Life::Stopped { .. } | Life::Missing))
+        .map(|(id, task)| {
+            let nodes = memory.tasks.get(id).map(|known| known.nodes.keys().cloned().collect()).unwrap_or_default();
+            let identity = look.identities.get(id).cloned().unwrap_or_default();
+            (id.clone(), Expected { identity, nodes, running: task.life == Life::Running })
+        })
+        .collect()
+}

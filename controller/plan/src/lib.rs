@@ -8,23 +8,41 @@
 //! be seen later), [`actions`] (what is to be done), [`report`] (what a person is told).
 
 pub mod actions;
+pub mod evidence;
+pub mod invariants;
 pub mod memory;
 pub mod names;
 pub mod observation;
 pub mod policy;
 pub mod report;
 
+mod drain;
+mod hold;
+mod intent;
+mod pace;
+mod remember;
+mod rollout;
+mod scale_in;
+mod situation;
+mod summary;
+mod tell;
+mod undo;
+mod wake;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use crate::{
     actions::{Action, Ground, Outcome},
+    intent::absorb,
     memory::Memory,
     names::{NodeName, QueueName, RevisionId, TaskId},
     observation::Observation,
     policy::Policy,
     report::Report,
+    tell::age,
 };
+use crate::{memory::PhaseSince, policy::Mode, report::TaskReport, situation::Situation};
 
 /// What one pass decided.
 #[must_use]
@@ -42,4 +60,54 @@ pub struct Plan {
     pub memory: Memory,
     /// When to look again at the latest, if nothing wakes the loop earlier.
     pub wake_after: SignedDuration,
+}
+
+/// For how long decisions may be begun after they were made. Short enough that no decision outlives the evidence it rests
+/// on, long enough for a batch of calls that wait for their turn.
+const GOOD_FOR: SignedDuration = SignedDuration::from_secs(10);
+
+/// Decides what is to be done.
+///
+/// Total: every observation, even one of nothing but failures, has a plan. Pure: equal arguments give equal plans. And
+/// planning again on the same observation with the plan's own memory gives the same plan.
+pub fn plan(policy: &Policy, observation: &Observation, memory: &Memory, now: Timestamp) -> Plan {
+    let dry = policy.mode == Mode::Plan;
+    let good_until = now.saturating_add(GOOD_FOR).unwrap_or(Timestamp::MAX);
+    let seen = remember::remember(policy, observation, memory, now);
+    let Some(fleet) = observation.fleet.ok() else {
+        let report = summary::blind(policy, observation, &seen);
+        let wake_after = wake::wake_blind(&seen);
+        return Plan { actions: Vec::new(), dry, good_until, report, memory: seen, wake_after };
+    };
+    let situation = Situation::new(policy, fleet, observation, &seen, now);
+    let actions = decide(&situation);
+    let cancelling =
+        actions.iter().filter(|action| matches!(action, Action::Cancel { .. })).map(Action::task).collect();
+    let live = situation.members.values().map(|member| tell::task(&situation, member, &cancelling));
+    let ended = fleet.tasks.keys().filter_map(|id| tell::ended(&situation, id));
+    let tasks: Vec<TaskReport> = live.chain(ended).collect();
+    let mut memory = seen.clone();
+    for task in &tasks {
+        // Since when each task has been where it is.
+        if let Some(known) = memory.tasks.get_mut(&task.task) {
+            known.phase = Some(PhaseSince { phase: task.phase, since: task.since });
+        }
+    }
+    if !dry {
+        intent::intend(&mut memory, &situation, &actions);
+    }
+    let wake_after = wake::wake_after(&situation, !dry && !actions.is_empty());
+    Plan { dry, good_until, report: summary::report(&situation, observation, tasks), actions, memory, wake_after }
+}
+
+/// All rules, in the order in which their actions are taken: what keeps jobs safe comes first, what lets go comes last.
+fn decide(situation: &Situation<'_>) -> Vec<Action> {
+    let mut actions = hold::holds(situation);
+    if !situation.policy.paused {
+        actions.extend(undo::give_backs(situation));
+        actions.extend(pace::cancels(situation));
+        actions.extend(drain::permits(situation));
+        actions.extend(hold::releases(situation));
+    }
+    actions
 }

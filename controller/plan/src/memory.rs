@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     actions::Ground,
     names::{NodeName, RevisionId, TaskId},
     observation::{FailureKind, Queue},
-    report::{PastRollout, TaskPhase},
+    report::{Cut, PastRollout, TaskPhase},
 };
 
 /// What is remembered from one pass to the next.
@@ -23,6 +23,8 @@ pub struct Memory {
     /// Rollouts that ended, the youngest first; at most [`Memory::PAST_ROLLOUTS`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub past: Vec<PastRollout>,
+    /// What deadlines with `PermitStop` have cut, ever.
+    pub cut: Cut,
     /// By task. A task is forgotten when it has been seen gone, and nothing counts it any more.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tasks: BTreeMap<TaskId, TaskMemory>,
@@ -65,6 +67,9 @@ pub struct Rollout {
     /// Jobs that were cut because a deadline had passed.
     #[serde(default)]
     pub jobs_cut: u32,
+    /// Tasks that were permitted to stop because a deadline had passed.
+    #[serde(default)]
+    pub overdue: u32,
     /// Tasks that ended without our permit (stopped by a person, failed, lost with their machine).
     #[serde(default)]
     pub ended_unpermitted: BTreeSet<TaskId>,
@@ -92,6 +97,12 @@ pub struct TaskMemory {
     /// Where it was in the last report, and since when.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<PhaseSince>,
+    /// We hold it, or were about to.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
+    /// Since when its scheduler knows it no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing_since: Option<Timestamp>,
     /// It was seen to end.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gone: bool,
@@ -134,6 +145,13 @@ pub struct IdleRun {
     pub last: Timestamp,
     /// How many looks.
     pub looks: u32,
+}
+
+impl IdleRun {
+    /// It was seen at least twice, and the last look began at least this long after the first had ended.
+    pub fn proves(&self, idle_for: SignedDuration) -> bool {
+        self.looks >= 2 && self.last.duration_since(self.first) >= idle_for
+    }
 }
 
 /// A permit that was given.

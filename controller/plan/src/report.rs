@@ -26,10 +26,14 @@ pub struct Report {
     pub drained: Verdict,
     /// Is something in the way that only a person can mend?
     pub stalled: Verdict,
+    /// Nothing is left to do: no task leaves, none gets queues back, and everything could be seen.
+    pub settled: bool,
     /// The rollout that is going on.
     pub rollout: Option<RolloutReport>,
     /// Rollouts that ended, the youngest first.
     pub past: Vec<PastRollout>,
+    /// What deadlines with `PermitStop` have cut, ever, in rollouts and scale-ins.
+    pub cut: Cut,
     /// How many tasks are where.
     pub counts: Counts,
     /// Every task, the most interesting first: leaving before staying, in trouble before well.
@@ -88,6 +92,8 @@ pub enum Reason {
     FleetDenied,
     /// The scheduler does not know the fleet.
     FleetNotFound,
+    /// The fleet cannot be drained as the specification says, such as one that another system deploys.
+    FleetInvalid,
     /// The broker, or whatever the workers are asked through, could not be reached.
     WorkersUnreachable,
     /// The broker does not let us in.
@@ -175,6 +181,15 @@ pub enum RolloutOutcome {
     JobsCut,
     /// Every old task is gone, and one or more ended without our permit.
     EndedUnpermitted,
+}
+
+/// What was cut because a deadline had passed and the user had said `PermitStop`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// Tasks that were permitted to stop so.
+    pub tasks: u32,
+    /// Jobs that were last seen in them; more, if one of them did not answer.
+    pub jobs: u32,
 }
 
 /// How many tasks are where.

@@ -1,0 +1,193 @@
+//! What the answers of a task's nodes prove, and what they do not. Nowhere else is an answer judged.
+//!
+//! Silence is [`Work::Unknown`] and [`Intake::Unknown`], never idle: a frozen worker, a dead one, one that reconnects
+//! and one behind a broken network all look the same. One node that is unknown makes its task unknown, unless another
+//! node proves work or intake: those need one witness, idleness needs all.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    memory::TaskMemory,
+    names::{NodeName, TaskId},
+    observation::{Answer, Job, Mapping, Queue, WorkersView},
+    policy::Scheduled,
+    report::JobCounts,
+};
+
+/// An answer older than this proves nothing about now. Longer than any look may take, far shorter than the time in
+/// which a person would expect a decision to be stale.
+pub const FRESH_FOR: SignedDuration = SignedDuration::from_secs(15);
+
+/// Does the task take jobs?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intake {
+    /// At least one node takes jobs from at least one queue.
+    Consuming,
+    /// Every node answered that it takes jobs from no queue.
+    Cancelled,
+    /// It cannot be told.
+    Unknown,
+}
+
+/// Has the task jobs?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// At least one node runs or holds a job.
+    Busy,
+    /// Every node answered every question, and has none.
+    Idle,
+    /// It cannot be told.
+    Unknown,
+}
+
+/// Which nodes are the task's own?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mapped {
+    /// It is known.
+    Yes,
+    /// None was ever found. The text says what was looked for.
+    No(String),
+    /// It cannot be told which. The text says who claims what.
+    Ambiguous(String),
+}
+
+/// What is proven of one task by one look.
+#[derive(Clone, Debug)]
+pub struct Evidence<'a> {
+    /// Does it take jobs?
+    pub intake: Intake,
+    /// Has it jobs?
+    pub work: Work,
+    /// Are its nodes known?
+    pub mapped: Mapped,
+    /// Its nodes, with what each of them answered, if it did and the answer is fresh.
+    pub nodes: BTreeMap<NodeName, Option<&'a Answer>>,
+    /// When the first question to any of its nodes was sent, and when the last answer came; `None` if nothing came.
+    pub span: Option<(Timestamp, Timestamp)>,
+}
+
+impl<'a> Evidence<'a> {
+    /// Judges what the nodes of `task` answered. `workers` is `None` if nobody could be asked.
+    pub fn of(
+        task: &TaskId,
+        memory: &TaskMemory,
+        workers: Option<&'a WorkersView>,
+        scheduled: Scheduled,
+        now: Timestamp,
+    ) -> Self {
+        let mapping = workers.and_then(|workers| workers.tasks.get(task));
+        // A node that was this task's once is still waited for: that it is silent now does not make it absent.
+        let mut names: Vec<&NodeName> = memory.nodes.keys().collect();
+        if let Some(Mapping::Nodes(found)) = mapping {
+            names.extend(found);
+        }
+        let nodes: BTreeMap<NodeName, Option<&Answer>> = names
+            .into_iter()
+            .map(|name| (name.clone(), workers.and_then(|workers| workers.nodes.get(name)).filter(|a| fresh(a, now))))
+            .collect();
+        let mapped = match mapping {
+            Some(Mapping::Ambiguous { why }) => Mapped::Ambiguous(why.clone()),
+            Some(Mapping::NotFound { hint }) if nodes.is_empty() => Mapped::No(hint.clone()),
+            None if nodes.is_empty() => Mapped::No(String::from("it was not asked for")),
+            _ => Mapped::Yes,
+        };
+        let (intake, work) = if mapped == Mapped::Yes {
+            (intake(&nodes), work(&nodes, scheduled))
+        } else {
+            (Intake::Unknown, Work::Unknown)
+        };
+        let span = nodes.values().flatten().map(|answer| (answer.asked_at, answer.answered_at)).reduce(widest);
+        Self { intake, work, mapped, nodes, span }
+    }
+
+    /// It takes no jobs and has none, and every node of it said so.
+    pub fn is_drained(&self) -> bool {
+        self.intake == Intake::Cancelled && self.work == Work::Idle
+    }
+
+    /// Nodes that did not answer every question, in order.
+    pub fn silent(&self) -> impl Iterator<Item = &NodeName> {
+        self.nodes.iter().filter(|(_, answer)| answer.is_none_or(|answer| !complete(answer))).map(|(name, _)| name)
+    }
+
+    /// Jobs that were seen, or `None` if no node told of any.
+    pub fn jobs(&self) -> Option<JobCounts> {
+        let count =
+            |jobs: &Option<Vec<Job>>| jobs.as_ref().map_or(0, |jobs| u32::try_from(jobs.len()).unwrap_or(u32::MAX));
+        self.nodes.values().flatten().filter(|answer| answer.active.is_some() || answer.reserved.is_some()).fold(
+            None,
+            |sum: Option<JobCounts>, answer| {
+                let sum = sum.unwrap_or_default();
+                Some(JobCounts {
+                    active: sum.active.saturating_add(count(&answer.active)),
+                    reserved: sum.reserved.saturating_add(count(&answer.reserved)),
+                    scheduled: sum.scheduled.saturating_add(count(&answer.scheduled)),
+                })
+            },
+        )
+    }
+
+    /// How many jobs would be lost or pushed back if the task were stopped now, for ordering.
+    pub fn load(&self) -> u32 {
+        self.jobs().map_or(0, |jobs| jobs.active.saturating_add(jobs.reserved))
+    }
+
+    /// The running job that began first. Jobs without a start time come last, and equal ones in order of their ids.
+    pub fn oldest_job(&self) -> Option<&'a Job> {
+        self.nodes
+            .values()
+            .flatten()
+            .filter_map(|answer| answer.active.as_ref())
+            .flatten()
+            .min_by_key(|job| (job.started_at.is_none(), job.started_at, job.id.clone()))
+    }
+
+    /// The queues that one of its nodes takes jobs from, if it answered.
+    pub fn queues(&self, node: &NodeName) -> Option<&'a [Queue]> {
+        self.nodes.get(node).copied().flatten().and_then(|answer| answer.queues.as_deref())
+    }
+}
+
+fn fresh(answer: &Answer, now: Timestamp) -> bool {
+    now.duration_since(answer.asked_at) <= FRESH_FOR
+}
+
+fn complete(answer: &Answer) -> bool {
+    answer.queues.is_some() && answer.active.is_some() && answer.reserved.is_some() && answer.scheduled.is_some()
+}
+
+fn widest(a: (Timestamp, Timestamp), b: (Timestamp, Timestamp)) -> (Timestamp, Timestamp) {
+    (a.0.min(b.0), a.1.max(b.1))
+}
+
+fn intake(nodes: &BTreeMap<NodeName, Option<&Answer>>) -> Intake {
+    let queues = || nodes.values().map(|answer| answer.and_then(|answer| answer.queues.as_ref()));
+    if queues().flatten().any(|queues| !queues.is_empty()) {
+        Intake::Consuming
+    } else if queues().all(|queues| queues.is_some()) {
+        Intake::Cancelled
+    } else {
+        Intake::Unknown
+    }
+}
+
+fn work(nodes: &BTreeMap<NodeName, Option<&Answer>>, scheduled: Scheduled) -> Work {
+    let parts = |answer: &'_ Answer| -> Vec<Option<usize>> {
+        let count = |jobs: &Option<Vec<Job>>| jobs.as_ref().map(Vec::len);
+        let mut parts = vec![count(&answer.reserved), count(&answer.active)];
+        if scheduled == Scheduled::Wait {
+            parts.push(count(&answer.scheduled));
+        }
+        parts
+    };
+    let all: Vec<Option<usize>> = nodes.values().flat_map(|answer| answer.map_or_else(|| vec![None], parts)).collect();
+    if all.iter().flatten().any(|&count| count > 0) {
+        Work::Busy
+    } else if all.iter().all(Option::is_some) {
+        Work::Idle
+    } else {
+        Work::Unknown
+    }
+}

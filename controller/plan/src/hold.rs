@@ -1,0 +1,113 @@
+//! Who is held, and for how long.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    actions::Action,
+    memory::Refusal,
+    names::TaskId,
+    observation::{HoldState, Life},
+    policy::DeadlineAction,
+    situation::{Member, Situation},
+};
+
+/// Holds that are to be set or renewed: those of leaving tasks first, the busiest first, and never more in all than the
+/// scheduler grants.
+pub fn holds(situation: &Situation<'_>) -> Vec<Action> {
+    let mut wanting: Vec<(&Member<'_>, SignedDuration)> =
+        situation.running().filter_map(|member| Some((member, lasting(situation, member)?))).collect();
+    wanting.sort_by_key(|(member, _)| {
+        (member.leaving.is_none(), std::cmp::Reverse(member.evidence.load()), member.task.started_at, member.id)
+    });
+    let mut room = situation.hold_room;
+    wanting
+        .into_iter()
+        .filter(|(member, _)| {
+            let renewal = member.is_held(situation.now);
+            let fits = renewal || room > 0;
+            room = if fits && !renewal { room - 1 } else { room };
+            fits
+        })
+        .map(|(member, lasting)| Action::Hold { task: member.id.clone(), lasting })
+        .collect()
+}
+
+/// How long this task should be held from now on, if its hold must be set or renewed now.
+fn lasting(situation: &Situation<'_>, member: &Member<'_>) -> Option<SignedDuration> {
+    let wanted = wanted(situation, member)?;
+    if member.memory.refused.as_ref().is_some_and(|refusal| situation.now < retry_at(refusal)) {
+        return None;
+    }
+    let due = match member.task.hold {
+        HoldState::Unread => false,
+        HoldState::Free => !member.is_proven(situation.policy.drain.idle_for),
+        HoldState::Until(end) => {
+            let left = end.duration_since(situation.now);
+            left < renew_under(situation, member, wanted) || is_too_long(situation, member, left)
+        }
+    };
+    due.then(|| whole_minutes(wanted))
+}
+
+/// How long this task's hold should last if it were set now; `None` if it should have none from us.
+fn wanted(situation: &Situation<'_>, member: &Member<'_>) -> Option<SignedDuration> {
+    let policy = situation.policy;
+    if policy.withdrawn || member.memory.permitted.is_some() {
+        return None;
+    }
+    if member.leaving.is_some() {
+        return Some(match situation.deadline(member) {
+            Some((at, DeadlineAction::PermitStop)) => {
+                at.duration_since(situation.now).min(situation.fleet.longest_hold)
+            }
+            _ => situation.fleet.longest_hold,
+        })
+        .filter(SignedDuration::is_positive);
+    }
+    situation.is_standing().then_some(policy.hold.expires_in)
+}
+
+/// A hold that is to end at a deadline is set once; every other is renewed at half of what it should be, because a
+/// renewal may be refused later and then half of it is left to end the jobs or to warn somebody.
+fn renew_under(situation: &Situation<'_>, member: &Member<'_>, wanted: SignedDuration) -> SignedDuration {
+    match situation.deadline(member) {
+        Some((_, DeadlineAction::PermitStop)) if member.leaving.is_some() => {
+            wanted.min(situation.fleet.longest_hold / 2)
+        }
+        _ => wanted / 2,
+    }
+}
+
+/// A task that stays after all keeps the long hold of its drain no longer than needed: a hold is also what bounds how
+/// long jobs are protected if we are gone.
+fn is_too_long(situation: &Situation<'_>, member: &Member<'_>, left: SignedDuration) -> bool {
+    member.leaving.is_none()
+        && situation.memory.rollout.is_none()
+        && left > whole_minutes(situation.policy.hold.expires_in)
+}
+
+/// Schedulers count holds in whole minutes; we round up, so that none ends early.
+fn whole_minutes(lasting: SignedDuration) -> SignedDuration {
+    SignedDuration::from_mins(lasting.as_secs().saturating_add(59).div_euclid(60).max(1))
+}
+
+/// When a refused hold is asked for again: after 15 s, then twice as long each time, up to 4 minutes.
+pub fn retry_at(refusal: &Refusal) -> Timestamp {
+    let wait = SignedDuration::from_secs(15 << refusal.times.saturating_sub(1).min(4));
+    refusal.at.saturating_add(wait).unwrap_or(Timestamp::MAX)
+}
+
+/// Holds that the specification wants no more, on tasks that stay: after a rollout in `OnRollout` mode, and all of ours
+/// when the drain is withdrawn.
+pub fn releases(situation: &Situation<'_>) -> Vec<Action> {
+    let over = situation.policy.withdrawn || (!situation.is_standing() && situation.memory.rollout.is_none());
+    let ours = |member: &&Member<'_>| member.memory.held && member.leaving.is_none() && member.is_held(situation.now);
+    let release = |id: &TaskId| Action::Release { task: id.clone() };
+    situation
+        .members
+        .values()
+        .filter(|member| over && member.task.life == Life::Running)
+        .filter(ours)
+        .map(|member| release(member.id))
+        .collect()
+}

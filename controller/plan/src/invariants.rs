@@ -1,0 +1,365 @@
+//! What must always hold, as numbered functions over one pass. They are written against the raw observation, apart from
+//! the rules they check, and are called by unit tests, property tests and the simulation alike.
+//!
+//! 1. A stop is permitted only on proof.
+//! 2. Unknown is never idle.
+//! 3. An outside failure never releases a hold.
+//! 4. Every cancelled consumer ends on a task that stops, or is given back: so what was taken is never forgotten.
+//! 5. Consuming workers never fall below the floor because of us.
+//! 6. Never more holds than the desired count; old tasks first.
+//! 7. "Done" means seen.
+//! 8. Nothing is ever stopped by us.
+//! 9. A worker that takes jobs again is cancelled again.
+//! 10. Planning again on the plan's own memory changes nothing, so two instances agree.
+//! 12. If jobs end and the outside recovers, every rollout ends.
+//!
+//! (11, the token bucket, is not policy: it is held where the calls are made.)
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use crate::{
+    Action, Ground, Memory, NodeName, Observation, Plan, Policy, TaskId,
+    evidence::FRESH_FOR,
+    observation::{Answer, FleetView, HoldState, Life, Mapping, WorkersView},
+    plan,
+    policy::{DeadlineAction, Scheduled},
+    situation::percent_of,
+};
+
+/// One pass, as it is judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Judged<'a> {
+    /// What the user asked for.
+    pub policy: &'a Policy,
+    /// What was seen.
+    pub observation: &'a Observation,
+    /// What was remembered before.
+    pub before: &'a Memory,
+    /// What was decided.
+    pub plan: &'a Plan,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// A rule that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Its number.
+    pub rule: u8,
+    /// What is wrong, for a developer.
+    pub what: String,
+}
+
+type Check = Result<(), Violation>;
+
+fn demand(rule: u8, holds: bool, what: impl FnOnce() -> String) -> Check {
+    if holds { Ok(()) } else { Err(Violation { rule, what: what() }) }
+}
+
+/// Judges one pass by every rule that can be judged from one pass.
+pub fn check(judged: Judged<'_>) -> Check {
+    rule_1(judged)?;
+    rule_2(judged)?;
+    rule_3(judged)?;
+    rule_4(judged)?;
+    rule_5(judged)?;
+    rule_6(judged)?;
+    rule_7(judged)?;
+    rule_8(judged)?;
+    rule_9(judged)?;
+    rule_10(judged)
+}
+
+/// A stop is permitted only on proof: every node's cancel read back and every node idle, freshly and at least twice,
+/// `idle_for` apart; or the deadline that the user set has passed and the user said `PermitStop`.
+pub fn rule_1(judged: Judged<'_>) -> Check {
+    for (task, ground) in permits(judged.plan) {
+        match ground {
+            Ground::Deadline { .. } => {
+                let since =
+                    judged.plan.memory.tasks.get(task).and_then(|known| known.leaving).map(|leaving| leaving.since);
+                let passed = judged.policy.drain.deadline.zip(since).is_some_and(|(deadline, since)| {
+                    deadline.action == DeadlineAction::PermitStop && judged.now.duration_since(since) >= deadline.after
+                });
+                demand(1, passed, || format!("{task} was permitted by a deadline that has not passed"))?;
+            }
+            Ground::Drained => {
+                for node in nodes(judged, task) {
+                    let answer = answer(judged, &node);
+                    demand(1, answer.is_some_and(|answer| idle(judged, answer)), || {
+                        format!("{task} was permitted while {node} had answered {answer:?}")
+                    })?;
+                }
+                let proven = judged.plan.memory.tasks.get(task).and_then(|known| known.idle).is_some_and(|run| {
+                    run.looks >= 2 && run.last.duration_since(run.first) >= judged.policy.drain.idle_for
+                });
+                demand(1, proven, || format!("{task} was permitted without two idle looks far enough apart"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Unknown is never idle: a task without a node, with a node that could be another's, or with a silent node is not
+/// permitted on the ground that it is drained.
+pub fn rule_2(judged: Judged<'_>) -> Check {
+    for (task, ground) in permits(judged.plan) {
+        if *ground != Ground::Drained {
+            continue;
+        }
+        let mapping = workers(judged).and_then(|workers| workers.tasks.get(task));
+        demand(2, !matches!(mapping, Some(Mapping::Ambiguous { .. })), || {
+            format!("{task} is ambiguous and was permitted")
+        })?;
+        let nodes = nodes(judged, task);
+        demand(2, !nodes.is_empty(), || format!("{task} has no node and was permitted"))?;
+        let silent = nodes.iter().find(|node| answer(judged, node).is_none());
+        demand(2, silent.is_none(), || format!("{task} was permitted though {silent:?} is silent"))?;
+    }
+    Ok(())
+}
+
+/// An outside failure never releases a hold. (The user's own deadline is no outside failure, nor is withdrawing.)
+pub fn rule_3(judged: Judged<'_>) -> Check {
+    if judged.observation.fleet.ok().is_none() {
+        return demand(3, judged.plan.actions.is_empty(), || String::from("acted on a fleet that could not be seen"));
+    }
+    if workers(judged).is_none() {
+        let drained = permits(judged.plan).find(|(_, ground)| **ground == Ground::Drained);
+        demand(3, drained.is_none(), || format!("{drained:?} without a word from the workers"))?;
+    }
+    for action in &judged.plan.actions {
+        if let Action::Release { task } = action {
+            let stays = judged.plan.memory.tasks.get(task).is_some_and(|known| known.leaving.is_none());
+            demand(3, stays, || format!("{task} is to leave and its hold was released without a permit"))?;
+        }
+    }
+    Ok(())
+}
+
+/// What was taken is written down before it is taken, and is never forgotten while the task lives.
+pub fn rule_4(judged: Judged<'_>) -> Check {
+    let taken = |memory: &Memory, task: &TaskId, node: &NodeName| {
+        memory
+            .tasks
+            .get(task)
+            .and_then(|known| known.nodes.get(node))
+            .map(|known| known.taken.clone())
+            .unwrap_or_default()
+    };
+    for action in judged.plan.actions.iter().filter(|_| !judged.plan.dry) {
+        if let Action::Cancel { task, node, queues } = action {
+            let known = taken(&judged.plan.memory, task, node);
+            let forgotten = queues.iter().find(|queue| known.iter().all(|taken| taken.name != **queue));
+            demand(4, forgotten.is_none(), || format!("{forgotten:?} is taken from {node} and not written down"))?;
+        }
+    }
+    for (task, known) in &judged.before.tasks {
+        let Some(after) = judged.plan.memory.tasks.get(task) else { continue };
+        for (node, before) in &known.nodes {
+            let kept = after.nodes.get(node).is_some_and(|after| after.taken.is_superset(&before.taken));
+            demand(4, kept, || format!("what was taken from {node} of {task} is forgotten"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Consuming workers never fall below the floor because of us; and where a new task has room to come up, none is
+/// cancelled before a new one is seen consuming. A task that may be stopped at any moment is the exception.
+pub fn rule_5(judged: Judged<'_>) -> Check {
+    let Some(fleet) = judged.observation.fleet.ok() else { return Ok(()) };
+    let consuming: BTreeSet<&TaskId> = fleet.tasks.keys().filter(|task| consumes(judged, fleet, task)).collect();
+    let cancelled: BTreeSet<&TaskId> = cancels(judged.plan).collect();
+    let patient = cancelled.iter().filter(|task| !may_be_stopped(judged, fleet, task)).count();
+    if patient == 0 {
+        return Ok(());
+    }
+    let percent = judged.policy.drain.min_consuming_percent.unwrap_or(fleet.minimum_healthy_percent);
+    let floor = percent_of(fleet.desired, percent, true);
+    let left = u32::try_from(consuming.difference(&cancelled).count()).unwrap_or(u32::MAX);
+    demand(5, left >= floor, || format!("{left} of {} are left consuming, and the floor is {floor}", consuming.len()))?;
+    let is_new = |task: &TaskId| fleet.tasks.get(task).is_some_and(|task| task.revision == fleet.current);
+    let live = fleet.tasks.values().filter(|task| matches!(task.life, Life::Running | Life::Starting)).count();
+    let has_room = u32::try_from(live).unwrap_or(u32::MAX) < percent_of(fleet.desired, fleet.maximum_percent, false);
+    let rollout = cancelled.iter().any(|task| !is_new(task));
+    let replaced = consuming.iter().any(|task| is_new(task)) || left >= fleet.desired;
+    demand(5, !rollout || !has_room || replaced, || {
+        String::from("an old task lost its queues though no new one is seen consuming and there is room for one")
+    })
+}
+
+/// Never more holds than the desired count, and old tasks first.
+pub fn rule_6(judged: Judged<'_>) -> Check {
+    let Some(fleet) = judged.observation.fleet.ok() else { return Ok(()) };
+    let is_held = |task: &TaskId| {
+        fleet.tasks.get(task).is_some_and(|task| {
+            matches!(task.hold, HoldState::Until(end) if end > judged.now)
+                && matches!(task.life, Life::Running | Life::Starting)
+        })
+    };
+    let held = fleet.tasks.keys().filter(|task| is_held(task)).count();
+    let new: Vec<&TaskId> = judged
+        .plan
+        .actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Hold { task, .. } if !is_held(task) => Some(task),
+            _ => None,
+        })
+        .collect();
+    let all = u32::try_from(held + new.len()).unwrap_or(u32::MAX);
+    demand(6, new.is_empty() || all <= fleet.desired, || format!("{all} holds for {} tasks", fleet.desired))?;
+    let leaves = |task: &&TaskId| judged.plan.memory.tasks.get(*task).is_some_and(|known| known.leaving.is_some());
+    let first_staying = new.iter().position(|task| !leaves(task)).unwrap_or(new.len());
+    demand(6, !new[first_staying..].iter().any(leaves), || String::from("a staying task is held before a leaving one"))
+}
+
+/// "Done" means seen: a task counts as ended only if its scheduler said that it has, or knows it no more.
+pub fn rule_7(judged: Judged<'_>) -> Check {
+    let Some(fleet) = judged.observation.fleet.ok() else { return Ok(()) };
+    let ended_before = |task| judged.before.rollout.as_ref().is_some_and(|rollout| rollout.ended.contains(task));
+    let ended = judged.plan.memory.rollout.iter().flat_map(|rollout| &rollout.ended);
+    for task in ended.filter(|task| !ended_before(task)) {
+        let seen = fleet.tasks.get(task).is_none_or(|task| matches!(task.life, Life::Stopped { .. } | Life::Missing));
+        demand(7, seen, || format!("{task} counts as ended and is seen living"))?;
+    }
+    let live_old = fleet.tasks.iter().find(|(_, task)| {
+        task.revision != fleet.current && matches!(task.life, Life::Starting | Life::Running | Life::Stopping)
+    });
+    demand(7, live_old.is_none() || judged.plan.report.drained.answer != Some(true), || {
+        format!("drained, though {live_old:?} is there")
+    })
+}
+
+/// Nothing is ever stopped by us: the scheduler would replace it from the old revision.
+pub fn rule_8(judged: Judged<'_>) -> Check {
+    for action in &judged.plan.actions {
+        // No wildcard: an action that stops something could not be added without coming by here.
+        match action {
+            Action::Hold { .. }
+            | Action::Cancel { .. }
+            | Action::GiveBack { .. }
+            | Action::Permit { .. }
+            | Action::Release { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+/// A leaving worker that was cancelled and is seen taking jobs again is cancelled again, as soon as the floor allows.
+pub fn rule_9(judged: Judged<'_>) -> Check {
+    let Some(fleet) = judged.observation.fleet.ok() else { return Ok(()) };
+    if judged.policy.paused {
+        return Ok(());
+    }
+    let memory = &judged.plan.memory;
+    let cancelled: BTreeSet<&TaskId> = cancels(judged.plan).collect();
+    let consuming = fleet.tasks.keys().filter(|task| consumes(judged, fleet, task)).count();
+    let left = u32::try_from(consuming.saturating_sub(cancelled.len())).unwrap_or(u32::MAX);
+    let percent = judged.policy.drain.min_consuming_percent.unwrap_or(fleet.minimum_healthy_percent);
+    let most = percent_of(fleet.desired, percent, true).max(fleet.desired);
+    let again = fleet.tasks.keys().find(|task| {
+        let known = memory.tasks.get(*task);
+        known.is_some_and(|known| known.leaving.is_some() && known.nodes.values().any(|node| !node.taken.is_empty()))
+            && consumes(judged, fleet, task)
+            && !cancelled.contains(*task)
+    });
+    demand(9, again.is_none() || left <= most, || format!("{again:?} takes jobs again and is let"))
+}
+
+/// Planning again on the plan's own memory changes nothing.
+pub fn rule_10(judged: Judged<'_>) -> Check {
+    let again = plan(judged.policy, judged.observation, &judged.plan.memory, judged.now);
+    demand(10, again.actions == judged.plan.actions, || {
+        format!("planned {:?}, and then {:?}", judged.plan.actions, again.actions)
+    })?;
+    demand(10, again.memory == judged.plan.memory, || {
+        format!("remembered {:?}, and then {:?}", judged.plan.memory, again.memory)
+    })?;
+    demand(10, again.report == judged.plan.report, || {
+        format!("reported {:?}, and then {:?}", judged.plan.report, again.report)
+    })
+}
+
+/// When jobs have ended and everything can be seen, nothing is left of any rollout: no task leaves, and no task that
+/// stays lacks a queue that was taken from it. To be asked of a world that was left alone for long enough.
+pub fn rule_12(judged: Judged<'_>) -> Check {
+    demand(12, judged.plan.report.settled, || format!("not settled: {:#?}", judged.plan.report))?;
+    for (task, known) in &judged.plan.memory.tasks {
+        for (node, known) in &known.nodes {
+            let queues = answer(judged, node).and_then(|answer| answer.queues.as_ref());
+            let lacking =
+                known.taken.iter().find(|taken| queues.is_none_or(|q| q.iter().all(|q| q.name != taken.name)));
+            demand(4, lacking.is_none(), || format!("{node} of {task} was left without {lacking:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn permits(plan: &Plan) -> impl Iterator<Item = (&TaskId, &Ground)> {
+    plan.actions.iter().filter_map(|action| match action {
+        Action::Permit { task, ground } => Some((task, ground)),
+        _ => None,
+    })
+}
+
+fn cancels(plan: &Plan) -> impl Iterator<Item = &TaskId> {
+    plan.actions.iter().filter_map(|action| match action {
+        Action::Cancel { task, .. } => Some(task),
+        _ => None,
+    })
+}
+
+fn workers(judged: Judged<'_>) -> Option<&WorkersView> {
+    judged.observation.workers.ok()
+}
+
+/// Every node that is or ever was this task's.
+fn nodes(judged: Judged<'_>, task: &TaskId) -> BTreeSet<NodeName> {
+    let mut nodes: BTreeSet<NodeName> =
+        judged.before.tasks.get(task).map(|known| known.nodes.keys().cloned().collect()).unwrap_or_default();
+    if let Some(Mapping::Nodes(found)) = workers(judged).and_then(|workers| workers.tasks.get(task)) {
+        nodes.extend(found.iter().cloned());
+    }
+    nodes
+}
+
+fn answer<'a>(judged: Judged<'a>, node: &NodeName) -> Option<&'a Answer> {
+    let answer = workers(judged)?.nodes.get(node)?;
+    (judged.now.duration_since(answer.asked_at) <= FRESH_FOR).then_some(answer)
+}
+
+fn idle(judged: Judged<'_>, answer: &Answer) -> bool {
+    let none = |jobs: &Option<Vec<_>>| jobs.as_ref().is_some_and(Vec::is_empty);
+    answer.queues.as_ref().is_some_and(Vec::is_empty)
+        && none(&answer.active)
+        && none(&answer.reserved)
+        && (judged.policy.drain.scheduled == Scheduled::Ignore || none(&answer.scheduled))
+}
+
+fn consumes(judged: Judged<'_>, fleet: &FleetView, task: &TaskId) -> bool {
+    fleet.tasks.get(task).is_some_and(|task| task.life == Life::Running)
+        && !matches!(workers(judged).and_then(|workers| workers.tasks.get(task)), Some(Mapping::Ambiguous { .. }))
+        && nodes(judged, task)
+            .iter()
+            .filter_map(|node| answer(judged, node)?.queues.as_ref())
+            .any(|queues| !queues.is_empty())
+}
+
+/// Nothing holds it, or not for long, or its deadline lets it go.
+fn may_be_stopped(judged: Judged<'_>, fleet: &FleetView, task: &TaskId) -> bool {
+    let known = judged.plan.memory.tasks.get(task);
+    let soon = judged.now.saturating_add(judged.policy.hold.expires_in / 2).unwrap_or(Timestamp::MAX);
+    let unheld = match fleet.tasks.get(task).map(|task| task.hold) {
+        Some(HoldState::Until(end)) => end < soon && known.is_some_and(|known| known.refused.is_some()),
+        Some(HoldState::Free) => true,
+        _ => false,
+    };
+    let overdue =
+        judged.policy.drain.deadline.zip(known.and_then(|known| known.leaving)).is_some_and(|(deadline, leaving)| {
+            deadline.action == DeadlineAction::PermitStop && judged.now.duration_since(leaving.since) >= deadline.after
+        });
+    unheld || overdue
+}

@@ -1,0 +1,173 @@
+//! Brings the memory up to date with what was seen, before anything is decided.
+//!
+//! All of it is idempotent: the same look remembered twice is remembered once.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    actions::Ground,
+    evidence::{Evidence, Intake, Work},
+    memory::{IdleRun, Leaving, Memory, Permitted, TaskMemory, Trouble, Why},
+    names::TaskId,
+    observation::{FleetView, HoldState, Life, Mapping, Observation, Seen, Task, WorkersView},
+    policy::Policy,
+    rollout, scale_in,
+    situation::Situation,
+};
+
+/// Two idle looks further apart than this are no unbroken run: anything may have happened in between (we were down).
+const UNBROKEN: SignedDuration = SignedDuration::from_secs(60);
+
+/// For how long the scheduler must not know a task before it counts as ended, unless its stop was permitted: a fresh
+/// task may be missing from one answer and be there in the next.
+const MISSING_FOR: SignedDuration = SignedDuration::from_secs(60);
+
+/// The memory after this look, and before anything is done.
+pub fn remember(policy: &Policy, observation: &Observation, memory: &Memory, now: Timestamp) -> Memory {
+    let mut memory = memory.clone();
+    memory.fleet_trouble = trouble(memory.fleet_trouble.take(), &observation.fleet);
+    let Some(fleet) = observation.fleet.ok() else { return memory };
+    memory.workers_trouble = trouble(memory.workers_trouble.take(), &observation.workers);
+
+    for (id, task) in &fleet.tasks {
+        // What ended before we ever saw it is no business of ours.
+        if !memory.tasks.contains_key(id) && ended(task) {
+            continue;
+        }
+        life(memory.tasks.entry(id.clone()).or_default(), task, now);
+    }
+    for (_, task) in memory.tasks.iter_mut().filter(|(id, _)| !fleet.tasks.contains_key(id)) {
+        missing(task, now);
+    }
+    if let Some(workers) = observation.workers.ok() {
+        nodes(&mut memory, workers);
+    }
+    leaving(policy, fleet, &mut memory, now);
+    scale_in::choose(policy, fleet, observation, &mut memory, now);
+    proofs(policy, fleet, observation.workers.ok(), &mut memory, now);
+    rollout::follow(fleet, &mut memory, now);
+    memory.short_since = shortage(policy, fleet, observation, &memory, now);
+    memory
+}
+
+fn ended(task: &Task) -> bool {
+    matches!(task.life, Life::Stopped { .. } | Life::Missing)
+}
+
+fn trouble<T>(before: Option<Trouble>, seen: &Seen<T>) -> Option<Trouble> {
+    let Seen::Err { failure, at } = seen else { return None };
+    match before {
+        Some(before) if before.last >= *at => Some(before),
+        Some(before) => {
+            Some(Trouble { kind: failure.kind, last: *at, times: before.times.saturating_add(1), ..before })
+        }
+        None => Some(Trouble { kind: failure.kind, since: *at, last: *at, times: 1 }),
+    }
+}
+
+fn life(memory: &mut TaskMemory, task: &Task, now: Timestamp) {
+    match task.life {
+        Life::Stopped { .. } => memory.gone = true,
+        Life::Missing => missing(memory, now),
+        Life::Starting | Life::Running | Life::Stopping => memory.missing_since = None,
+    }
+}
+
+fn missing(memory: &mut TaskMemory, now: Timestamp) {
+    let since = *memory.missing_since.get_or_insert(now);
+    if memory.permitted.is_some() || now.duration_since(since) >= MISSING_FOR {
+        memory.gone = true;
+    }
+}
+
+fn nodes(memory: &mut Memory, workers: &WorkersView) {
+    for (id, mapping) in &workers.tasks {
+        if let (Mapping::Nodes(nodes), Some(task)) = (mapping, memory.tasks.get_mut(id)) {
+            for node in nodes {
+                task.nodes.entry(node.clone()).or_default();
+            }
+        }
+    }
+}
+
+/// A task leaves from the moment that its revision is seen to be old. One whose revision became current again (a
+/// rollback) stays, and all that was proven or permitted for its leaving is void.
+fn leaving(policy: &Policy, fleet: &FleetView, memory: &mut Memory, now: Timestamp) {
+    for (id, task) in &fleet.tasks {
+        let Some(memory) = memory.tasks.get_mut(id) else { continue };
+        let old = task.revision != fleet.current;
+        match memory.leaving {
+            _ if policy.withdrawn => stay(memory),
+            Some(Leaving { why: Why::Rollout, .. }) if !old => stay(memory),
+            Some(Leaving { why: Why::ScaleIn, since }) if old => {
+                memory.leaving = Some(Leaving { why: Why::Rollout, since });
+            }
+            None if old => memory.leaving = Some(Leaving { why: Why::Rollout, since: now }),
+            _ => {}
+        }
+    }
+}
+
+/// The task is not to leave any more.
+pub fn stay(memory: &mut TaskMemory) {
+    memory.leaving = None;
+    memory.idle = None;
+    memory.permitted = None;
+}
+
+/// Idle runs grow while a leaving task is seen drained, and end as soon as it is not. A permit is void when the task is
+/// seen at work again: its worker restarted or was given work by somebody else, and the scheduler has not stopped it.
+fn proofs(policy: &Policy, fleet: &FleetView, workers: Option<&WorkersView>, memory: &mut Memory, now: Timestamp) {
+    for (id, task) in &fleet.tasks {
+        let Some(memory) = memory.tasks.get_mut(id) else { continue };
+        let evidence = Evidence::of(id, memory, workers, policy.drain.scheduled, now);
+        let at_work = evidence.intake == Intake::Consuming || evidence.work == Work::Busy;
+        if at_work && task.life == Life::Running && !memory.permitted.as_ref().is_some_and(by_deadline) {
+            memory.permitted = None;
+        }
+        memory.idle = match evidence.span {
+            Some(span) if memory.leaving.is_some() && evidence.is_drained() => Some(prolong(memory.idle, span)),
+            _ => None,
+        };
+        // Drained and held by nothing: it may stop, whether we are the ones who released it or were killed meanwhile.
+        let free = task.life == Life::Running && task.hold == HoldState::Free;
+        if free && memory.permitted.is_none() && memory.idle.is_some_and(|run| run.proves(policy.drain.idle_for)) {
+            memory.permitted = Some(Permitted { at: now, ground: Ground::Drained });
+        }
+    }
+}
+
+fn by_deadline(permitted: &Permitted) -> bool {
+    matches!(permitted.ground, Ground::Deadline { .. })
+}
+
+fn prolong(run: Option<IdleRun>, (asked, answered): (Timestamp, Timestamp)) -> IdleRun {
+    match run {
+        Some(run) if run.last >= asked => run,
+        Some(run) if asked.duration_since(run.last) <= UNBROKEN => {
+            IdleRun { last: asked, looks: run.looks.saturating_add(1), ..run }
+        }
+        _ => IdleRun { first: answered, last: asked, looks: 1 },
+    }
+}
+
+fn shortage(
+    policy: &Policy,
+    fleet: &FleetView,
+    observation: &Observation,
+    memory: &Memory,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let situation = Situation::new(policy, fleet, observation, memory, now);
+    if !situation.workers_seen {
+        return memory.short_since;
+    }
+    (situation.consuming() < situation.floor()).then(|| memory.short_since.unwrap_or(now))
+}
+
+/// Forgets what ended, is counted by no rollout, and is not even seen any more.
+pub fn forget(fleet: &FleetView, memory: &mut Memory) {
+    let Memory { rollout, tasks, .. } = memory;
+    let counted = |id: &TaskId| rollout.as_ref().is_some_and(|rollout| rollout.old.contains(id));
+    tasks.retain(|id, task| !task.gone || counted(id) || fleet.tasks.contains_key(id));
+}

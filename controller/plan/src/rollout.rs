@@ -1,0 +1,99 @@
+//! Follows a rollout from the first old task that is seen to the last one that is seen to end.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use crate::{
+    memory::{Memory, Rollout},
+    names::TaskId,
+    observation::{FleetView, Life},
+    remember::forget,
+    report::{PastRollout, RolloutOutcome},
+};
+
+/// Brings the rollout up to date, and ends it when no old task is left.
+pub fn follow(fleet: &FleetView, memory: &mut Memory, now: Timestamp) {
+    let old: BTreeSet<TaskId> = fleet
+        .tasks
+        .iter()
+        .filter(|(id, task)| task.revision != fleet.current && memory.tasks.contains_key(id))
+        .map(|(id, _)| id.clone())
+        .collect();
+    if memory.rollout.is_none() && old.iter().any(|id| memory.tasks.get(id).is_some_and(|task| !task.gone)) {
+        let to = fleet.current.clone();
+        memory.rollout = Some(Rollout {
+            to,
+            since: now,
+            back: false,
+            old: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            jobs_cut: 0,
+            overdue: 0,
+            ended_unpermitted: BTreeSet::new(),
+        });
+    }
+    if let Some(mut rollout) = memory.rollout.take() {
+        redirect(&mut rollout, fleet);
+        rollout.old.extend(old);
+        count_ended(&mut rollout, fleet, memory);
+        if rollout.old.iter().all(|id| rollout.ended.contains(id)) {
+            memory.past.insert(0, past(&rollout, fleet, now));
+            memory.past.truncate(Memory::PAST_ROLLOUTS);
+        } else {
+            memory.rollout = Some(rollout);
+        }
+    }
+    forget(fleet, memory);
+}
+
+/// The fleet may have turned to yet another revision. If tasks of that one were already being drained, it went back.
+fn redirect(rollout: &mut Rollout, fleet: &FleetView) {
+    let current_again = |id: &TaskId| fleet.tasks.get(id).is_some_and(|task| task.revision == fleet.current);
+    let returned = rollout.old.iter().any(current_again);
+    rollout.old.retain(|id| !current_again(id));
+    if rollout.to != fleet.current || returned {
+        rollout.to = fleet.current.clone();
+        rollout.back = returned;
+    }
+}
+
+/// Counts those that ended. Whoever was never permitted was ended by somebody else, unless it never ran.
+fn count_ended(rollout: &mut Rollout, fleet: &FleetView, memory: &Memory) {
+    for id in &rollout.old {
+        let Some(task) = memory.tasks.get(id).filter(|task| task.gone) else { continue };
+        rollout.ended.insert(id.clone());
+        let ran = fleet.tasks.get(id).is_none_or(|seen| seen.life == Life::Missing || seen.started_at.is_some());
+        if ran && task.permitted.is_none() {
+            rollout.ended_unpermitted.insert(id.clone());
+        }
+    }
+}
+
+fn past(rollout: &Rollout, fleet: &FleetView, now: Timestamp) -> PastRollout {
+    let outcome = if rollout.overdue > 0 {
+        RolloutOutcome::JobsCut
+    } else if !rollout.ended_unpermitted.is_empty() {
+        RolloutOutcome::EndedUnpermitted
+    } else if rollout.back {
+        RolloutOutcome::RolledBack
+    } else {
+        RolloutOutcome::Drained
+    };
+    let number = |items: &BTreeSet<TaskId>| u32::try_from(items.len()).unwrap_or(u32::MAX);
+    PastRollout {
+        to: rollout.to.clone(),
+        label: label(fleet, rollout),
+        since: rollout.since,
+        until: now,
+        tasks: number(&rollout.old),
+        outcome,
+        jobs_cut: rollout.jobs_cut,
+        ended_unpermitted: number(&rollout.ended_unpermitted),
+    }
+}
+
+/// How people call the revision that is being rolled out.
+pub fn label(fleet: &FleetView, rollout: &Rollout) -> String {
+    fleet.revisions.get(&rollout.to).map_or_else(|| rollout.to.to_string(), |revision| revision.label.clone())
+}

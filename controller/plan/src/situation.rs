@@ -1,0 +1,181 @@
+//! One look, joined: each task with its evidence and its memory. The rules read this and nothing else.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    evidence::{Evidence, Intake},
+    memory::{Memory, TaskMemory, Why},
+    names::TaskId,
+    observation::{FleetView, HoldState, Life, Observation, Task},
+    policy::{DeadlineAction, HoldMode, Policy},
+};
+
+/// How long after its start a task may be without a node before that is worth a word: a worker takes a while to come up.
+pub const BOOT_TIME: SignedDuration = SignedDuration::from_secs(120);
+
+/// One look, joined.
+pub struct Situation<'a> {
+    /// What the user asked for.
+    pub policy: &'a Policy,
+    /// The fleet as it was seen.
+    pub fleet: &'a FleetView,
+    /// What is remembered, this look included.
+    pub memory: &'a Memory,
+    /// Every task of the fleet that has not ended.
+    pub members: BTreeMap<TaskId, Member<'a>>,
+    /// How many more tasks may be held: the scheduler refuses holds beyond the desired count
+    /// (Amazon ECS Developer Guide, "Protect your Amazon ECS tasks from being terminated by scale-in events").
+    pub hold_room: u32,
+    /// The workers could be asked.
+    pub workers_seen: bool,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// One task with all that is known of it.
+pub struct Member<'a> {
+    /// Which.
+    pub id: &'a TaskId,
+    /// As the scheduler tells it.
+    pub task: &'a Task,
+    /// As its nodes tell it.
+    pub evidence: Evidence<'a>,
+    /// As we remember it.
+    pub memory: &'a TaskMemory,
+    /// Why it is to leave, if it is.
+    pub leaving: Option<Why>,
+}
+
+impl<'a> Situation<'a> {
+    /// Joins what was seen and what is remembered.
+    pub fn new(
+        policy: &'a Policy,
+        fleet: &'a FleetView,
+        observation: &'a Observation,
+        memory: &'a Memory,
+        now: Timestamp,
+    ) -> Self {
+        let workers = observation.workers.ok();
+        let members: BTreeMap<TaskId, Member<'a>> = fleet
+            .tasks
+            .iter()
+            .filter(|(_, task)| !matches!(task.life, Life::Stopped { .. } | Life::Missing))
+            .filter_map(|(id, task)| {
+                let memory = memory.tasks.get(id)?;
+                let evidence = Evidence::of(id, memory, workers, policy.drain.scheduled, now);
+                let leaving = memory.leaving.map(|leaving| leaving.why);
+                Some((id.clone(), Member { id, task, evidence, memory, leaving }))
+            })
+            .collect();
+        let held = members.values().filter(|member| is_live(member) && member.is_held(now));
+        let hold_room = fleet.desired.saturating_sub(count(held));
+        Self { policy, fleet, memory, members, hold_room, workers_seen: workers.is_some(), now }
+    }
+
+    /// Tasks that run.
+    pub fn running(&self) -> impl Iterator<Item = &Member<'a>> {
+        self.members.values().filter(|member| member.task.life == Life::Running)
+    }
+
+    /// Tasks that run and are to leave.
+    pub fn leaving(&self) -> impl Iterator<Item = &Member<'a>> {
+        self.running().filter(|member| member.leaving.is_some())
+    }
+
+    /// Tasks that run or are about to.
+    pub fn live(&self) -> impl Iterator<Item = &Member<'a>> {
+        self.members.values().filter(|member| is_live(member))
+    }
+
+    /// The floor, in tasks: rounded up, as the scheduler rounds its own
+    /// (Amazon ECS Developer Guide, "Deploy Amazon ECS services by replacing tasks").
+    pub fn floor(&self) -> u32 {
+        let percent = self.policy.drain.min_consuming_percent.unwrap_or(self.fleet.minimum_healthy_percent);
+        percent_of(self.fleet.desired, percent, true)
+    }
+
+    /// The scheduler's own ceiling, in tasks: rounded down, as it does.
+    pub fn ceiling(&self) -> u32 {
+        percent_of(self.fleet.desired, self.fleet.maximum_percent, false)
+    }
+
+    /// How many tasks are seen consuming.
+    pub fn consuming(&self) -> u32 {
+        count(self.running().filter(|member| member.is_consuming()))
+    }
+
+    /// When the deadline of this task passes, and what is done then.
+    pub fn deadline(&self, member: &Member<'_>) -> Option<(Timestamp, DeadlineAction)> {
+        let (deadline, leaving) = (self.policy.drain.deadline?, member.memory.leaving?);
+        Some((leaving.since.saturating_add(deadline.after).unwrap_or(Timestamp::MAX), deadline.action))
+    }
+
+    /// The deadline of this task has passed, and the user wants this done.
+    pub fn is_overdue(&self, member: &Member<'_>, wanted: DeadlineAction) -> bool {
+        self.deadline(member).is_some_and(|(at, action)| action == wanted && at <= self.now)
+    }
+
+    /// The scheduler may stop this task at any moment, and we could not prevent it: it is to leave, nothing (or not for
+    /// long) holds it, and a hold was refused or would exceed what the scheduler grants.
+    pub fn is_at_risk(&self, member: &Member<'_>) -> bool {
+        if member.leaving.is_none() || member.memory.permitted.is_some() || member.task.life != Life::Running {
+            return false;
+        }
+        match member.task.hold {
+            HoldState::Unread => false,
+            HoldState::Free => member.memory.refused.is_some() || self.hold_room == 0,
+            HoldState::Until(end) => {
+                member.memory.refused.is_some()
+                    && end.duration_since(self.now) < self.policy.hold.expires_in / LAST_PART
+            }
+        }
+    }
+
+    /// Its hold is wanted from the moment that it runs.
+    pub fn is_standing(&self) -> bool {
+        self.policy.hold.mode == HoldMode::Standing
+    }
+
+    /// It runs, has no node yet, and may still be coming up.
+    pub fn is_booting(&self, member: &Member<'_>) -> bool {
+        member.task.started_at.is_none_or(|start| self.now.duration_since(start) < BOOT_TIME)
+    }
+}
+
+fn is_live(member: &Member<'_>) -> bool {
+    matches!(member.task.life, Life::Running | Life::Starting)
+}
+
+/// A refused renewal puts a task at risk in the last quarter of `expiresIn`: before that, the hold it has is good.
+const LAST_PART: i32 = 4;
+
+impl Member<'_> {
+    /// It is seen taking jobs.
+    pub fn is_consuming(&self) -> bool {
+        self.evidence.intake == Intake::Consuming
+    }
+
+    /// It is held now, as read back.
+    pub fn is_held(&self, now: Timestamp) -> bool {
+        matches!(self.task.hold, HoldState::Until(end) if end > now)
+    }
+
+    /// It was drained by proof: idle at least twice, `idle_for` apart, the last time freshly.
+    pub fn is_proven(&self, idle_for: SignedDuration) -> bool {
+        self.evidence.is_drained() && self.memory.idle.is_some_and(|run| run.proves(idle_for))
+    }
+}
+
+/// A share of a count, rounded as asked.
+pub fn percent_of(count: u32, percent: u32, round_up: bool) -> u32 {
+    let product = u64::from(count) * u64::from(percent);
+    let share = if round_up { product.div_ceil(100) } else { product / 100 };
+    u32::try_from(share).unwrap_or(u32::MAX)
+}
+
+/// How many there are.
+pub fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,38 @@
+//! Who gets queues back: every task that stays and from which we took some. It is checked on every look for as long as
+//! the task lives, because some workers forget what was added when they reconnect (celery#10352), and a cancel that was
+//! sent late may arrive late.
+
+use crate::{
+    actions::Action,
+    names::NodeName,
+    observation::Queue,
+    pace,
+    situation::{Member, Situation},
+};
+
+/// Queues that are to be given back.
+pub fn give_backs(situation: &Situation<'_>) -> Vec<Action> {
+    let reserve = if pace::is_short(situation) { pace::reserve(situation) } else { std::collections::BTreeSet::new() };
+    situation
+        .running()
+        .filter(|member| member.leaving.is_none() || reserve.contains(member.id))
+        .flat_map(|member| {
+            missing(member).map(|(node, queues)| Action::GiveBack {
+                task: member.id.clone(),
+                node: node.clone(),
+                queues: queues.into_iter().cloned().collect(),
+            })
+        })
+        .collect()
+}
+
+/// Queues that we took from each node of a task and that it is seen not to take jobs from. A node that does not answer
+/// is not in it: there is nothing to be known of it now.
+pub fn missing<'a>(member: &'a Member<'_>) -> impl Iterator<Item = (&'a NodeName, Vec<&'a Queue>)> {
+    member.memory.nodes.iter().filter_map(|(name, node)| {
+        let consumed = member.evidence.queues(name)?;
+        let missing: Vec<&Queue> =
+            node.taken.iter().filter(|taken| consumed.iter().all(|queue| queue.name != taken.name)).collect();
+        (!missing.is_empty()).then_some((name, missing))
+    })
+}

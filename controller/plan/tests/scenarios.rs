@@ -1,0 +1,359 @@
+//! The policy, told as situations. Each snapshot reads from top to bottom: what happened, what was seen, what was decided
+//! and why, and when the next look is.
+
+#![allow(unused_must_use, reason = "what a pass decides is judged and told by the world")]
+
+mod world;
+
+use jiff::SignedDuration;
+use worker_drain_plan::{
+    observation::{FailureKind, Life, Mapping},
+    policy::{Deadline, DeadlineAction, HoldMode, Mode, Scheduled},
+    report::{Phase, Reason, TaskPhase},
+};
+use world::{HOUR, SECOND, World};
+
+macro_rules! told {
+    ($world:expr) => {
+        insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
+            insta::assert_snapshot!($world.story);
+        });
+    };
+}
+
+#[test]
+fn standing_holds_are_set_as_soon_as_tasks_run() {
+    let mut world = World::of(2);
+    world.say("worker-drain sees the service for the first time").pass();
+    world.later(SECOND).pass();
+    told!(world);
+}
+
+#[test]
+fn a_rollout_waits_for_the_jobs_of_the_old_revision() {
+    let mut world = World::of(2).settled();
+    world.job("t1").say("t1 runs a job; revision 2 is deployed").deploy("app:2").schedule();
+    world.pass();
+    world
+        .say("the old ones are told to take no more jobs, one for each new one that is seen consuming")
+        .later(SECOND)
+        .pass();
+    world.later(SECOND).pass();
+    world.say("t2 was idle twice; the scheduler may stop it").schedule().later(SECOND).pass();
+    world.say("the job of t1 ends").jobs_end("t1").later(SECOND * 5).pass();
+    world.later(SECOND).pass();
+    world.schedule().later(SECOND * 2).pass();
+    world.later(SECOND * 15).pass();
+    assert!(world.plan().report.settled);
+    told!(world);
+}
+
+#[test]
+fn a_forced_deployment_of_the_same_definition_is_a_rollout() {
+    let mut world = World::of(2).settled();
+    world.say("the same task definition is deployed again").deploy("app:1").schedule();
+    let plan = world.pass();
+    assert_eq!(plan.report.counts.old, 2);
+    told!(world);
+}
+
+#[test]
+fn a_new_revision_that_never_comes_up_costs_the_old_one_nothing() {
+    let mut world = World::of(2).settled();
+    world.workers_come_up = false;
+    world.say("revision 2 is deployed, and its workers never answer").deploy("app:2").schedule();
+    world.pass();
+    world.later(HOUR).pass();
+    assert_eq!(world.plan().report.counts.consuming, 2);
+    told!(world);
+}
+
+#[test]
+fn a_revision_that_crashes_after_it_came_up_gives_the_old_one_its_queues_back() {
+    let mut world = World::of(2).settled();
+    world.job("t1").job("t2").deploy("app:2").schedule().run(3);
+    world.story.clear();
+    world.say("both old ones are cancelled; then the workers of the new revision crash for good");
+    world.task("t3").nodes.clear();
+    world.task("t4").nodes.clear();
+    world.pass();
+    world.later(SECOND * 61).pass();
+    world.later(SECOND).pass();
+    assert_eq!(world.plan().report.counts.consuming, 2);
+    told!(world);
+}
+
+#[test]
+fn a_second_deployment_in_mid_drain_makes_the_middle_one_old_too() {
+    let mut world = World::of(2).settled();
+    world.job("t1").job("t2").deploy("app:2").schedule().run(4);
+    world.story.clear();
+    world
+        .job("t3")
+        .say("t1 and t2 still run jobs when revision 3 is deployed; no hold is left for t3 and t4")
+        .deploy("app:3");
+    world.pass();
+    world.later(SECOND).pass();
+    told!(world);
+}
+
+#[test]
+fn a_rollback_gives_the_queues_back() {
+    let mut world = World::of(2).settled();
+    world.job("t1").deploy("app:2").schedule().run(3);
+    world.story.clear();
+    world.say("the scheduler rolls back to revision 1 in mid-drain").roll_back_to(0);
+    let plan = world.pass();
+    assert_eq!(plan.report.phase, Phase::RollingBack);
+    world.later(SECOND).pass();
+    world.run(12);
+    assert!(world.tasks["t1"].nodes.values().all(|node| node.queues.contains("video")));
+    assert!(world.plan().report.settled);
+    told!(world);
+}
+
+#[test]
+fn a_queue_that_was_given_back_and_lost_again_is_given_back_again() {
+    let mut world = World::of(1).settled();
+    world.job("t1").deploy("app:2").schedule().run(2);
+    world.roll_back_to(0).run(12);
+    assert!(world.plan().report.settled);
+    world.story.clear();
+    world.say("the worker reconnects and forgets what was added to it").node("t1").queues.clear();
+    let plan = world.pass();
+    assert!(!plan.report.settled);
+    world.later(SECOND).pass();
+    told!(world);
+}
+
+#[test]
+fn a_scale_in_drains_the_idlest() {
+    let mut world = World::of(3).settled();
+    world.job("t1").job("t3").say("three tasks, t2 is idle; one is wanted now").desired = 1;
+    world.schedule().pass();
+    world.later(SECOND).pass();
+    world.later(SECOND).pass();
+    world.schedule().later(SECOND * 2).pass();
+    told!(world);
+}
+
+#[test]
+fn a_scale_in_that_is_taken_back_gives_the_queues_back() {
+    let mut world = World::of(2).settled();
+    world.job("t1").job("t2").desired = 1;
+    world.run(2);
+    world.story.clear();
+    world.say("two are wanted again").desired = 2;
+    world.pass();
+    world.later(SECOND).pass();
+    assert!(world.plan().report.settled);
+    told!(world);
+}
+
+#[test]
+fn a_late_arrival_on_an_old_revision_is_drained_too() {
+    let mut world = World::of(2).settled();
+    world.job("t1").deploy("app:2").schedule().run(8);
+    world.story.clear();
+    world.say("the scheduler replaces a lost task of the old revision");
+    let late = world.start(0);
+    world.pass();
+    world.later(SECOND).pass();
+    assert_eq!(late, "t5");
+    told!(world);
+}
+
+#[test]
+fn a_worker_that_restarts_is_cancelled_again() {
+    let mut world = World::of(2).settled();
+    world.job("t1").job("t2").deploy("app:2").schedule().run(3);
+    world.story.clear();
+    world.say("the worker of t1 restarts, and takes jobs from every queue again").restart("t1").pass();
+    world.later(SECOND).pass();
+    told!(world);
+}
+
+#[test]
+fn without_room_for_new_tasks_old_ones_go_in_steps() {
+    let mut world = World::of(4);
+    (world.minimum_percent, world.maximum_percent) = (50, 100);
+    let mut world = world.settled();
+    world.say("maximumPercent is 100, the floor is 50 %").deploy("app:2").schedule();
+    world.pass();
+    world.later(SECOND).pass();
+    world.later(SECOND).pass();
+    world.schedule().later(SECOND * 2).pass();
+    told!(world);
+}
+
+#[test]
+fn no_room_and_no_step_is_said() {
+    let mut world = World::of(2);
+    (world.minimum_percent, world.maximum_percent) = (100, 100);
+    let mut world = world.settled();
+    let plan = world.say("minimumHealthyPercent and maximumPercent are both 100").deploy("app:2").schedule().pass();
+    assert_eq!(plan.report.drained.reason, Reason::NoRoom);
+    assert_eq!(plan.report.stalled.answer, Some(true));
+    told!(world);
+}
+
+#[test]
+fn a_refused_hold_outranks_the_floor() {
+    let mut world = World::of(2);
+    world.policy.hold.mode = HoldMode::OnRollout;
+    world.refuse_holds = Some("DEPLOYMENT_BLOCKED".into());
+    world.job("t1").say("the scheduler refuses every hold").deploy("app:2").pass();
+    world.later(SECOND).pass();
+    told!(world);
+}
+
+#[test]
+fn a_refused_renewal_is_no_danger_while_the_hold_lasts() {
+    let mut world = World::of(1).settled();
+    world.workers_come_up = false;
+    world.say("the extension at the beginning of the rollout is refused").refuse_holds =
+        Some("DEPLOYMENT_BLOCKED".into());
+    let plan = world.deploy("app:2").schedule().pass();
+    assert_eq!(plan.report.tasks[0].phase, TaskPhase::Held);
+    world.later(SECOND).pass();
+    let left = SignedDuration::from_mins(95);
+    world.say("only the last quarter of the hold is left").later(left).pass();
+    told!(world);
+}
+
+#[test]
+fn silence_is_not_idleness() {
+    let mut world = World::of(1).settled();
+    world.deploy("app:2").schedule().run(1);
+    world.story.clear();
+    world.say("the old worker freezes").node("t1").frozen = true;
+    world.pass();
+    world.later(SignedDuration::from_mins(30)).pass();
+    world.say("it thaws").node("t1").frozen = false;
+    world.later(SECOND).pass();
+    world.later(SECOND).pass();
+    told!(world);
+}
+
+#[test]
+fn a_task_without_a_node_is_unknown_and_held() {
+    let mut world = World::of(1).settled();
+    world.say("a second task claims the node of t1");
+    world.task("t1").unmapped = Some(Mapping::Ambiguous { why: "celery@worker could be of t1 or of t2".into() });
+    world.deploy("app:2").schedule().pass();
+    world.later(SECOND * 5).pass();
+    told!(world);
+}
+
+#[test]
+fn every_node_of_a_task_must_be_idle() {
+    let mut world = World::of(1).settled();
+    world.task("t1").nodes.insert("second@t1".into(), world::Node::default());
+    let job = world.new_job();
+    world.task("t1").nodes.get_mut("second@t1").unwrap().active.push(job);
+    world.run(1);
+    world.story.clear();
+    world.say("the task holds two workers; the second one runs a job").deploy("app:2").schedule().run(3);
+    told!(world);
+}
+
+#[test]
+fn a_deadline_with_hold_only_speaks() {
+    let mut world = World::of(1).settled();
+    world.policy.drain.deadline = Some(Deadline { after: HOUR, action: DeadlineAction::Hold });
+    world.job("t1").deploy("app:2").schedule().run(3);
+    world.story.clear();
+    let plan = world.say("an hour passes").later(HOUR).pass();
+    assert_eq!(plan.report.drained.reason, Reason::DeadlineExceeded);
+    told!(world);
+}
+
+#[test]
+fn a_deadline_with_permit_stop_counts_the_jobs_it_cuts() {
+    let mut world = World::of(1).settled();
+    world.policy.drain.deadline = Some(Deadline { after: HOUR, action: DeadlineAction::PermitStop });
+    world.job("t1").say("the hold is set to end at the deadline").deploy("app:2").schedule().run(2);
+    world.say("an hour passes").later(HOUR - SECOND * 2).pass();
+    world.schedule().later(SECOND * 2).pass();
+    assert_eq!(world.memory.past[0].jobs_cut, 1);
+    told!(world);
+}
+
+#[test]
+fn scheduled_jobs_are_waited_for_if_the_user_says_so() {
+    let mut world = World::of(1).settled();
+    world.policy.drain.scheduled = Scheduled::Wait;
+    let job = world.new_job();
+    world.node("t1").scheduled.push(job);
+    world.say("t1 holds a job for later, and drain.scheduled is Wait").deploy("app:2").schedule().run(3);
+    told!(world);
+}
+
+#[test]
+fn a_paused_drain_keeps_holds_and_does_nothing_else() {
+    let mut world = World::of(1).settled();
+    world.policy.paused = true;
+    world.say("the drain is paused, and revision 2 is deployed").deploy("app:2").schedule().pass();
+    world.later(HOUR * 25).pass();
+    told!(world);
+}
+
+#[test]
+fn plan_mode_shows_and_does_nothing() {
+    let mut world = World::of(1);
+    world.policy.mode = Mode::Plan;
+    let plan = world.say("mode is Plan").deploy("app:2").schedule().pass();
+    assert!(plan.dry);
+    assert_eq!(world.tasks["t1"].life, Life::Running);
+    told!(world);
+}
+
+#[test]
+fn on_rollout_holds_begin_and_end_with_the_rollout() {
+    let mut world = World::of(2);
+    world.policy.hold.mode = HoldMode::OnRollout;
+    world.minimum_percent = 50;
+    world.job("t1").say("hold.mode is OnRollout: nothing is held before").pass();
+    world.say("revision 2 is deployed").deploy("app:2").start_all();
+    world.later(SECOND).pass();
+    world
+        .say("rolled back: t1 and t2 stay, and are handed back to the scheduler when the rollout is over")
+        .roll_back_to(0);
+    world.run(10);
+    told!(world);
+}
+
+#[test]
+fn a_broker_that_is_gone_releases_nothing() {
+    let mut world = World::of(1).settled();
+    world.deploy("app:2").schedule().run(2);
+    world.story.clear();
+    world.say("the broker is gone").broker_down = Some(FailureKind::Unreachable);
+    world.pass();
+    world.later(SECOND).pass();
+    world.later(SignedDuration::from_mins(10)).pass();
+    world.say("it is back").broker_down = None;
+    world.later(SECOND).pass();
+    told!(world);
+}
+
+#[test]
+fn a_fleet_that_cannot_be_seen_is_left_alone() {
+    let mut world = World::of(1).settled();
+    world.say("the scheduler does not answer").fleet_down = Some(FailureKind::Throttled);
+    world.pass();
+    world.later(SECOND).pass();
+    told!(world);
+}
+
+#[test]
+fn a_withdrawn_drain_gives_everything_back() {
+    let mut world = World::of(2).settled();
+    world.job("t1").job("t2").deploy("app:2").schedule().run(3);
+    world.story.clear();
+    world.say("the resource is deleted in mid-drain").policy.withdrawn = true;
+    world.pass();
+    let plan = world.later(SECOND).pass();
+    assert_eq!(plan.report.phase, Phase::Withdrawn);
+    told!(world);
+}
