@@ -97,7 +97,19 @@ impl EcsFleet {
     /// `limiters` is shared by all fleets of the process, so that their calls stay inside the account's limits together.
     /// Errors: the settings are not enough, such as no Region anywhere.
     pub async fn connect(settings: EcsSettings, limiters: &Limiters, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
-        let (client, caller) = connect::connect(settings, limiters).await?;
+        let config = connect::configure(&settings).await;
+        Self::with_config(settings, &config, limiters, clock)
+    }
+
+    /// As [`EcsFleet::connect`], with a configuration that was found already: its Region, credentials and endpoint count,
+    /// and those of `settings` are only told in messages.
+    pub fn with_config(
+        settings: EcsSettings,
+        config: &aws_config::SdkConfig,
+        limiters: &Limiters,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, Failure> {
+        let (client, caller) = connect::client(settings, config, limiters)?;
         Ok(Self { client, caller: Arc::new(caller), clock, history: Arc::default() })
     }
 

@@ -7,10 +7,10 @@ use std::{
 
 use aws_sdk_ecs::types::DesiredStatus;
 use futures::future::{try_join, try_join_all};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use worker_drain_plan::{
     RevisionId, TaskId,
-    observation::{Failure, FailureKind, HoldState},
+    observation::{Failure, FailureKind, HoldState, Life},
 };
 
 use super::{
@@ -167,29 +167,33 @@ async fn read_holds(fleet: &EcsFleet, ours: &Described) -> Result<BTreeMap<TaskI
     Ok(view::holds(&try_join_all(calls).await?))
 }
 
-/// Tasks whose deployment the service does not list, by deployment, with the creation of the youngest of them.
-fn unlisted(service: &ServiceFacts, ours: &Described) -> BTreeMap<RevisionId, Option<jiff::Timestamp>> {
+/// Deployments that the service does not list and that have tasks which are meant to run, with the creation of the
+/// youngest of these. (A deployment whose tasks are all stopping may be gone from the list before they are.)
+fn unlisted(service: &ServiceFacts, ours: &Described) -> BTreeMap<RevisionId, Option<Timestamp>> {
     let mut unlisted = BTreeMap::new();
     for task in ours.tasks.values() {
         let revision = RevisionId::from(task.started_by().unwrap_or_default());
-        if !service.lists(&revision) && !view::has_ended(&view::life(task)) {
-            let youngest: &mut Option<jiff::Timestamp> = unlisted.entry(revision).or_default();
+        if !service.lists(&revision) && matches!(view::life(task), Life::Starting | Life::Running) {
+            let youngest: &mut Option<Timestamp> = unlisted.entry(revision).or_default();
             *youngest = (*youngest).max(task.created_at().and_then(view::timestamp));
         }
     }
     unlisted
 }
 
-/// A task of a deployment that is not listed, even on the second reading, counts as old. Unless it is so young that the
-/// service's own answer may be the stale one.
+/// A task of a deployment that is not listed, even on the second reading, counts as old. Unless it is younger than the
+/// current deployment and altogether so young that the service's own answer may be the stale one.
 fn not_too_new(
     fleet: &EcsFleet,
     service: &ServiceFacts,
-    unlisted: &BTreeMap<RevisionId, Option<jiff::Timestamp>>,
+    unlisted: &BTreeMap<RevisionId, Option<Timestamp>>,
 ) -> Result<(), Failure> {
     let now = fleet.clock.now();
-    let is_young = |created: &Option<jiff::Timestamp>| created.is_some_and(|at| now.duration_since(at) < LISTED_WITHIN);
-    match unlisted.iter().find(|(revision, created)| !service.lists(revision) && is_young(created)) {
+    let may_be_newer = |created: Option<Timestamp>| {
+        created.is_some_and(|at| service.current_since().is_none_or(|since| at > since))
+            && created.is_some_and(|at| now.duration_since(at) < LISTED_WITHIN)
+    };
+    match unlisted.iter().find(|(revision, created)| !service.lists(revision) && may_be_newer(**created)) {
         None => Ok(()),
         Some((revision, _)) => {
             let what = format!("a new task is of deployment {revision}, which the service does not list yet");

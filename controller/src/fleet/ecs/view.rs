@@ -50,6 +50,11 @@ impl ServiceFacts {
     pub(super) fn lists(&self, revision: &RevisionId) -> bool {
         self.revisions.contains_key(revision)
     }
+
+    /// When the current deployment was made.
+    pub(super) fn current_since(&self) -> Option<Timestamp> {
+        self.revisions.get(&self.current).and_then(|revision| revision.created_at)
+    }
 }
 
 /// Reads the service. Errors: there is none, or it is of a kind whose tasks cannot be held.
