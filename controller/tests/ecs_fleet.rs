@@ -367,6 +367,18 @@ async fn errors_of_ecs_itself_are_tried_again_and_then_told() {
 }
 
 #[tokio::test]
+async fn a_batch_that_fails_does_not_keep_the_others_from_being_held() {
+    let stage = Stage::with(30).await;
+    let tasks = stage.running(30).await;
+    stage.fail("UpdateTaskProtection", "AccessDeniedException", Some(1));
+    let outcomes = stage.hold(&tasks).await;
+    let denied = |outcome: &Outcome| matches!(outcome, Outcome::Failed(failure) if failure.kind == FailureKind::Denied);
+    assert!(outcomes[..10].iter().all(denied), "{outcomes:?}");
+    assert_eq!(outcomes[10..], vec![Outcome::Done; 20]);
+    stage.emulator.stop().await;
+}
+
+#[tokio::test]
 async fn a_batch_that_is_refused_whole_is_tried_one_by_one() {
     let stage = Stage::with(3).await;
     let tasks = stage.running(3).await;

@@ -172,7 +172,21 @@ fn pause_before(attempt: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn the_documented_policy_grants_exactly_what_is_called() {
+        let text = include_str!("../../../../docs/iam.md");
+        let policy = text.split("## The policy").nth(1).and_then(|rest| rest.split("Why it is").next()).unwrap();
+        let granted: BTreeSet<&str> = policy
+            .split('"')
+            .filter_map(|word| word.strip_prefix("ecs:"))
+            .filter(|word| word.starts_with(char::is_uppercase))
+            .collect();
+        assert_eq!(granted, Operation::ALL.map(Operation::name).into());
+    }
 
     #[test]
     fn calls_are_counted_by_operation() {

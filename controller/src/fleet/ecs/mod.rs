@@ -39,6 +39,9 @@ use crate::clock::Clock;
 /// The longest hold that ECS grants, in minutes: `expiresInMinutes` of `UpdateTaskProtection` goes up to 48 hours.
 const LONGEST_HOLD_MINUTES: i32 = 2880;
 
+/// How many calls of one kind are under way at once: enough to hide their latency, few enough for one connection pool.
+const AT_ONCE: usize = 8;
+
 /// Which ECS service, and how it is reached. Everything that is not set here is found as the AWS command line finds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EcsSettings {

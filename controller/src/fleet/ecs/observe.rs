@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::Future,
     sync::PoisonError,
 };
 
 use aws_sdk_ecs::types::DesiredStatus;
-use futures::future::{try_join, try_join_all};
+use futures::{StreamExt as _, TryStreamExt as _, future::try_join, stream};
 use jiff::{SignedDuration, Timestamp};
 use worker_drain_plan::{
     RevisionId, TaskId,
@@ -14,7 +15,7 @@ use worker_drain_plan::{
 };
 
 use super::{
-    EcsFleet, Operation,
+    AT_ONCE, EcsFleet, Operation,
     view::{self, Described, ServiceFacts},
 };
 use crate::fleet::FleetLook;
@@ -122,7 +123,7 @@ async fn describe(fleet: &EcsFleet, tasks: &BTreeSet<TaskId>) -> Result<Describe
         };
         fleet.caller.call(Operation::DescribeTasks, ask).await
     });
-    view::described(&fleet.caller.target, tasks, &try_join_all(calls).await?)
+    view::described(&fleet.caller.target, tasks, &all(calls.collect()).await?)
 }
 
 /// Keeps this service's tasks; of the ended and vanished ones, only those that are tracked.
@@ -164,7 +165,12 @@ async fn read_holds(fleet: &EcsFleet, ours: &Described) -> Result<BTreeMap<TaskI
         };
         fleet.caller.call(Operation::GetTaskProtection, ask).await
     });
-    Ok(view::holds(&try_join_all(calls).await?))
+    Ok(view::holds(&all(calls.collect()).await?))
+}
+
+/// Makes these calls, a few at a time; the first failure is the failure of all.
+async fn all<T>(calls: Vec<impl Future<Output = Result<T, Failure>>>) -> Result<Vec<T>, Failure> {
+    stream::iter(calls).buffered(AT_ONCE).try_collect().await
 }
 
 /// Deployments that the service does not list and that have tasks which are meant to run, with the creation of the
