@@ -15,6 +15,7 @@ use ecs_emulator::{
     Config, Emulator,
     model::{BlockedRenewal, BlockedRule, CallFault, ContainerDefinition, CreateService, Faults, UpdateService},
 };
+use futures::future::join_all;
 use jiff::SignedDuration;
 use serde_json::Map;
 use tempfile::TempDir;
@@ -285,7 +286,9 @@ async fn a_task_of_another_service_or_account_is_not_taken_for_ours() {
     let stage = Stage::with(1).await;
     let ours = stage.running(1).await;
     let elsewhere = TaskId::from(ours[0].as_str().replace(":123456789012:", ":210987654321:"));
-    for (task, says) in [(elsewhere, "arn:aws:ecs:us-east-1:123456789012:task/"), (stage.standalone(), "belongs to")] {
+    for (task, says) in
+        [(elsewhere, "arn:aws:ecs:us-east-1:123456789012:cluster/media"), (stage.standalone(), "belongs to")]
+    {
         let failure = stage.fleet.observe(&BTreeSet::from([task])).await.unwrap_err();
         assert_eq!(failure.kind, FailureKind::Invalid);
         assert!(failure.message.contains(says), "{failure:?}");
@@ -341,9 +344,27 @@ async fn throttling_slows_down_and_then_is_told() {
     assert!(limiter.rate_milli(Operation::DescribeServices) < full, "the bucket of all drains shrank");
 
     stage.fail("ListTasks", "ThrottlingException", None);
-    let failure = stage.failure().await;
+    let timeouts = Timeouts { operation: Duration::from_secs(1), ..Timeouts::default() };
+    let hasty = EcsSettings { timeouts, ..settings() };
+    let hasty = connect(stage.emulator.endpoint(), hasty, &stage.limiters).await;
+    let failure = hasty.observe(&BTreeSet::new()).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Throttled);
     assert!(failure.message.contains("ListTasks for media/transcoder"), "{failure:?}");
+    stage.emulator.stop().await;
+}
+
+#[tokio::test]
+async fn drains_that_share_an_account_slow_down_together_and_none_fails() {
+    let stage = Stage::with(1).await;
+    let tasks = stage.running(1).await;
+    // Far less than the account's limit: somebody else uses it up.
+    stage.emulator.set_faults(Faults { throttle: Some(5), ..Faults::default() });
+    let (endpoint, nobody) = (stage.emulator.endpoint(), BTreeSet::new());
+    let drains = join_all((0..5).map(|_| connect(endpoint, settings(), &stage.limiters))).await;
+    let looks = timeout(PATIENCE, join_all(drains.iter().map(|drain| drain.observe(&nobody)))).await.unwrap();
+    for look in looks {
+        assert!(look.unwrap().view.tasks.contains_key(&tasks[0]));
+    }
     stage.emulator.stop().await;
 }
 

@@ -37,7 +37,8 @@ pub(super) fn client(
         ));
     };
     // The account's number where it is known; else whatever stands for one set of credentials.
-    let account = role_arn.as_deref().and_then(account_of).or(profile.as_deref()).unwrap_or_default();
+    let known = role_arn.as_deref().and_then(account_of).or_else(|| account_of(&cluster));
+    let account = known.or(profile.as_deref()).unwrap_or_default();
     let limiter = limiters.of(account, &region);
     // Retries are ours, so that each attempt takes its turn in the bucket.
     let ecs = aws_sdk_ecs::config::Builder::from(config)

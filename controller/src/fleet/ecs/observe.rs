@@ -67,12 +67,9 @@ async fn read_service(fleet: &EcsFleet) -> Result<ServiceFacts, Failure> {
 
 /// Memory of another account, Region or cluster must not be acted on here, and ECS would refuse it less clearly.
 fn belong_here(fleet: &EcsFleet, service: &ServiceFacts, tracked: &BTreeSet<TaskId>) -> Result<(), Failure> {
-    let Some(prefix) = service.cluster_arn.rsplit_once(":cluster/").map(|(prefix, _)| format!("{prefix}:task/")) else {
-        return Ok(());
-    };
-    match tracked.iter().find(|task| !task.as_str().starts_with(&prefix)) {
+    match tracked.iter().find(|task| !view::is_of_cluster(&service.cluster_arn, task)) {
         None => Ok(()),
-        Some(task) => Err(foreign(fleet, task, &format!("its ARN does not begin with {prefix}"))),
+        Some(task) => Err(foreign(fleet, task, &format!("its ARN is not of {}: {task}", service.cluster_arn))),
     }
 }
 
