@@ -12,7 +12,7 @@ mod tests;
 use jiff::Timestamp;
 use worker_drain_plan::{
     Report,
-    report::{PastRollout, TaskPhase, TaskReport},
+    report::{Cut, PastRollout, TaskPhase, TaskReport},
 };
 
 pub use self::{change::Change, json::task_object, terminal::Size};
@@ -38,6 +38,8 @@ pub struct Watched {
     pub name: String,
     /// When the run began.
     pub began: Timestamp,
+    /// What had been cut when it began.
+    pub cut_before: Option<Cut>,
     /// The last report.
     pub report: Option<Report>,
     /// Why the last pass could not be made, if it could not.
@@ -49,7 +51,7 @@ pub struct Watched {
 impl Watched {
     /// A drain of which nothing was seen yet.
     pub fn new(name: String, began: Timestamp) -> Self {
-        Self { name, began, report: None, trouble: None, ended: None }
+        Self { name, began, cut_before: None, report: None, trouble: None, ended: None }
     }
 
     /// Takes in what happened, and tells what that changes.
@@ -60,6 +62,9 @@ impl Watched {
                 let mut changes = change::between(self.report.as_ref(), &report);
                 if self.trouble.take().is_some() {
                     changes.insert(0, Change::Recovered);
+                }
+                if !report.fleet.is_empty() {
+                    self.cut_before.get_or_insert(report.cut);
                 }
                 self.report = Some(report);
                 changes
@@ -74,7 +79,7 @@ impl Watched {
 
     /// How the run would end for this drain if it ended now and well.
     pub fn so_far(&self) -> Exit {
-        self.report.as_ref().map_or(Exit::Done, |report| so_far(report, self.began))
+        self.report.as_ref().map_or(Exit::Done, |report| so_far(report, self.cut_before.unwrap_or(report.cut)))
     }
 
     /// Nothing is left to do in it.
@@ -85,9 +90,10 @@ impl Watched {
     /// Old tasks that ended in this run, and jobs that were cut in it.
     fn balance(&self) -> (u32, u32) {
         let Some(report) = &self.report else { return (0, 0) };
-        let past = report.past.iter().filter(|past| past.until >= self.began);
-        let (tasks, cut) = past.fold((0, 0), |(tasks, cut), past| (tasks + past.tasks, cut + past.jobs_cut));
-        report.rollout.as_ref().map_or((tasks, cut), |rollout| (tasks + rollout.ended, cut + rollout.jobs_cut))
+        let past = report.past.iter().filter(|past| past.until >= self.began).map(|past| past.tasks);
+        let ended = report.rollout.iter().map(|rollout| rollout.ended);
+        let cut = report.cut.jobs.saturating_sub(self.cut_before.unwrap_or(report.cut).jobs);
+        (past.chain(ended).sum(), cut)
     }
 
     fn last_rollout(&self) -> Option<&PastRollout> {
