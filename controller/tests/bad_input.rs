@@ -4,6 +4,8 @@
 //! and the rest is the manifest. `MANIFEST` in a line of arguments stands for it. Cases that need ECS or a broker are in
 //! `bad_input_outside.rs`.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::{
     fs,
     path::{Path, PathBuf},
