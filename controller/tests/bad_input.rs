@@ -37,7 +37,8 @@ impl Case {
             } else if let Some(exit) = line.strip_prefix("exit ") {
                 case.exit = exit.parse().unwrap();
             } else if line.starts_with("error: ") || line.starts_with("hint: ") {
-                case.stderr += &format!("{line}\n");
+                case.stderr.push_str(line);
+                case.stderr.push('\n');
             }
         }
         case
