@@ -2,7 +2,9 @@
 //!
 //! A case is a file in `tests/bad_input/`: comments at its beginning say how the binary is called and what it answers,
 //! and the rest is the manifest. `MANIFEST` in a line of arguments stands for it. Cases that need ECS or a broker are in
-//! `bad_input_outside.rs`.
+//! `command_line/refusals.rs`.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::{
     fs,
@@ -35,7 +37,8 @@ impl Case {
             } else if let Some(exit) = line.strip_prefix("exit ") {
                 case.exit = exit.parse().unwrap();
             } else if line.starts_with("error: ") || line.starts_with("hint: ") {
-                case.stderr += &format!("{line}\n");
+                case.stderr.push_str(line);
+                case.stderr.push('\n');
             }
         }
         case

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use worker_drain_plan::{
     Report,
     observation::{Failure, FailureKind, Observation, Seen},
-    report::RolloutOutcome,
+    report::Cut,
 };
 
 use super::exit::{Complaint, Exit};
@@ -93,10 +93,11 @@ pub async fn drive<F: Fleet, W: Workers, R: Record, C: Clock>(
     stop: &CancellationToken,
 ) -> Option<End> {
     let began = drain.clock.now();
-    if let Some(end) = stop.run_until_cancelled(first_look(drain, patience.connect, teller)).await? {
-        return Some(end);
-    }
-    let mut progress = Progress::new(began, patience);
+    let cut_before = match stop.run_until_cancelled(first_look(drain, patience.connect, teller)).await? {
+        Ok(report) => report.cut,
+        Err(end) => return Some(end),
+    };
+    let mut progress = Progress { patience, began, cut_before, saw_rollout: false, settled_passes: 0 };
     loop {
         let pause = match drain.pass().await {
             Ok(pass) => {
@@ -117,30 +118,30 @@ pub async fn drive<F: Fleet, W: Workers, R: Record, C: Clock>(
     }
 }
 
-/// Looks, without doing anything, until fleet and workers were both seen once. Some: they cannot be.
+/// Looks, without doing anything, until fleet and workers were both seen once. Errors: they cannot be.
 async fn first_look<F: Fleet, W: Workers, R: Record, C: Clock>(
     drain: &Drain<F, W, R, C>,
     bound: Duration,
     teller: &Teller,
-) -> Option<End> {
+) -> Result<Report, End> {
     let deadline = Instant::now() + bound;
     let mut pause = Duration::from_millis(500);
     loop {
         let (failure, may_pass) = match drain.look().await {
-            Ok(pass) => match failure(&pass.observation) {
-                None => return None,
-                Some(failure) => {
-                    let failure = failure.clone();
-                    teller.tell(Happening::Passed(Box::new(pass))).await;
-                    (failure.clone(), may_pass(failure.kind))
+            Ok(pass) => {
+                let (failure, report) = (failure(&pass.observation).cloned(), pass.plan.report.clone());
+                teller.tell(Happening::Passed(Box::new(pass))).await;
+                match failure {
+                    None => return Ok(report),
+                    Some(failure) => (failure.clone(), may_pass(failure.kind)),
                 }
-            },
+            }
             Err(failure) => (failure, false),
         };
         if !may_pass || Instant::now() + pause >= deadline {
             let tried = if may_pass { format!(" (tried for {}s)", bound.as_secs()) } else { String::new() };
             let complaint = Complaint::new(format!("{}{tried}", failure.message));
-            return Some(End { exit: Exit::CouldNotRun, complaint: Some(complaint) });
+            return Err(End { exit: Exit::CouldNotRun, complaint: Some(complaint) });
         }
         sleep(jittered(pause)).await;
         pause = (pause * 2).min(Duration::from_secs(5));
@@ -173,15 +174,12 @@ fn jittered(pause: Duration) -> Duration {
 struct Progress {
     patience: Patience,
     began: Timestamp,
+    cut_before: Cut,
     saw_rollout: bool,
     settled_passes: u32,
 }
 
 impl Progress {
-    const fn new(began: Timestamp, patience: Patience) -> Self {
-        Self { patience, began, saw_rollout: false, settled_passes: 0 }
-    }
-
     /// Learns from a pass. Some: that was enough.
     fn learn(&mut self, pass: &Pass, now: Timestamp) -> Option<Exit> {
         let report = &pass.plan.report;
@@ -193,7 +191,7 @@ impl Progress {
         }
         let waited = Duration::try_from(now.duration_since(self.began)).unwrap_or_default();
         let enough = self.saw_rollout || self.patience.grace.is_some_and(|grace| waited >= grace);
-        enough.then(|| so_far(report, self.began))
+        enough.then(|| so_far(report, self.cut_before))
     }
 
     /// How long to wait before the next pass.
@@ -209,9 +207,8 @@ fn ended_since(report: &Report, began: Timestamp) -> impl Iterator<Item = &worke
     report.past.iter().filter(move |past| past.until >= began)
 }
 
-/// How a run that began then would end, if it ended with this report and well otherwise.
-pub fn so_far(report: &Report, began: Timestamp) -> Exit {
-    let cut_now = report.rollout.as_ref().is_some_and(|rollout| rollout.jobs_cut > 0);
-    let cut = cut_now || ended_since(report, began).any(|past| past.outcome == RolloutOutcome::JobsCut);
-    if cut { Exit::JobsCut } else { Exit::Done }
+/// How a run would end if it ended with this report and well otherwise, having found so much cut at its beginning. A
+/// task that did not answer when it was permitted to stop counts: it may have had jobs.
+pub fn so_far(report: &Report, cut_before: Cut) -> Exit {
+    if report.cut.tasks > cut_before.tasks { Exit::JobsCut } else { Exit::Done }
 }

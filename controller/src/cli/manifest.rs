@@ -88,7 +88,7 @@ fn documents(file: &str) -> Result<Vec<Value>, Complaint> {
 
 /// What is wrong, and where, without talk of the library's own options.
 fn in_user_terms(error: &serde_saphyr::Error) -> String {
-    let text = error.render_with_formatter(&serde_saphyr::UserMessageFormatter::default());
+    let text = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
     text.lines().next().unwrap_or_default().to_owned()
 }
 

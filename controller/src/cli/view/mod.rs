@@ -9,10 +9,13 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use worker_drain_plan::{
-    Report,
-    report::{PastRollout, TaskPhase, TaskReport},
+    Action, Outcome, Report, TaskId,
+    observation::HoldState,
+    report::{Cut, PastRollout, TaskPhase, TaskReport},
 };
 
 pub use self::{change::Change, json::task_object, terminal::Size};
@@ -20,6 +23,7 @@ use super::{
     drive::{Happening, so_far},
     exit::Exit,
 };
+use crate::reconcile::Pass;
 
 /// How a run is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -38,8 +42,12 @@ pub struct Watched {
     pub name: String,
     /// When the run began.
     pub began: Timestamp,
+    /// What had been cut when it began.
+    pub cut_before: Option<Cut>,
     /// The last report.
     pub report: Option<Report>,
+    /// Until when tasks are held: as read back, and as granted since then.
+    pub held: BTreeMap<TaskId, Timestamp>,
     /// Why the last pass could not be made, if it could not.
     pub trouble: Option<String>,
     /// How it ended by itself, if it has.
@@ -49,17 +57,21 @@ pub struct Watched {
 impl Watched {
     /// A drain of which nothing was seen yet.
     pub fn new(name: String, began: Timestamp) -> Self {
-        Self { name, began, report: None, trouble: None, ended: None }
+        Self { name, began, cut_before: None, report: None, held: BTreeMap::new(), trouble: None, ended: None }
     }
 
     /// Takes in what happened, and tells what that changes.
     pub fn take_in(&mut self, happening: Happening) -> Vec<Change> {
         match happening {
             Happening::Passed(pass) => {
+                self.held = held(&pass);
                 let report = pass.plan.report;
                 let mut changes = change::between(self.report.as_ref(), &report);
                 if self.trouble.take().is_some() {
                     changes.insert(0, Change::Recovered);
+                }
+                if !report.fleet.is_empty() {
+                    self.cut_before.get_or_insert(report.cut);
                 }
                 self.report = Some(report);
                 changes
@@ -74,7 +86,7 @@ impl Watched {
 
     /// How the run would end for this drain if it ended now and well.
     pub fn so_far(&self) -> Exit {
-        self.report.as_ref().map_or(Exit::Done, |report| so_far(report, self.began))
+        self.report.as_ref().map_or(Exit::Done, |report| so_far(report, self.cut_before.unwrap_or(report.cut)))
     }
 
     /// Nothing is left to do in it.
@@ -85,14 +97,37 @@ impl Watched {
     /// Old tasks that ended in this run, and jobs that were cut in it.
     fn balance(&self) -> (u32, u32) {
         let Some(report) = &self.report else { return (0, 0) };
-        let past = report.past.iter().filter(|past| past.until >= self.began);
-        let (tasks, cut) = past.fold((0, 0), |(tasks, cut), past| (tasks + past.tasks, cut + past.jobs_cut));
-        report.rollout.as_ref().map_or((tasks, cut), |rollout| (tasks + rollout.ended, cut + rollout.jobs_cut))
+        let past = report.past.iter().filter(|past| past.until >= self.began).map(|past| past.tasks);
+        let ended = report.rollout.iter().map(|rollout| rollout.ended);
+        let cut = report.cut.jobs.saturating_sub(self.cut_before.unwrap_or(report.cut).jobs);
+        (past.chain(ended).sum(), cut)
     }
 
     fn last_rollout(&self) -> Option<&PastRollout> {
         self.report.as_ref()?.past.first().filter(|past| past.until >= self.began)
     }
+}
+
+/// Until when tasks are held after this pass.
+fn held(pass: &Pass) -> BTreeMap<TaskId, Timestamp> {
+    let read_back = pass.plan.report.tasks.iter().filter_map(|task| match task.hold {
+        HoldState::Until(until) => Some((task.task.clone(), until)),
+        HoldState::Free | HoldState::Unread => None,
+    });
+    let mut held: BTreeMap<TaskId, Timestamp> = read_back.collect();
+    let done = pass.outcomes.iter().filter(|(_, outcome)| *outcome == Outcome::Done);
+    for (action, _) in done {
+        match action {
+            // Counted from the look, which is a little too early: better than to promise too much.
+            Action::Hold { task, lasting } => {
+                let until = pass.observation.fleet.at().saturating_add(*lasting).unwrap_or(Timestamp::MAX);
+                held.insert(task.clone(), until);
+            }
+            Action::Permit { task, .. } | Action::Release { task } => drop(held.remove(task)),
+            Action::Cancel { .. } | Action::GiveBack { .. } => {}
+        }
+    }
+    held
 }
 
 /// Where a task is, with the number of jobs where that is what counts.

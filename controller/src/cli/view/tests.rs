@@ -6,7 +6,8 @@ use worker_drain_plan::{
     memory::Why,
     observation::{HoldState, Job},
     report::{
-        Counts, JobCounts, PastRollout, Phase, Reason, RolloutOutcome, RolloutReport, TaskPhase, TaskReport, Verdict,
+        Counts, Cut, JobCounts, PastRollout, Phase, Reason, RolloutOutcome, RolloutReport, TaskPhase, TaskReport,
+        Verdict,
     },
 };
 
@@ -60,6 +61,7 @@ fn report(tasks: Vec<TaskReport>) -> Report {
         counts: Counts { desired: 3, live: 5, old, consuming: 3, floor: 2, held: 3, busy: 1, ..Counts::default() },
         tasks,
         blocked_by: "JobsRunning".into(),
+        cut: Cut::default(),
         strangers: Vec::new(),
         notes: Vec::new(),
     }
