@@ -176,8 +176,11 @@ impl ControlPlane {
         fs::create_dir(folder.join("home")).expect("our folder can be written");
         let key = folder.join("service-accounts.key");
         let curve = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
-        openssl(Command::new(program("openssl", "openssl")).arg("genpkey").args(curve).arg("-out").arg(key));
-        let token = openssl(Command::new(program("openssl", "openssl")).args(["rand", "-hex", "16"]));
+        let openssl = || Command::new(program("openssl", "openssl"));
+        printed(openssl().arg("genpkey").args(curve).arg("-out").arg(&key));
+        let public = folder.join("service-accounts.pub");
+        printed(openssl().args(["pkey", "-pubout", "-in"]).arg(&key).arg("-out").arg(public));
+        let token = printed(openssl().args(["rand", "-hex", "16"]));
         let tokens = format!("{token},administrator,administrator,\"system:masters\"\n");
         fs::write(folder.join("tokens.csv"), tokens).expect("our folder can be written");
         token
@@ -234,18 +237,19 @@ impl ControlPlane {
     /// Starts it, and tells whether it came up; false if it ended, as when its port is taken.
     async fn try_start_apiserver(&mut self) -> bool {
         let folder = self.folder.path();
-        let key = folder.join("service-accounts.key");
         let mut command = Command::new(tool("kube-apiserver"));
         command.args(["--bind-address", "127.0.0.1", "--secure-port", &self.port.to_string()]);
         command.args(["--etcd-servers", &self.etcd_url()]);
         command.arg("--cert-dir").arg(folder.join("certificates"));
         command.arg("--token-auth-file").arg(folder.join("tokens.csv"));
-        command.arg("--service-account-key-file").arg(&key);
-        command.arg("--service-account-signing-key-file").arg(&key);
+        command.arg("--service-account-key-file").arg(folder.join("service-accounts.pub"));
+        command.arg("--service-account-signing-key-file").arg(folder.join("service-accounts.key"));
         command.args(["--service-account-issuer", "https://kubernetes.default.svc"]);
         command.args(["--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.0.0.0/24"]);
         // It is nobody's endpoint but ours: it need not write itself into the Service `kubernetes`.
         command.args(["--endpoint-reconciler-type", "none"]);
+        // Without this, it waits a minute at its end for clients that keep their connections open.
+        command.arg("--shutdown-send-retry-after");
         let ready = async |_: &Process| self.kubectl(["get", "--raw", "/readyz"]).output().await.status.success();
         let (process, up) = start("kube-apiserver", &command, ready).await;
         self.apiserver = Some(process);
@@ -493,8 +497,9 @@ fn guarded(command: &Command) -> Command {
     guarded
 }
 
-fn openssl(command: &mut Command) -> String {
-    let output = command.output().expect("openssl can be run");
+/// Runs a command and returns what it printed. Panics, with what it complained of, if it failed.
+fn printed(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"));
     assert!(output.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
@@ -508,9 +513,7 @@ fn tool(name: &str) -> PathBuf {
     }
     let built = BUILT.get_or_init(|| {
         let script = repository().join("tests/kube/build.sh");
-        let output = Command::new(script).arg("--where").output().expect("tests/kube/build.sh can be run");
-        assert!(output.status.success(), "build.sh failed: {}", String::from_utf8_lossy(&output.stderr));
-        PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+        PathBuf::from(printed(Command::new(script).arg("--where")))
     });
     let file = built.join(name);
     assert!(file.is_file(), "there is no {name} for the tests: run `make setup` (tests/kube/build.sh builds it, once)");
