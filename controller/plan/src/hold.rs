@@ -19,7 +19,7 @@ pub fn holds(situation: &Situation<'_>) -> Vec<Action> {
     wanting.sort_by_key(|(member, _)| {
         (member.leaving.is_none(), std::cmp::Reverse(member.evidence.load()), member.task.started_at, member.id)
     });
-    let mut room = situation.hold_room();
+    let mut room = situation.hold_room;
     wanting
         .into_iter()
         .filter(|(member, _)| {
@@ -57,7 +57,9 @@ fn wanted(situation: &Situation<'_>, member: &Member<'_>) -> Option<SignedDurati
     }
     if member.leaving.is_some() {
         return Some(match situation.deadline(member) {
-            Some((at, DeadlineAction::PermitStop)) => at.duration_since(situation.now).max(SignedDuration::ZERO),
+            Some((at, DeadlineAction::PermitStop)) => {
+                at.duration_since(situation.now).min(situation.fleet.longest_hold)
+            }
             _ => situation.fleet.longest_hold,
         })
         .filter(SignedDuration::is_positive);

@@ -25,6 +25,9 @@ pub struct Situation<'a> {
     pub memory: &'a Memory,
     /// Every task of the fleet that has not ended.
     pub members: BTreeMap<TaskId, Member<'a>>,
+    /// How many more tasks may be held: the scheduler refuses holds beyond the desired count
+    /// (Amazon ECS Developer Guide, "Protect your Amazon ECS tasks from being terminated by scale-in events").
+    pub hold_room: u32,
     /// The workers could be asked.
     pub workers_seen: bool,
     /// Now.
@@ -55,7 +58,7 @@ impl<'a> Situation<'a> {
         now: Timestamp,
     ) -> Self {
         let workers = observation.workers.ok();
-        let members = fleet
+        let members: BTreeMap<TaskId, Member<'a>> = fleet
             .tasks
             .iter()
             .filter(|(_, task)| !matches!(task.life, Life::Stopped { .. } | Life::Missing))
@@ -66,7 +69,9 @@ impl<'a> Situation<'a> {
                 Some((id.clone(), Member { id, task, evidence, memory, leaving }))
             })
             .collect();
-        Self { policy, fleet, memory, members, workers_seen: workers.is_some(), now }
+        let held = members.values().filter(|member| is_live(member) && member.is_held(now));
+        let hold_room = fleet.desired.saturating_sub(count(held));
+        Self { policy, fleet, memory, members, hold_room, workers_seen: workers.is_some(), now }
     }
 
     /// Tasks that run.
@@ -81,7 +86,7 @@ impl<'a> Situation<'a> {
 
     /// Tasks that run or are about to.
     pub fn live(&self) -> impl Iterator<Item = &Member<'a>> {
-        self.members.values().filter(|member| matches!(member.task.life, Life::Running | Life::Starting))
+        self.members.values().filter(|member| is_live(member))
     }
 
     /// The floor, in tasks: rounded up, as the scheduler rounds its own
@@ -120,19 +125,12 @@ impl<'a> Situation<'a> {
         }
         match member.task.hold {
             HoldState::Unread => false,
-            HoldState::Free => member.memory.refused.is_some() || self.hold_room() == 0,
+            HoldState::Free => member.memory.refused.is_some() || self.hold_room == 0,
             HoldState::Until(end) => {
                 member.memory.refused.is_some()
                     && end.duration_since(self.now) < self.policy.hold.expires_in / LAST_PART
             }
         }
-    }
-
-    /// How many more tasks may be held: the scheduler refuses holds beyond the desired count
-    /// (Amazon ECS Developer Guide, "Protect your Amazon ECS tasks from being terminated by scale-in events").
-    pub fn hold_room(&self) -> u32 {
-        let held = count(self.live().filter(|member| member.is_held(self.now)));
-        self.fleet.desired.saturating_sub(held)
     }
 
     /// Its hold is wanted from the moment that it runs.
@@ -144,6 +142,10 @@ impl<'a> Situation<'a> {
     pub fn is_booting(&self, member: &Member<'_>) -> bool {
         member.task.started_at.is_none_or(|start| self.now.duration_since(start) < BOOT_TIME)
     }
+}
+
+fn is_live(member: &Member<'_>) -> bool {
+    matches!(member.task.life, Life::Running | Life::Starting)
 }
 
 /// A refused renewal puts a task at risk in the last quarter of `expiresIn`: before that, the hold it has is good.

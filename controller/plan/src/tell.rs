@@ -1,11 +1,10 @@
 //! Puts the situation into words: one phase, one time and one sentence for each task.
 
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
 use jiff::{SignedDuration, Timestamp, Unit};
 
 use crate::{
-    actions::Action,
     evidence::{Intake, Mapped, Work},
     hold,
     names::{RevisionId, TaskId},
@@ -17,8 +16,8 @@ use crate::{
 };
 
 /// What a person is told of one task.
-pub fn task(situation: &Situation<'_>, member: &Member<'_>, actions: &[Action]) -> TaskReport {
-    let phase = phase(situation, member, actions);
+pub fn task(situation: &Situation<'_>, member: &Member<'_>, cancelling: &BTreeSet<&TaskId>) -> TaskReport {
+    let phase = phase(situation, member, cancelling.contains(member.id));
     let since = match member.memory.phase {
         Some(before) if before.phase == phase => before.since,
         _ => situation.now,
@@ -67,29 +66,30 @@ fn label(situation: &Situation<'_>, revision: &RevisionId) -> String {
     situation.fleet.revisions.get(revision).map_or_else(|| revision.to_string(), |known| known.label.clone())
 }
 
-fn phase(situation: &Situation<'_>, member: &Member<'_>, actions: &[Action]) -> TaskPhase {
+fn phase(situation: &Situation<'_>, member: &Member<'_>, cancelling: bool) -> TaskPhase {
     match member.task.life {
         Life::Stopped { .. } | Life::Missing => TaskPhase::Stopped,
         Life::Stopping => TaskPhase::Stopping,
         Life::Starting => TaskPhase::Starting,
-        Life::Running if member.leaving.is_some() => leaving(situation, member, actions),
+        Life::Running if member.leaving.is_some() => leaving(situation, member, cancelling),
         Life::Running => staying(situation, member),
     }
 }
 
-fn leaving(situation: &Situation<'_>, member: &Member<'_>, actions: &[Action]) -> TaskPhase {
-    let is_cancelling = |action: &Action| matches!(action, Action::Cancel { task, .. } if task == member.id);
+fn leaving(situation: &Situation<'_>, member: &Member<'_>, cancelling: bool) -> TaskPhase {
     if member.memory.permitted.is_some() {
         TaskPhase::Permitted
     } else if situation.is_at_risk(member) {
         TaskPhase::AtRisk
+    } else if !situation.workers_seen {
+        TaskPhase::Unknown
     } else if member.evidence.mapped != Mapped::Yes {
         TaskPhase::Unmapped
     } else if situation.is_overdue(member, DeadlineAction::Hold) {
         TaskPhase::Overdue
     } else {
         match (member.evidence.intake, member.evidence.work) {
-            (Intake::Consuming, _) if actions.iter().any(is_cancelling) => TaskPhase::Cancelling,
+            (Intake::Consuming, _) if cancelling => TaskPhase::Cancelling,
             (Intake::Consuming, _) => TaskPhase::Held,
             (Intake::Unknown, _) | (_, Work::Unknown) => TaskPhase::Unknown,
             (Intake::Cancelled, Work::Busy) => TaskPhase::Busy,
@@ -99,7 +99,9 @@ fn leaving(situation: &Situation<'_>, member: &Member<'_>, actions: &[Action]) -
 }
 
 fn staying(situation: &Situation<'_>, member: &Member<'_>) -> TaskPhase {
-    if member.evidence.mapped != Mapped::Yes {
+    if !situation.workers_seen {
+        TaskPhase::Unknown
+    } else if member.evidence.mapped != Mapped::Yes {
         let found_none = matches!(member.evidence.mapped, Mapped::No(_));
         if found_none && situation.is_booting(member) { TaskPhase::Starting } else { TaskPhase::Unmapped }
     } else if undo::missing(member).next().is_some() {
@@ -180,7 +182,7 @@ fn unmapped(member: &Member<'_>) -> String {
 fn unheld(situation: &Situation<'_>, member: &Member<'_>) -> String {
     match &member.memory.refused {
         Some(refusal) => format!("its hold was refused ({}); it is asked for again", refusal.reason),
-        None if situation.hold_room() == 0 => String::from("it is held as soon as an old task is released"),
+        None if situation.hold_room == 0 => String::from("it is held as soon as an old task is released"),
         None => String::new(),
     }
 }
