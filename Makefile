@@ -21,6 +21,10 @@ setup: parts ## Installs what demo and tests need (Redis, Python with Celery), a
 demo: setup ## Takes a real Celery fleet through a deployment, without worker-drain and with it
 	@$(TARGET)/debug/demo
 
+.PHONY: tour
+tour: setup ## Starts what the README's tour walks around in, until Ctrl-C
+	@$(TARGET)/debug/tour
+
 .PHONY: test
 test: parts lint ## Runs every test, and says how many there were
 	@$(BUILD) --all-targets
