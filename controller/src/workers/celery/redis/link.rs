@@ -1,0 +1,255 @@
+//! One connection to Redis, as long as it lasts: a pair of sockets, and a task that reads what comes in.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use redis::{
+    AsyncConnectionConfig, FromRedisValue, Pipeline, RedisResult, Value, aio::MultiplexedConnection, cmd, pipe,
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tracing::debug;
+
+use super::{
+    address::Address,
+    envelope::{unwrap, wrap},
+    error::Problem,
+    names::Names,
+};
+use crate::{
+    clock::Clock,
+    workers::celery::{
+        pidbox::Request,
+        transport::{Replies, ReplySink, Sent},
+    },
+};
+
+/// How long Redis waits for a reply before it tells us that there is none. A reader that hears nothing for this long and
+/// an operation's bound has a dead connection.
+const POLL: Duration = Duration::from_secs(1);
+/// How often we say that we still live, whether or not anything is asked.
+const RENEW_EVERY: Duration = Duration::from_mins(2);
+/// How long after our last sign of life another client may clean up after us, in seconds. Five times [`RENEW_EVERY`].
+const ALIVE_FOR: u64 = 600;
+/// For how long, in milliseconds, the set of bindings is wanted: kombu's own `MIN_BINDING_TTL`.
+const BINDINGS_WANTED_FOR: i64 = 60 * 60 * 1000;
+
+/// A connection.
+pub(super) struct Link {
+    commands: MultiplexedConnection,
+    names: Arc<Names>,
+    address: Arc<Address>,
+    clock: Arc<dyn Clock>,
+    bound: Duration,
+    waiting: Arc<Mutex<Waiting>>,
+    /// Ends with us.
+    reader: JoinSet<()>,
+}
+
+/// Who waits for replies, or why nobody can.
+#[derive(Default)]
+struct Waiting {
+    ended: Option<Problem>,
+    sinks: Vec<(Vec<String>, ReplySink)>,
+}
+
+impl Link {
+    /// Connects, cleans up after those of us who were killed, and begins to read.
+    pub(super) async fn connect(
+        address: Arc<Address>,
+        names: Arc<Names>,
+        clock: Arc<dyn Clock>,
+        bound: Duration,
+    ) -> Result<Self, Problem> {
+        // Two sockets: Redis answers nothing else on one whose client waits in BRPOP.
+        let (mut commands, reading) =
+            tokio::try_join!(connection(&address, Some(bound), bound), connection(&address, None, bound))?;
+        if let Err(error) = timeout(bound, clean_up(&mut commands, &names)).await.unwrap_or(Ok(())) {
+            debug!(%error, "could not clean up after clients that were killed");
+        }
+        let waiting = Arc::new(Mutex::new(Waiting::default()));
+        let mut reader = JoinSet::new();
+        let reading = Reading { connection: reading, names: names.clone(), clock: clock.clone(), bound };
+        reader.spawn(reading.run(address.clone(), waiting.clone()));
+        Ok(Self { commands, names, address, clock, bound, waiting, reader })
+    }
+
+    /// Whether replies can still come in.
+    pub(super) fn is_alive(&self) -> bool {
+        locked(&self.waiting).ended.is_none()
+    }
+
+    /// Announces our reply queue and publishes, all in one go. Announcing each time costs nothing more, and makes good
+    /// what somebody else may have flushed or swept.
+    pub(super) async fn publish(&self, requests: &[Request]) -> Result<Sent, Problem> {
+        let replies = self.await_replies(requests)?;
+        let mut pipeline = pipe();
+        pipeline.ignore_errors();
+        let announced = announce(&mut pipeline, &self.names, self.clock.as_ref());
+        for request in requests {
+            pipeline.cmd("PUBLISH").arg(&self.names.channel).arg(wrap(request, &self.names));
+        }
+        let mut connection = self.commands.clone();
+        let sending = pipeline.query_async::<Vec<RedisResult<Value>>>(&mut connection);
+        let answers = timeout(self.bound, sending).await.map_err(|_| Problem::Silence(self.bound))?;
+        let answers = answers.map_err(Problem::Publish)?;
+        if answers.len() != announced + requests.len() {
+            return Err(Problem::Strange);
+        }
+        let mut answers = answers.into_iter();
+        must_have_worked(answers.by_ref().take(announced)).map_err(Problem::Publish)?;
+        let receivers = answers
+            .map(|count| u64::from_redis_value(count.map_err(Problem::Publish)?).map_err(|_| Problem::Strange))
+            .map(|count| count.map(Some))
+            .collect::<Result<_, _>>()?;
+        Ok(Sent { receivers, replies })
+    }
+
+    fn await_replies(&self, requests: &[Request]) -> Result<Replies, Problem> {
+        let (sink, replies) = Replies::channel();
+        let mut waiting = locked(&self.waiting);
+        if let Some(problem) = &waiting.ended {
+            return Err(problem.clone());
+        }
+        waiting.sinks.retain(|(_, sink)| !sink.is_closed());
+        waiting.sinks.push((requests.iter().map(|request| request.ticket.clone()).collect(), sink));
+        Ok(replies)
+    }
+
+    /// Takes away all that is ours on the broker.
+    pub(super) async fn withdraw(mut self) {
+        self.reader.shutdown().await;
+        let withdrawal = withdrawal(&self.names);
+        match timeout(self.bound, withdrawal.query_async::<()>(&mut self.commands)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, address = %self.address, "could not take our reply queue away"),
+            Err(_) => debug!(address = %self.address, "could not take our reply queue away in time"),
+        }
+    }
+}
+
+async fn connection(
+    address: &Address,
+    response_bound: Option<Duration>,
+    bound: Duration,
+) -> Result<MultiplexedConnection, Problem> {
+    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(bound)).set_response_timeout(response_bound);
+    let connecting = address.client.get_multiplexed_async_connection_with_config(&config);
+    timeout(bound, connecting).await.map_err(|_| Problem::Silence(bound))?.map_err(Problem::Connect)
+}
+
+/// Adds the commands that announce our reply queue; returns how many they are.
+///
+/// kombu 5.7 removes a set of bindings whose deadline has passed, and raises it in a script that asks Redis for the time.
+/// `GT` makes a clock of ours that is behind harmless.
+fn announce(pipeline: &mut Pipeline, names: &Names, clock: &dyn Clock) -> usize {
+    let (deadlines, exchange) = names.deadlines();
+    let wanted_until = clock.now().as_millisecond().saturating_add(BINDINGS_WANTED_FOR);
+    pipeline.cmd("SADD").arg(names.bindings()).arg(names.binding());
+    pipeline.cmd("SET").arg(names.alive()).arg(1).arg("EX").arg(ALIVE_FOR);
+    pipeline.cmd("ZADD").arg(deadlines).arg("GT").arg(wanted_until).arg(exchange);
+    3
+}
+
+/// `ZADD … GT` needs Redis 6.2, and is wanted by kombu 5.7 only, which needs it too: where it fails nobody sweeps.
+fn must_have_worked(answers: impl Iterator<Item = RedisResult<Value>>) -> RedisResult<()> {
+    let answers: Vec<_> = answers.collect();
+    let needed = answers.len().saturating_sub(1);
+    answers.into_iter().take(needed).try_for_each(|answer| answer.map(drop))
+}
+
+fn withdrawal(names: &Names) -> Pipeline {
+    let mut pipeline = pipe();
+    pipeline.cmd("SREM").arg(names.bindings()).arg(names.binding()).ignore();
+    pipeline.cmd("DEL").arg(names.lists()).arg(names.alive()).ignore();
+    pipeline
+}
+
+/// Takes away what a client of ours that was killed has left: a list cannot be given a time to live before it exists.
+async fn clean_up(connection: &mut MultiplexedConnection, names: &Names) -> RedisResult<()> {
+    let bindings: Vec<String> = cmd("SMEMBERS").arg(names.bindings()).query_async(connection).await?;
+    for binding in &bindings {
+        let Some(oid) = names.oid_of(binding) else { continue };
+        if !cmd("EXISTS").arg(names.alive_of(oid)).query_async::<bool>(connection).await? {
+            let mut pipeline = pipe();
+            pipeline.cmd("SREM").arg(names.bindings()).arg(binding).ignore();
+            pipeline.cmd("DEL").arg(names.lists_of(oid)).ignore();
+            pipeline.query_async::<()>(connection).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The half that reads.
+struct Reading {
+    connection: MultiplexedConnection,
+    names: Arc<Names>,
+    clock: Arc<dyn Clock>,
+    bound: Duration,
+}
+
+impl Reading {
+    async fn run(mut self, address: Arc<Address>, waiting: Arc<Mutex<Waiting>>) {
+        let problem = self.read(&waiting).await;
+        let failure = problem.failure(&address);
+        debug!(%address, failure = failure.message, "the connection has ended");
+        let mut waiting = locked(&waiting);
+        for (_, sink) in waiting.sinks.drain(..) {
+            sink.put(Err(failure.clone()));
+        }
+        waiting.ended = Some(problem);
+    }
+
+    async fn read(&mut self, waiting: &Mutex<Waiting>) -> Problem {
+        let mut renewed = Instant::now();
+        let mut brpop = cmd("BRPOP");
+        brpop.arg(self.names.lists()).arg(POLL.as_secs());
+        loop {
+            // Dropped on time-out only, and then for good: a BRPOP that nobody awaits would swallow a reply.
+            let waits =
+                timeout(POLL + self.bound, brpop.query_async::<Option<(Vec<u8>, Vec<u8>)>>(&mut self.connection));
+            match waits.await {
+                Ok(Ok(Some((_, envelope)))) => deliver(waiting, &envelope),
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => return Problem::Receive(error),
+                Err(_) => return Problem::Silence(POLL + self.bound),
+            }
+            if renewed.elapsed() >= RENEW_EVERY {
+                renewed = Instant::now();
+                if let Err(problem) = self.renew().await {
+                    return problem;
+                }
+            }
+        }
+    }
+
+    async fn renew(&mut self) -> Result<(), Problem> {
+        let mut pipeline = pipe();
+        pipeline.ignore_errors();
+        announce(&mut pipeline, &self.names, self.clock.as_ref());
+        let renewing = pipeline.query_async::<Vec<RedisResult<Value>>>(&mut self.connection);
+        timeout(self.bound, renewing).await.map_err(|_| Problem::Silence(self.bound))?.map_err(Problem::Receive)?;
+        Ok(())
+    }
+}
+
+/// Hands a reply to whoever waits for its ticket. Anything else is rubbish, or late, and nobody's.
+fn deliver(waiting: &Mutex<Waiting>, envelope: &[u8]) {
+    let Some(reply) = unwrap(envelope) else {
+        debug!(bytes = envelope.len(), "something in our reply queue is no reply");
+        return;
+    };
+    let waiting = locked(waiting);
+    if let Some((_, sink)) = waiting.sinks.iter().find(|(tickets, _)| tickets.contains(&reply.ticket)) {
+        sink.put(Ok(reply));
+    }
+}
+
+fn locked(waiting: &Mutex<Waiting>) -> std::sync::MutexGuard<'_, Waiting> {
+    // Nothing is left half done while it is held.
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
