@@ -1,4 +1,5 @@
-//! Starts and ends the real parts that the tests need: Redis, RabbitMQ, Celery workers of the sample app, jobs and their journal.
+//! Starts and ends the real parts that the tests need: Redis, RabbitMQ, Celery workers of the sample app, jobs and their
+//! journal.
 //!
 //! Everything listens on 127.0.0.1 on a free port, keeps its files in a folder of its own, and ends with the value that
 //! stands for it, or with the test process, however that ends. A part that is not installed is a panic that says how to

@@ -300,6 +300,7 @@ impl VirtualHost {
 
 /// Nothing is dropped that belongs to the whole process. A shell that reads from us learns of our end, however it comes.
 /// It tries for a while, because the server is being killed at the same moment.
+#[expect(clippy::zombie_processes, reason = "it outlives us: that is what it is for")]
 fn remove_when_we_end(folder: &Path) {
     let script = "read -r _; for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf \"$1\" && exit; sleep 0.5; done";
     let mut command = Command::new("setsid");
