@@ -57,7 +57,9 @@ fn wanted(situation: &Situation<'_>, member: &Member<'_>) -> Option<SignedDurati
     }
     if member.leaving.is_some() {
         return Some(match situation.deadline(member) {
-            Some((at, DeadlineAction::PermitStop)) => at.duration_since(situation.now).max(SignedDuration::ZERO),
+            Some((at, DeadlineAction::PermitStop)) => {
+                at.duration_since(situation.now).min(situation.fleet.longest_hold)
+            }
             _ => situation.fleet.longest_hold,
         })
         .filter(SignedDuration::is_positive);

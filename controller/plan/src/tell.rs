@@ -81,6 +81,8 @@ fn leaving(situation: &Situation<'_>, member: &Member<'_>, cancelling: bool) -> 
         TaskPhase::Permitted
     } else if situation.is_at_risk(member) {
         TaskPhase::AtRisk
+    } else if !situation.workers_seen {
+        TaskPhase::Unknown
     } else if member.evidence.mapped != Mapped::Yes {
         TaskPhase::Unmapped
     } else if situation.is_overdue(member, DeadlineAction::Hold) {
@@ -97,7 +99,9 @@ fn leaving(situation: &Situation<'_>, member: &Member<'_>, cancelling: bool) -> 
 }
 
 fn staying(situation: &Situation<'_>, member: &Member<'_>) -> TaskPhase {
-    if member.evidence.mapped != Mapped::Yes {
+    if !situation.workers_seen {
+        TaskPhase::Unknown
+    } else if member.evidence.mapped != Mapped::Yes {
         let found_none = matches!(member.evidence.mapped, Mapped::No(_));
         if found_none && situation.is_booting(member) { TaskPhase::Starting } else { TaskPhase::Unmapped }
     } else if undo::missing(member).next().is_some() {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use test_support::{Jobs, LONG, SampleApp, python_with_celery_5_5};
 use tokio::time::Instant;
 use worker_drain::workers::{Workers, celery::CelerySettings};
 use worker_drain_plan::{NodeName, TaskId, observation::Mapping};
 
-use super::{all_answer, ids, known_tasks, look_until, maps_to, node, open, queues, settings, tasks};
+use super::{all_answer, ids, known_tasks, look_until, maps_to, node, open, patient, queues, settings, tasks};
 use crate::{TELLS_HOW_MANY, a_broker};
 
 #[tokio::test]
@@ -47,13 +48,12 @@ async fn a_look_is_over_when_all_have_answered() {
     let workers = (app.worker("worker@one").spawn(), app.worker("worker@two").spawn());
     let _workers = (workers.0.ready().await, workers.1.ready().await);
     all_answer(&open(&settings(&broker.url())), &tasks(&["one", "two"])).await;
-    let bound = Duration::from_mins(1);
-    let celery = open(&CelerySettings { reply_bound: bound, ..settings(&broker.url()) });
+    let celery = patient(&broker.url());
 
     let began = Instant::now();
     // Nothing is known of the second node: it is not missed because the first was quicker.
     let view = celery.observe(&tasks(&["one"])).await.unwrap();
-    assert!(began.elapsed() < bound / 2, "it waited for its whole bound");
+    assert!(began.elapsed() < LONG / 2, "it waited for its whole bound");
     assert!(maps_to(&view, "one"));
     // A broker that does not tell how many were asked leaves names as the only sign that all have answered.
     if TELLS_HOW_MANY {
@@ -112,9 +112,9 @@ async fn many_may_look_at_once() {
     let broker = a_broker().await;
     let app = SampleApp::new(broker.url());
     let _worker = app.worker("worker@one").start().await;
-    let (one, other) = (open(&settings(&broker.url())), open(&settings(&broker.url())));
+    let (one, other) = (patient(&broker.url()), patient(&broker.url()));
     let tasks = tasks(&["one"]);
-    all_answer(&one, &tasks).await;
+    all_answer(&open(&settings(&broker.url())), &tasks).await;
     let looks = (0..20).map(|number| if number % 2 == 0 { one.observe(&tasks) } else { other.observe(&tasks) });
     for view in futures::future::join_all(looks).await {
         let view = view.unwrap();
@@ -170,4 +170,18 @@ async fn a_solo_worker_is_silent_while_it_works() {
         celery.observe(&tasks).await.unwrap().nodes.contains_key(&node("solo"))
     })
     .await;
+}
+
+#[tokio::test]
+async fn replies_that_are_not_json_are_told_of() {
+    let broker = a_broker().await;
+    let yaml = json!({"task_serializer": "yaml", "accept_content": ["json", "yaml"]});
+    let app = SampleApp::new(broker.url()).settings(yaml);
+    let _worker = app.worker("worker@one").start().await;
+    let celery = open(&settings(&broker.url()));
+    let view = look_until("it answers in its way", &celery, &tasks(&["one"]), |view| {
+        matches!(&view.tasks[&TaskId::from("one")], Mapping::NotFound { hint } if hint.contains("task_serializer"))
+    })
+    .await;
+    assert!(view.nodes.is_empty());
 }

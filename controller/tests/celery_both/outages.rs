@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use worker_drain::workers::{Workers, celery::CelerySettings};
 use worker_drain_plan::{Outcome, observation::FailureKind};
 
-use super::{known_tasks, look_until, node, open, settings};
+use super::{known_tasks, look_until, node, open, patient, settings};
 use crate::a_broker_to_stop;
 
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn a_broker_that_dies_in_a_look_fails_that_look() {
     let tasks = known_tasks(&["one"]);
     look_until("it answers", &celery, &tasks, |view| view.nodes.len() == 1).await;
 
-    let patient = open(&CelerySettings { reply_bound: Duration::from_mins(1), ..settings(&broker.url()) });
+    let patient = patient(&broker.url());
     // A frozen worker keeps us waiting; an empty answer would read as "nobody is there".
     worker.freeze();
     let (view, outcomes, ()) = tokio::join!(

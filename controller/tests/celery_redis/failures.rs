@@ -5,10 +5,7 @@ use std::time::Duration;
 use test_support::{LONG, Redis, RedisOptions, SampleApp, free_port, wait_until};
 use tokio::time::Instant;
 use worker_drain::workers::{Workers, celery::CelerySettings};
-use worker_drain_plan::{
-    Outcome, TaskId,
-    observation::{FailureKind, Mapping, WorkersView},
-};
+use worker_drain_plan::{Outcome, observation::FailureKind};
 
 use crate::both::{known_tasks, look_until, node, open, settings, tasks};
 
@@ -74,7 +71,7 @@ async fn a_killed_connection_is_made_again() {
     let redis = Redis::start().await;
     let app = SampleApp::new(redis.url());
     let _worker = app.worker("worker@one").start().await;
-    let celery = open(&settings(&redis.url()));
+    let celery = open(&CelerySettings { reply_bound: Duration::from_millis(500), ..settings(&redis.url()) });
     let tasks = known_tasks(&["one"]);
     look_until("it answers", &celery, &tasks, |view| view.nodes.len() == 1).await;
     for _ in 0..3 {
@@ -102,7 +99,7 @@ async fn rubbish_in_our_reply_queue_is_passed_over() {
             redis.cli(&["LPUSH", &list, rubbish]);
         }
     }
-    let view = celery.observe(&tasks).await.unwrap();
+    let view = look_until("it answers still", &celery, &tasks, |view| view.nodes.len() == 1).await;
     assert!(view.nodes[&node("one")].active.is_some());
     wait_until("all of it is gone", LONG, async || !redis.cli(&["KEYS", "*"]).contains(queue)).await;
 }
@@ -117,17 +114,4 @@ async fn what_somebody_flushed_is_made_good() {
     look_until("it answers", &celery, &tasks, |view| view.nodes.len() == 1).await;
     redis.cli(&["FLUSHALL"]);
     look_until("it answers still", &celery, &tasks, |view| view.nodes.len() == 1).await;
-}
-
-#[tokio::test]
-async fn two_workers_under_one_name_are_never_taken_for_one() {
-    let redis = Redis::start().await;
-    let app = SampleApp::new(redis.url());
-    let workers = (app.worker("worker@one").spawn(), app.worker("worker@one").spawn());
-    let _workers = (workers.0.ready().await, workers.1.ready().await);
-    let celery = open(&settings(&redis.url()));
-
-    let shared = |view: &WorkersView| matches!(&view.tasks[&TaskId::from("one")], Mapping::Ambiguous { why } if why.contains("several processes"));
-    let view = look_until("both answer", &celery, &known_tasks(&["one"]), shared).await;
-    assert!(view.nodes.is_empty());
 }

@@ -43,7 +43,7 @@ fn a_lost_reply_has_had_its_effect() {
 #[test]
 fn calls_are_throttled_by_the_published_buckets() {
     let mut lab = Lab::settled(Knobs { throttling: true, ..knobs() }, 1, percent(100, 200));
-    let mut burst = |lab: &mut Lab| (0..1000).take_while(|_| lab.world.list_services(CLUSTER, lab.now).is_ok()).count();
+    let burst = |lab: &mut Lab| (0..1000).take_while(|_| lab.world.list_services(CLUSTER, lab.now).is_ok()).count();
     assert_eq!(burst(&mut lab), 100);
     assert_eq!(lab.world.list_services(CLUSTER, lab.now).unwrap_err().code, "ThrottlingException");
     let task = lab.live(1)[0].to_string();
@@ -73,7 +73,7 @@ fn reads_can_be_stale_by_a_bounded_time() {
     lab.protect(&task, Protection::On(None));
     let id = task[0].to_string();
     lab.run(5);
-    let mut seen =
+    let seen =
         |lab: &mut Lab| lab.world.get_task_protection(CLUSTER, &[&id], lab.now).unwrap().tasks[0].until.is_some();
     let answers: Vec<bool> = (0..100).map(|_| seen(&mut lab)).collect();
     assert!(answers.contains(&true) && answers.contains(&false));

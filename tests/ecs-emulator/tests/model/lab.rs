@@ -13,7 +13,7 @@ pub(crate) const CLUSTER: &str = "default";
 pub(crate) const SERVICE: &str = "workers";
 
 /// Long enough for any rollout here that nothing holds up.
-const A_LONG_TIME: Duration = Duration::from_secs(3600);
+const A_LONG_TIME: Duration = Duration::from_hours(1);
 
 pub(crate) struct Lab {
     pub world: World,

@@ -1,6 +1,12 @@
 //! The life of a task.
 
-use ecs_emulator::model::{ContainerState, DesiredStatus, LastStatus, StopCause, Task, TaskId, Transition};
+use std::time::Duration;
+
+use ecs_emulator::model::{
+    ContainerDefinition, ContainerState, DesiredStatus, Effect, Knobs, LastStatus, StopCause, Task, TaskId, Time,
+    Transition, World,
+};
+use serde_json::Map;
 
 use crate::lab::{CLUSTER, Lab, knobs, percent};
 
@@ -117,4 +123,51 @@ fn lists_come_in_pages() {
     }
     seen.sort_unstable();
     assert_eq!(seen, lab.live(1));
+}
+
+#[test]
+fn only_an_essential_container_ends_its_task_and_it_takes_the_others_along() {
+    let mut world = World::new(knobs(), 1);
+    let now = Time(1000);
+    let mut helper = ContainerDefinition::new("helper", &["sidecar"]);
+    helper.essential = false;
+    let containers = vec![ContainerDefinition::new("worker", &["celery"]), helper.clone(), helper];
+    let definition = world.register_task_definition("pair", containers, Map::new(), now).unwrap();
+    let id = world.run_task(CLUSTER, &definition.name(), now).unwrap().id;
+    let mut clock = now;
+    let mut advance = |world: &mut World| {
+        clock = world.next_event_at().unwrap();
+        (clock, world.advance(clock))
+    };
+    let (at, effects) =
+        std::iter::repeat_with(|| advance(&mut world)).find(|(_, effects)| !effects.is_empty()).unwrap();
+    assert_eq!(effects.len(), 3);
+    for container in 0..3 {
+        assert_eq!(world.task(id).unwrap().last, LastStatus::Pending);
+        world.container_started(id, container, at);
+    }
+    assert_eq!(world.task(id).unwrap().last, LastStatus::Running);
+    world.container_exited(id, 2, 0, at);
+    assert!(world.task(id).unwrap().is_live());
+    world.container_exited(id, 0, 1, at);
+    assert!(!world.task(id).unwrap().is_live());
+    let (at, effects) = advance(&mut world);
+    assert_eq!(effects, [Effect::Terminate { task: id, container: 1 }]);
+    world.container_exited(id, 1, 143, at);
+    let task = world.task(id).unwrap();
+    assert_eq!(task.last, LastStatus::Deprovisioning);
+    assert_eq!(task.containers, [1, 143, 0].map(|code| ContainerState::Exited(Some(code))));
+}
+
+#[test]
+fn behind_a_load_balancer_a_task_is_deactivating_first() {
+    let knobs = Knobs { deactivating: Duration::from_mins(5), ..knobs() };
+    let mut lab = Lab::settled(knobs, 1, percent(0, 200));
+    let id = lab.live(1)[0];
+    lab.scale(0);
+    lab.run(200);
+    assert_eq!(lab.task(id).last, LastStatus::Deactivating);
+    assert_eq!(lab.task(id).containers, [ContainerState::Running]);
+    lab.run(150);
+    assert_eq!(lab.task(id).last, LastStatus::Stopped);
 }

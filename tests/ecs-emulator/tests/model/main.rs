@@ -1,5 +1,7 @@
 //! The rules of the scheduler, each told as a small story on virtual time.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod determinism;
 mod faults;
 mod invariants;

@@ -1,6 +1,8 @@
 //! Rolling deployments.
 
-use ecs_emulator::model::{DeploymentStatus, Knobs, ReplaceTerminated, RolloutState};
+use ecs_emulator::model::{
+    BlockedRule, DeploymentStatus, EarlySuccess, Knobs, Protection, ReplaceTerminated, RolloutState,
+};
 
 use crate::lab::{Lab, knobs, percent};
 
@@ -25,7 +27,7 @@ fn at_100_to_200_percent_old_tasks_stop_only_when_new_ones_are_healthy() {
     lab.deploy(2);
     assert_ne!(lab.primary().id, old);
     while lab.primary().rollout != RolloutState::Completed {
-        let end = lab.now + std::time::Duration::from_secs(60);
+        let end = lab.now + std::time::Duration::from_mins(1);
         lab.step(end);
         assert!(lab.healthy() >= 4, "{}", lab.story());
         assert!(lab.all_live() <= 8);
@@ -144,7 +146,7 @@ fn once_the_new_revision_is_up_only_the_widest_reading_still_replaces_old_tasks(
     for (rule, expected) in [(ReplaceTerminated::SameRevision, 1), (ReplaceTerminated::SameRevisionAlways, 2)] {
         let mut lab = Lab::settled(Knobs { replace_terminated: rule, ..knobs() }, 2, percent(100, 200));
         let old = lab.live(1);
-        lab.protect(&old, ecs_emulator::model::Protection::On(None));
+        lab.protect(&old, Protection::On(None));
         lab.deploy(2);
         lab.until("the new revision is up", |lab| lab.healthy() == 4);
         lab.run(10);
@@ -161,8 +163,8 @@ fn five_deployments_at_once_are_the_limit() {
     let mut lab = Lab::settled(knobs(), 1, percent(100, 1000));
     for _ in 0..4 {
         let live: Vec<_> = lab.live(1);
-        lab.world.set_knobs(Knobs { blocked_rule: ecs_emulator::model::BlockedRule::Off, ..knobs() });
-        lab.protect(&live, ecs_emulator::model::Protection::On(None));
+        lab.world.set_knobs(Knobs { blocked_rule: BlockedRule::Off, ..knobs() });
+        lab.protect(&live, Protection::On(None));
         lab.update(|request| request.force_new_deployment = true).unwrap();
         lab.run(30);
     }
@@ -173,9 +175,28 @@ fn five_deployments_at_once_are_the_limit() {
     lab.scale(2);
     let oldest = lab.service().deployments.last().unwrap().id;
     let freed: Vec<_> = lab.live(1).into_iter().filter(|task| lab.task(*task).deployment == Some(oldest)).collect();
-    lab.protect(&freed, ecs_emulator::model::Protection::Off);
+    lab.protect(&freed, Protection::Off);
     lab.until("one deployment is gone", |lab| lab.service().deployments.len() == 4);
     lab.update(|request| request.force_new_deployment = true).unwrap();
+}
+
+#[test]
+fn a_deferred_early_success_completes_while_old_tasks_are_held() {
+    for (early_success, expected) in
+        [(EarlySuccess::Blocking(50), RolloutState::InProgress), (EarlySuccess::Deferred(50), RolloutState::Completed)]
+    {
+        let mut lab = Lab::settled(Knobs { early_success, ..knobs() }, 2, percent(100, 200));
+        let old = lab.live(1);
+        lab.protect(&old, Protection::On(None));
+        lab.deploy(2);
+        lab.until("the new revision is up", |lab| lab.healthy() == 4);
+        lab.run(10);
+        assert_eq!(lab.primary().rollout, expected, "{early_success:?}");
+        assert_eq!(lab.live(1), old, "completed does not mean that old tasks are gone");
+        lab.protect(&old, Protection::Off);
+        lab.until("they are gone", |lab| lab.live(1).is_empty());
+        lab.until_completed();
+    }
 }
 
 #[test]

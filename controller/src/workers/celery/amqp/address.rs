@@ -40,6 +40,14 @@ impl Address {
     fn parse(text: &str, settings: &CelerySettings) -> Result<Self, SettingsError> {
         let unusable = |why: String| SettingsError::AmqpUrl { why };
         let url = Url::parse(text).map_err(|why| unusable(why.to_string()))?;
+        // A password with one of these signs ends too early, and its rest would be taken, and told, for something else.
+        if url.fragment().is_some()
+            || [url.path(), url.query().unwrap_or_default()].iter().any(|part| part.contains('@'))
+        {
+            return Err(unusable(
+                "/, ? and # in a password are to be written %2F, %3F and %23, @ elsewhere %40".into(),
+            ));
+        }
         let scheme = match url.scheme() {
             "amqp" | "pyamqp" => AMQPScheme::AMQP,
             "amqps" => AMQPScheme::AMQPS,
@@ -235,9 +243,15 @@ mod tests {
 
     #[test]
     fn no_error_holds_a_password() {
-        for url in
-            ["amqp://u:hunter2@a:x", "amqp://u:hunter2@a;b", "amqp://a;redis://u:hunter2@b", "amqp://u:hun%FFter2@b"]
-        {
+        for url in [
+            "amqp://u:hunter2@a:x",
+            "amqp://u:hunter2@a;b",
+            "amqp://a;redis://u:hunter2@b",
+            "amqp://u:hun%FFter2@b",
+            "amqp://u:12/hunter2@b",
+            "amqp://u:12#hunter2@b",
+            "amqp://u:12?hunter2@b",
+        ] {
             let error = parse(url).map(|addresses| addresses.len()).unwrap_err();
             assert!(!error.contains("ter2"), "{error}");
         }
