@@ -4,6 +4,7 @@
 mod both;
 mod brokers;
 mod failures;
+mod many;
 
 use test_support::{RabbitMq, VirtualHost};
 

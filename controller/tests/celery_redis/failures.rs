@@ -115,3 +115,23 @@ async fn what_somebody_flushed_is_made_good() {
     redis.cli(&["FLUSHALL"]);
     look_until("it answers still", &celery, &tasks, |view| view.nodes.len() == 1).await;
 }
+
+#[tokio::test]
+async fn the_least_rights_are_enough() {
+    let redis = Redis::start().await;
+    let app = SampleApp::new(redis.url());
+    let _worker = app.worker("worker@one").start().await;
+    // What docs/brokers.md tells.
+    let least = "on >hunter2 resetkeys ~_kombu.binding.reply.celery.pidbox ~_kombu.binding_deadlines ~worker-drain-* \
+                 resetchannels &/0.celery.pidbox -@all +publish +brpop +rpop +sadd +srem +smembers +zadd +set +exists +del";
+    let user: Vec<&str> = ["ACL", "SETUSER", "least"].into_iter().chain(least.split_whitespace()).collect();
+    assert_eq!(redis.cli(&user), "OK");
+    let celery = open(&settings(&format!("redis://least:hunter2@127.0.0.1:{}/0", redis.port())));
+    let tasks = known_tasks(&["one"]);
+    celery.observe(&tasks).await.expect("it may do all that it does");
+    look_until("it answers", &celery, &tasks, |view| view.nodes.len() == 1).await;
+    assert_eq!(celery.cancel(&[(node("one"), vec!["celery".into()])]).await, [Outcome::Done]);
+    look_until("it is cancelled", &celery, &tasks, |view| view.nodes[&node("one")].queues == Some(vec![])).await;
+    celery.close().await;
+    assert!(!redis.cli(&["KEYS", "*"]).contains("worker-drain"));
+}
