@@ -13,6 +13,12 @@ async fn jobs_are_run_and_told_of() {
     let tally = app.journal().tally(&ids);
     assert_eq!((tally.started.len(), tally.finished.len(), tally.run_twice.len()), (4, 4, 0));
 
+    let told = app.submit(Jobs::with_ids(["told"]).until_told()).await;
+    app.journal().wait_started(&told, 1).await;
+    assert_eq!(app.journal().tally(&told).finished.len(), 0);
+    app.tell(&told);
+    app.journal().wait_finished(&told).await;
+
     let cut = app.submit(Jobs::with_ids(["cut"]).seconds(600.0, 600.0)).await;
     app.journal().wait_started(&cut, 1).await;
     worker.kill();

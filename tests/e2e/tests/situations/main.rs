@@ -1,0 +1,5 @@
+//! What a user goes through, on real parts. In each: no job is lost, none is doubled, the rollout ends, and what
+//! worker-drain says tells what happened. One file a situation; how many run at once is up to `--test-threads`.
+
+mod common;
+mod rollout;
