@@ -62,7 +62,7 @@ pub struct Plan {
     pub wake_after: SignedDuration,
 }
 
-/// For how long after a look its decisions may be begun. Short enough that no decision outlives the evidence it rests
+/// For how long decisions may be begun after they were made. Short enough that no decision outlives the evidence it rests
 /// on, long enough for a batch of calls that wait for their turn.
 const GOOD_FOR: SignedDuration = SignedDuration::from_secs(10);
 
@@ -72,7 +72,7 @@ const GOOD_FOR: SignedDuration = SignedDuration::from_secs(10);
 /// planning again on the same observation with the plan's own memory gives the same plan.
 pub fn plan(policy: &Policy, observation: &Observation, memory: &Memory, now: Timestamp) -> Plan {
     let dry = policy.mode == Mode::Plan;
-    let good_until = observation.fleet.at().saturating_add(GOOD_FOR).unwrap_or(Timestamp::MAX);
+    let good_until = now.saturating_add(GOOD_FOR).unwrap_or(Timestamp::MAX);
     let seen = remember::remember(policy, observation, memory, now);
     let Some(fleet) = observation.fleet.ok() else {
         let report = summary::blind(policy, observation, &seen);

@@ -9,6 +9,7 @@ use ecs_emulator::{
         Time, UpdateService,
     },
 };
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 use test_support::{Jobs, Record, Redis, SampleApp, wait_until};
@@ -161,6 +162,21 @@ impl Stage {
         self.update(UpdateService { desired: Some(desired), ..UpdateService::default() });
     }
 
+    /// Freezes a task's worker, with all its processes: its connections stay open, and nothing answers.
+    pub fn freeze(&self, task: &TaskView) {
+        self.signal(task, Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self, task: &TaskView) {
+        self.signal(task, Signal::CONT);
+    }
+
+    fn signal(&self, task: &TaskView, signal: Signal) {
+        let group = self.emulator.process_id(task.id, 0).and_then(Pid::from_raw).expect("the worker runs");
+        kill_process_group(group, signal).expect("the worker runs");
+    }
+
     /// Submits jobs; their ids.
     pub async fn submit(&self, jobs: Jobs) -> Vec<String> {
         self.app.submit(jobs).await
@@ -191,6 +207,11 @@ impl Stage {
     /// The broker.
     pub fn redis(&mut self) -> &mut Redis {
         &mut self.redis
+    }
+
+    /// Jobs in the queue that no worker has taken.
+    pub fn queue_length(&self) -> u64 {
+        self.redis.cli(&["LLEN", "celery"]).parse().unwrap_or(0)
     }
 
     /// ECS.

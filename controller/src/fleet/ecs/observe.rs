@@ -10,7 +10,7 @@ use futures::future::{try_join, try_join_all};
 use jiff::SignedDuration;
 use worker_drain_plan::{
     RevisionId, TaskId,
-    observation::{Failure, FailureKind, HoldState},
+    observation::{Failure, FailureKind, HoldState, Life},
 };
 
 use super::{
@@ -167,12 +167,13 @@ async fn read_holds(fleet: &EcsFleet, ours: &Described) -> Result<BTreeMap<TaskI
     Ok(view::holds(&try_join_all(calls).await?))
 }
 
-/// Tasks whose deployment the service does not list, by deployment, with the creation of the youngest of them.
+/// Tasks whose deployment the service does not list, by deployment, with the creation of the youngest of them. One that
+/// is being stopped does not count: the last task of an old deployment outlives its place in the list by some seconds.
 fn unlisted(service: &ServiceFacts, ours: &Described) -> BTreeMap<RevisionId, Option<jiff::Timestamp>> {
     let mut unlisted = BTreeMap::new();
     for task in ours.tasks.values() {
         let revision = RevisionId::from(task.started_by().unwrap_or_default());
-        if !service.lists(&revision) && !view::has_ended(&view::life(task)) {
+        if !service.lists(&revision) && matches!(view::life(task), Life::Starting | Life::Running) {
             let youngest: &mut Option<jiff::Timestamp> = unlisted.entry(revision).or_default();
             *youngest = (*youngest).max(task.created_at().and_then(view::timestamp));
         }
