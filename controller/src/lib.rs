@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod fleet;
 pub mod identity;
+pub mod operator;
 pub mod reconcile;
 pub mod record;
 pub mod workers;

@@ -104,11 +104,7 @@ pub fn plan(policy: &Policy, observation: &Observation, memory: &Memory, now: Ti
 /// To withdraw a drain is to want everything back, whatever else was wanted before: a drain that was paused, or only
 /// planned, may hold tasks from the time before that.
 fn in_force(policy: &Policy) -> Policy {
-    if policy.withdrawn {
-        Policy { paused: false, mode: Mode::Enforce, ..policy.clone() }
-    } else {
-        policy.clone()
-    }
+    if policy.withdrawn { Policy { paused: false, mode: Mode::Enforce, ..policy.clone() } } else { policy.clone() }
 }
 
 /// All rules, in the order in which their actions are taken: what keeps jobs safe comes first, what lets go comes last.

@@ -234,8 +234,10 @@ mod tests {
     fn memory(tasks: u32) -> Memory {
         let task = |number: u32| {
             // Random ids, as ECS makes them: nothing else in a memory resists being packed.
-            let id = Uuid::from_u128(u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)).simple();
-            let phase = PhaseSince { phase: TaskPhase::Serving, since: "2026-01-01T00:00:00.123456789Z".parse().unwrap() };
+            let id =
+                Uuid::from_u128(u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)).simple();
+            let phase =
+                PhaseSince { phase: TaskPhase::Serving, since: "2026-01-01T00:00:00.123456789Z".parse().unwrap() };
             let nodes = [(format!("worker@{id}").into(), NodeMemory::default())].into();
             let task = TaskMemory { nodes, phase: Some(phase), held: true, ..TaskMemory::default() };
             (format!("arn:aws:ecs:eu-west-1:123456789012:task/media/{id}").into(), task)
