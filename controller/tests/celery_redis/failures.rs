@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use worker_drain::workers::{Workers, celery::CelerySettings};
 use worker_drain_plan::{Outcome, observation::FailureKind};
 
-use super::{known_tasks, look_until, node, open, settings, tasks};
+use super::{known_tasks, look_until, node, open, patient, settings, tasks};
 
 #[tokio::test]
 async fn a_broker_that_is_not_there_is_unreachable() {
@@ -94,7 +94,7 @@ async fn a_broker_that_dies_in_a_look_fails_that_look() {
     let tasks = known_tasks(&["one"]);
     look_until("it answers", &celery, &tasks, |view| view.nodes.len() == 1).await;
 
-    let patient = open(&CelerySettings { reply_bound: Duration::from_mins(1), ..settings(&redis.url()) });
+    let patient = patient(&redis.url());
     // A frozen worker keeps us waiting; an empty answer would read as "nobody is there".
     worker.freeze();
     let (view, outcomes, ()) = tokio::join!(
@@ -134,7 +134,7 @@ async fn a_killed_connection_is_made_again() {
     let redis = Redis::start().await;
     let app = SampleApp::new(redis.url());
     let _worker = app.worker("worker@one").start().await;
-    let celery = open(&settings(&redis.url()));
+    let celery = open(&CelerySettings { reply_bound: Duration::from_millis(500), ..settings(&redis.url()) });
     let tasks = known_tasks(&["one"]);
     look_until("it answers", &celery, &tasks, |view| view.nodes.len() == 1).await;
     for _ in 0..3 {
@@ -162,7 +162,7 @@ async fn rubbish_in_our_reply_queue_is_passed_over() {
             redis.cli(&["LPUSH", &list, rubbish]);
         }
     }
-    let view = celery.observe(&tasks).await.unwrap();
+    let view = look_until("it answers still", &celery, &tasks, |view| view.nodes.len() == 1).await;
     assert!(view.nodes[&node("one")].active.is_some());
     wait_until("all of it is gone", LONG, async || !redis.cli(&["KEYS", "*"]).contains(queue)).await;
 }

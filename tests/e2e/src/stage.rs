@@ -277,6 +277,14 @@ impl Stage {
         .await;
     }
 
+    /// Waits until this revision is the one that ECS rolls out.
+    pub async fn until_current(&self, revision: u32) {
+        self.until("the revision is the current one", |stage| {
+            stage.service().primary().is_some_and(|primary| primary.definition.revision == revision)
+        })
+        .await;
+    }
+
     /// Waits until ECS says that the deployment is complete: no old task is left.
     pub async fn until_rolled_out(&self) {
         self.until("ECS has completed the deployment", |stage| {

@@ -47,6 +47,8 @@ pub struct Answered {
     pub nodes: BTreeSet<NodeName>,
     /// Those of them under whose name more than one process answered.
     pub shared: BTreeSet<NodeName>,
+    /// Whether something came that was no readable answer: a node that was not understood is not found.
+    pub unreadable: bool,
 }
 
 /// Which node is which task's.
@@ -81,7 +83,7 @@ pub fn match_nodes(naming: &Naming, tasks: &BTreeMap<TaskId, Expected>, answered
         }
         match own.get(task) {
             Some(nodes) => Mapping::Nodes(nodes.clone()),
-            None => Mapping::NotFound { hint: hint(naming, task, &expected.identity, &strangers) },
+            None => Mapping::NotFound { hint: hint(naming, task, &expected.identity, &strangers, answered.unreadable) },
         }
     };
     let tasks = tasks.iter().map(|(task, expected)| (task.clone(), mapping(task, expected))).collect();
@@ -111,8 +113,9 @@ fn claims<'a>(
             }
         }
         Naming::Automatic => {
+            let known: Vec<Known> = tasks.iter().map(|(task, expected)| Known::of(task, &expected.identity)).collect();
             for node in answered {
-                let found = recognise(node, tasks);
+                let found = recognise(node, &known);
                 if !found.is_empty() {
                     claims.entry(node).or_default().extend(found);
                 }
@@ -122,22 +125,46 @@ fn claims<'a>(
     claims
 }
 
-type Rule<'a> = &'a dyn Fn(&TaskId, &Identity) -> bool;
+/// What a task is known by, in lower case.
+struct Known<'a> {
+    task: &'a TaskId,
+    id: String,
+    runtime_ids: Vec<String>,
+    host_names: Vec<String>,
+    addresses: &'a BTreeSet<IpAddr>,
+}
+
+impl<'a> Known<'a> {
+    fn of(task: &'a TaskId, identity: &'a Identity) -> Self {
+        let runtime_ids = identity.containers.iter().filter_map(|container| container.runtime_id.as_ref());
+        let lower = |names: Vec<&String>| names.into_iter().map(|name| name.to_ascii_lowercase()).collect();
+        Self {
+            task,
+            id: task.short().to_ascii_lowercase(),
+            runtime_ids: lower(runtime_ids.collect()),
+            host_names: lower(identity.host_names.iter().collect()),
+            addresses: &identity.addresses,
+        }
+    }
+}
+
+type Rule<'a> = &'a dyn Fn(&Known<'_>) -> bool;
 
 /// The tasks that meet the first rule that any task meets.
-fn recognise<'a>(node: &NodeName, tasks: &'a BTreeMap<TaskId, Expected>) -> BTreeSet<&'a TaskId> {
+fn recognise<'a>(node: &NodeName, tasks: &[Known<'a>]) -> BTreeSet<&'a TaskId> {
     let name = node.as_str().to_ascii_lowercase();
     let host = name.split_once('@').map_or(name.as_str(), |(_, host)| host);
+    let address = address(host);
     let rules: [Rule<'_>; 5] = [
-        &|task, _| names_task(&name, host, &task.short().to_ascii_lowercase()),
-        &|_, identity| runtime_ids(identity).any(|id| id == host),
-        &|_, identity| host.len() == DOCKER_HOST_LENGTH && runtime_ids(identity).any(|id| id.starts_with(host)),
-        &|_, identity| identity.host_names.iter().any(|full| is_host_name(host, &full.to_ascii_lowercase())),
-        &|_, identity| address(host).is_some_and(|address| identity.addresses.contains(&address)),
+        &|task| names_task(&name, host, &task.id),
+        &|task| task.runtime_ids.iter().any(|id| id == host),
+        &|task| host.len() == DOCKER_HOST_LENGTH && task.runtime_ids.iter().any(|id| id.starts_with(host)),
+        &|task| task.host_names.iter().any(|full| is_host_name(host, full)),
+        &|task| address.is_some_and(|address| task.addresses.contains(&address)),
     ];
     rules
         .iter()
-        .map(|meets| tasks.iter().filter(|(task, it)| meets(task, &it.identity)).map(|(task, _)| task).collect())
+        .map(|meets| tasks.iter().filter(|task| meets(task)).map(|task| task.task).collect())
         .find(|found: &BTreeSet<&TaskId>| !found.is_empty())
         .unwrap_or_default()
 }
@@ -151,11 +178,6 @@ fn names_task(name: &str, host: &str, id: &str) -> bool {
         let touches = |neighbour: Option<char>| neighbour.is_some_and(|c| c.is_ascii_alphanumeric());
         !touches(name[..at].chars().next_back()) && !touches(name[at + id.len()..].chars().next())
     })
-}
-
-/// Rules 2 and 3.
-fn runtime_ids(identity: &Identity) -> impl Iterator<Item = String> {
-    identity.containers.iter().filter_map(|container| container.runtime_id.as_ref()).map(|id| id.to_ascii_lowercase())
 }
 
 /// Rule 4.
@@ -190,7 +212,13 @@ fn why_contested(node: &NodeName, claimants: &BTreeSet<&TaskId>, answered: &Answ
     })
 }
 
-fn hint(naming: &Naming, task: &TaskId, identity: &Identity, strangers: &BTreeSet<NodeName>) -> String {
+fn hint(
+    naming: &Naming,
+    task: &TaskId,
+    identity: &Identity,
+    strangers: &BTreeSet<NodeName>,
+    unreadable: bool,
+) -> String {
     let (looked_for, like) = match naming {
         Naming::Template(template) => {
             let names = template.names(task, identity);
@@ -205,7 +233,7 @@ fn hint(naming: &Naming, task: &TaskId, identity: &Identity, strangers: &BTreeSe
         Naming::Automatic => {
             let known: Vec<String> = [task.short().to_owned()]
                 .into_iter()
-                .chain(runtime_ids(identity))
+                .chain(identity.containers.iter().filter_map(|container| container.runtime_id.clone()))
                 .chain(identity.host_names.iter().cloned())
                 .chain(identity.addresses.iter().map(ToString::to_string))
                 .collect();
@@ -213,7 +241,12 @@ fn hint(naming: &Naming, task: &TaskId, identity: &Identity, strangers: &BTreeSe
             (format!("no node that answered has the host {}", bounded_to(5, known.into_iter(), " or ")), like)
         }
     };
-    format!("{looked_for}; {}", nearest(&like, strangers))
+    let not_read = if unreadable {
+        "; some replies could not be read: workers reply in their task_serializer, which is to be json"
+    } else {
+        ""
+    };
+    format!("{looked_for}; {}{not_read}", nearest(&like, strangers))
 }
 
 fn nearest(like: &str, strangers: &BTreeSet<NodeName>) -> String {
@@ -236,3 +269,6 @@ fn bounded_to(most: usize, items: impl ExactSizeIterator<Item = String>, separat
     let text = items.take(most).collect::<Vec<_>>().join(separator);
     if more > 0 { format!("{text} and {more} more") } else { text }
 }
+
+#[cfg(test)]
+mod tests;

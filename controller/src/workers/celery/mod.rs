@@ -41,8 +41,8 @@ use self::{
 use super::Workers;
 use crate::{clock::Clock, identity::Expected};
 
-/// How long after the last moment at which a reply is of use a request is still carried out. Clocks differ between
-/// machines, and a node that drops what its own clock takes for old would never answer.
+/// How long after the last moment at which a reply is of use a request expires. Clocks differ between machines, and a node
+/// that dropped what its own clock takes for old would never answer.
 const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(15);
 
 /// The Celery workers of a fleet.
@@ -139,9 +139,9 @@ impl<T: Transport> Workers for Celery<T> {
         let asked_at = self.clock.now();
         let requests = look::questions(self.expires(asked_at));
         let mut sent = self.transport.publish(&requests).await?;
-        let mut look = Look::new(asked_at, requests, &sent.receivers);
+        let mut look = Look::new(asked_at, requests, &sent.receivers, &self.naming, tasks);
         let deadline = Instant::now() + self.bound;
-        while !look.is_complete(&self.naming, tasks) {
+        while !look.is_complete() {
             let Some(reply) = next(&mut sent.replies, deadline).await? else { break };
             look.hear(&reply, self.clock.now());
         }
@@ -160,3 +160,6 @@ impl<T: Transport> Workers for Celery<T> {
             .await
     }
 }
+
+#[cfg(test)]
+mod tests;

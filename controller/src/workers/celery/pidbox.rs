@@ -22,7 +22,8 @@ const ERROR_LENGTH: usize = 200;
 pub struct Request {
     /// What the replies are known by. Each request has its own.
     pub ticket: String,
-    /// When it is too late to carry it out.
+    /// When it is too late to carry it out. Sent because Celery's own client sends it, and not to be relied on: on Redis,
+    /// Celery 5.5.3 and 5.7.0 were seen to carry out requests that had expired, as a frozen worker does when it goes on.
     pub expires: Timestamp,
     /// Who is asked. `None`: every node.
     pub destination: Option<NodeName>,

@@ -63,7 +63,8 @@ pub enum FanoutPrefix {
     Database,
     /// `false`: nothing.
     None,
-    /// This text, in which `{db}` is the number of the database.
+    /// This text, in which `{db}` is the number of the database. kombu understands its own messages only when it begins
+    /// with `/` and its only dot is its end, as in `/{db}/ours.`.
     Text(String),
 }
 

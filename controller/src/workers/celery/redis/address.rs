@@ -94,6 +94,10 @@ impl Target {
 
 fn over_tcp(url: &str, tls: bool, settings: &CelerySettings) -> Result<Target, SettingsError> {
     let url = Url::parse(url).map_err(|why| SettingsError::Url { why: why.to_string() })?;
+    // A password with one of these signs ends too early, and its rest would be taken, and told, for something else.
+    if url.fragment().is_some() || [url.path(), url.query().unwrap_or_default()].iter().any(|part| part.contains('@')) {
+        return Err(SettingsError::Url { why: "/, ? and # in a password are to be written %2F, %3F and %23".into() });
+    }
     let host = match url.host() {
         Some(url::Host::Domain(host)) => decoded(host)?,
         Some(url::Host::Ipv4(address)) => address.to_string(),
@@ -274,7 +278,16 @@ mod tests {
 
     #[test]
     fn no_error_holds_a_password() {
-        for url in ["redis://:hunter2@cache/x", "amqp://u:hunter2@a", "redis://u:hunter2@", "rediss://:hunter2@c:x"] {
+        for url in [
+            "redis://:hunter2@cache/x",
+            "amqp://u:hunter2@a",
+            "redis://u:hunter2@",
+            "rediss://:hunter2@c:x",
+            "redis://u:12/hunter2@cache",
+            "redis://u:12#hunter2@cache",
+            "redis://u:12?hunter2@cache",
+            "redis://:hunter2/@cache",
+        ] {
             let error = parse(url).map(|address| address.to_string()).unwrap_err();
             assert!(!error.contains("hunter2"), "{error}");
         }

@@ -62,7 +62,7 @@ fn judge(error: &RedisError, has_password: bool) -> (FailureKind, &'static str) 
         }
         ErrorKind::Server(ServerErrorKind::NoPerm) => (
             FailureKind::Denied,
-            "the user needs the commands PUBLISH, BRPOP, SADD, SREM, SMEMBERS, ZADD, SET, EXISTS and DEL, \
+            "the user needs the commands PUBLISH, BRPOP, RPOP, SADD, SREM, SMEMBERS, ZADD, SET, EXISTS and DEL, \
              and the keys and channels of Celery's remote control",
         ),
         ErrorKind::Server(ServerErrorKind::ReadOnly) => {

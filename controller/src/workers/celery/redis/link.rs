@@ -31,6 +31,9 @@ use crate::{
 /// How long Redis waits for a reply before it tells us that there is none. A reader that hears nothing for this long and
 /// an operation's bound has a dead connection.
 const POLL: Duration = Duration::from_secs(1);
+/// How many replies are taken at once: few at first, more as long as there are more.
+const SMALLEST_BATCH: usize = 8;
+const LARGEST_BATCH: usize = 256;
 /// How often we say that we still live, whether or not anything is asked.
 const RENEW_EVERY: Duration = Duration::from_mins(2);
 /// How long after our last sign of life another client may clean up after us, in seconds. Five times [`RENEW_EVERY`].
@@ -213,7 +216,12 @@ impl Reading {
             let waits =
                 timeout(POLL + self.bound, brpop.query_async::<Option<(Vec<u8>, Vec<u8>)>>(&mut self.connection));
             match waits.await {
-                Ok(Ok(Some((_, envelope)))) => deliver(waiting, &envelope),
+                Ok(Ok(Some((_, envelope)))) => {
+                    deliver(waiting, &envelope);
+                    if let Err(problem) = self.drain(waiting).await {
+                        return problem;
+                    }
+                }
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => return Problem::Receive(error),
                 Err(_) => return Problem::Silence(POLL + self.bound),
@@ -224,6 +232,29 @@ impl Reading {
                     return problem;
                 }
             }
+        }
+    }
+
+    /// Takes what else has come in, many at once: a round trip for each reply is too slow for a thousand nodes. Workers
+    /// reply with priority 0, so that it is in the first list; what is not comes by BRPOP.
+    async fn drain(&mut self, waiting: &Mutex<Waiting>) -> Result<(), Problem> {
+        let Some(list) = self.names.lists().into_iter().next() else { return Ok(()) };
+        let mut batch = SMALLEST_BATCH;
+        loop {
+            let mut pipeline = pipe();
+            for _ in 0..batch {
+                pipeline.cmd("RPOP").arg(&list);
+            }
+            let taking = pipeline.query_async::<Vec<Option<Vec<u8>>>>(&mut self.connection);
+            let taken = timeout(self.bound, taking).await.map_err(|_| Problem::Silence(self.bound))?;
+            let taken: Vec<Vec<u8>> = taken.map_err(Problem::Receive)?.into_iter().flatten().collect();
+            for envelope in &taken {
+                deliver(waiting, envelope);
+            }
+            if taken.len() < batch {
+                return Ok(());
+            }
+            batch = (batch * 2).min(LARGEST_BATCH);
         }
     }
 
