@@ -57,12 +57,12 @@ mapfile -t missing < <(list_missing)
 command -v go >/dev/null ||
     fail "Go is not installed, so ${missing[*]} cannot be built; install Go $(sed -n 's/^go //p' "$here/go.mod") or newer"
 
-# Both are on the file system of the folder that they end in, so that a rename is whole or not at all.
+# On the file system of the folder that all ends in, so that a rename is whole or not at all.
 rm -rf "$cache"/making.*
 making=$(mktemp -d "$cache/making.XXXXXX")
 trap 'rm -rf "$making"' EXIT
 
-# The newest versions that are asked for, so that what is reported is what go.mod says.
+# What the programs say of themselves must be what go.mod says: clients compare versions.
 version_of() {
     awk -v module="$1" '$1 == module && $2 ~ /^v/ { print $2; exit }' "$here/go.mod"
 }
@@ -73,13 +73,14 @@ flags="-s -w -X $component.gitVersion=$kubernetes -X $component.gitMajor=$major 
 flags+=" -X helm.sh/helm/v4/internal/version.version=$(version_of helm.sh/helm/v4)"
 
 build() {
-    local program
+    local program wanted=()
+    for program in "$@"; do wanted+=("${packages[$program]}"); done
     cd "$here"
     # The environment of whoever calls may ask for another machine, a workspace or a vendor folder.
     unset GOOS GOARCH
     export CGO_ENABLED=0 GOFLAGS=-mod=readonly GOWORK=off GOBIN=$making
-    for program in "$@"; do echo "${packages[$program]}"; done |
-        xargs nice go install -v -trimpath -buildvcs=false -ldflags "$flags"
+    # In a process group of its own, which can be ended as a whole.
+    exec setsid nice go install -v -trimpath -buildvcs=false -ldflags "$flags" "${wanted[@]}"
 }
 
 echo "building ${missing[*]} of Kubernetes $kubernetes: some minutes, this once"
@@ -87,7 +88,7 @@ log=$making/log
 build "${missing[@]}" >"$log" 2>&1 9>&- &
 builder=$!
 # An interruption must end the compiler too, not only this script.
-trap 'kill "$builder" 2>/dev/null || true; wait "$builder" 2>/dev/null || true; rm -rf "$making"' EXIT
+trap 'kill -- "-$builder" 2>/dev/null || true; wait "$builder" 2>/dev/null || true; rm -rf "$making"' EXIT
 trap 'exit 130' INT TERM HUP
 while kill -0 "$builder" 2>/dev/null; do
     [ ! -t 1 ] || printf '\r%d packages ' "$(wc -l <"$log")"

@@ -156,7 +156,7 @@ impl ControlPlane {
 
     fn call<A: AsRef<str>>(&self, name: &str, arguments: impl IntoIterator<Item = A>) -> Call {
         let home = self.folder.path().join("home");
-        let mut command = Command::new(tool(name));
+        let mut command = Command::new(kube_tool(name));
         command.args(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
         // What they would leave in a home folder goes away with ours.
         command.env("HOME", &home).env("KUBECACHEDIR", home.join("kube")).env("KUBECONFIG", &self.kubeconfig);
@@ -206,7 +206,7 @@ impl ControlPlane {
         for _ in 0..5 {
             self.etcd_port = free_port();
             let (client, peer) = (self.etcd_url(), format!("http://{}:{}", Ipv4Addr::LOCALHOST, free_port()));
-            let mut command = Command::new(tool("etcd"));
+            let mut command = Command::new(kube_tool("etcd"));
             command.args(["--name", "test", "--unsafe-no-fsync", "--initial-cluster", &format!("test={peer}")]);
             command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
             command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
@@ -237,7 +237,7 @@ impl ControlPlane {
     /// Starts it, and tells whether it came up; false if it ended, as when its port is taken.
     async fn try_start_apiserver(&mut self) -> bool {
         let folder = self.folder.path();
-        let mut command = Command::new(tool("kube-apiserver"));
+        let mut command = Command::new(kube_tool("kube-apiserver"));
         command.args(["--bind-address", "127.0.0.1", "--secure-port", &self.port.to_string()]);
         command.args(["--etcd-servers", &self.etcd_url()]);
         command.arg("--cert-dir").arg(folder.join("certificates"));
@@ -257,7 +257,7 @@ impl ControlPlane {
     }
 
     fn start_controller_manager(&mut self) {
-        let mut command = Command::new(tool("kube-controller-manager"));
+        let mut command = Command::new(kube_tool("kube-controller-manager"));
         command.arg("--kubeconfig").arg(&self.kubeconfig);
         command.arg("--service-account-private-key-file").arg(self.folder.path().join("service-accounts.key"));
         command.args(["--leader-elect=false", "--secure-port=0", "--controllers", CONTROLLERS]);
@@ -505,7 +505,7 @@ fn printed(command: &mut Command) -> String {
 }
 
 /// The path of one of the programs of `tests/kube`: from the folder `KUBEBUILDER_ASSETS`, or as `build.sh` made it.
-fn tool(name: &str) -> PathBuf {
+pub fn kube_tool(name: &str) -> PathBuf {
     static BUILT: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
     let given = std::env::var_os("KUBEBUILDER_ASSETS").map(|folder| PathBuf::from(folder).join(name));
     if let Some(given) = given.filter(|file| file.is_file()) {

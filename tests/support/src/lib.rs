@@ -27,7 +27,7 @@ mod wait;
 
 pub use app::{CeleryWorker, Jobs, SampleApp, WorkerOptions, python, python_with_celery_5_5, repository};
 pub use journal::{Journal, Record, Tally};
-pub use kube::{Call, CallOutput, ControlPlane, PodCommand};
+pub use kube::{Call, CallOutput, ControlPlane, PodCommand, kube_tool};
 pub use process::{Process, Signal};
 pub use redis::{Redis, RedisOptions};
 pub use wait::{LONG, free_port, wait_until};

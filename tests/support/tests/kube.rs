@@ -33,8 +33,10 @@ async fn a_control_plane_answers_knows_who_asks_and_keeps_its_data() {
     assert_eq!(plane.kubectl(kept).kubeconfig(&worker).ok().await, "value");
     assert_eq!(may(&plane, ["get", "configmaps"]).await, "yes", "the token outlives the restart");
 
-    // The controllers found their way back to the API server.
-    plane.kubectl(["delete", "namespace", "media"]).ok().await;
+    // The controllers find their way back to the API server.
+    plane.kubectl(["create", "namespace", "later"]).ok().await;
+    let account = ["get", "serviceaccount/default", "--namespace=later"];
+    wait_until("the controllers work", LONG, async || plane.kubectl(account).output().await.status.success()).await;
 
     assert!(plane.helm(["version"]).ok().await.contains("v4.3.1"));
     leaves_nothing_behind(plane).await;
