@@ -13,4 +13,5 @@ pub mod identity;
 pub mod operator;
 pub mod reconcile;
 pub mod record;
+pub mod settings;
 pub mod workers;

@@ -58,11 +58,20 @@ pub struct Settings {
     /// Only these namespaces; none: all.
     pub namespaces: Vec<String>,
     /// The Lease that replicas share; `None`: there is only this one.
-    pub lease: Option<(String, String)>,
+    pub lease: Option<LeaseRef>,
     /// Who we are, such as the Pod's name.
     pub identity: String,
     /// Where health and metrics are told.
     pub admin: SocketAddr,
+}
+
+/// Which Lease replicas share.
+#[derive(Clone, Debug)]
+pub struct LeaseRef {
+    /// Its namespace; `None`: the one that we run in.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
 }
 
 /// Why the operator ended other than by a signal.
@@ -163,10 +172,11 @@ fn elect(
     stop: &CancellationToken,
     parts: &mut JoinSet<&'static str>,
 ) -> (Leadership, watch::Receiver<bool>, Option<Leader>) {
-    let Some((namespace, name)) = settings.lease.clone() else {
+    let Some(LeaseRef { namespace, name }) = settings.lease.clone() else {
         let (leadership, leader) = Leadership::always();
         return (leadership, watch::channel(true).1, Some(leader));
     };
+    let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
     // A process that was restarted under the same name is not the one that holds the Lease.
     let identity = format!("{}_{}", settings.identity, Uuid::new_v4());
     let (leadership, election, looked) = Election::new(client.clone(), LeaseSettings { namespace, name, identity });

@@ -14,12 +14,13 @@ use super::guard::OrFailure;
 use crate::{
     api::{
         policy::{BrokerSource, CeleryTarget, EcsTarget},
-        spec::{SecretKeyRef, TransportOptionsSpec},
+        spec::SecretKeyRef,
     },
     clock::{Clock, SystemClock},
-    fleet::ecs::{EcsFleet, EcsSettings, Limiters},
+    fleet::ecs::{EcsFleet, Limiters},
     record::resource::call_opt,
-    workers::celery::{BrokerUrl, Celery, CelerySettings, FanoutPrefix, TransportOptions},
+    settings,
+    workers::celery::{BrokerUrl, Celery},
 };
 
 /// A Secret is read again after so long. To watch it would need the right to list all Secrets of the namespace; to read
@@ -43,7 +44,7 @@ impl Outside {
             return OrFailure::There(fleet.clone());
         }
         self.fleet = None;
-        match EcsFleet::connect(ecs_settings(target), limiters, Arc::new(SystemClock)).await {
+        match EcsFleet::connect(settings::ecs(target, None), limiters, Arc::new(SystemClock)).await {
             Ok(fleet) => {
                 self.fleet = Some((target.clone(), fleet.clone()));
                 OrFailure::There(fleet)
@@ -69,7 +70,7 @@ impl Outside {
         }
         self.close().await;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        match Celery::open(&celery_settings(target, &url), clock) {
+        match Celery::open(&settings::celery(target, url.expose()), clock) {
             Ok(workers) => {
                 let workers = Arc::new(workers);
                 self.workers = Some((target.clone(), url, Arc::clone(&workers)));
@@ -159,39 +160,4 @@ async fn read(
 fn invalid(name: &str, namespace: &str, why: &str) -> Failure {
     let message = format!("the Secret {name} in the namespace {namespace} cannot be used ({FIELD}): {why}");
     Failure::new(FailureKind::Invalid, message)
-}
-
-/// What the adapter of ECS is told.
-fn ecs_settings(EcsTarget { cluster, service, region, role_arn }: &EcsTarget) -> EcsSettings {
-    EcsSettings {
-        cluster: cluster.clone(),
-        service: service.clone(),
-        region: region.clone(),
-        role_arn: role_arn.clone(),
-        ..EcsSettings::default()
-    }
-}
-
-/// What the adapter of Celery is told. What is left out is kombu's own.
-fn celery_settings(target: &CeleryTarget, url: &BrokerUrl) -> CelerySettings {
-    let CeleryTarget { broker: _, node_name, control_exchange, transport_options, reply_timeout } = target;
-    let TransportOptionsSpec { global_keyprefix, fanout_prefix, priority_steps, sep } = transport_options;
-    let kombu = TransportOptions::default();
-    CelerySettings {
-        node_name: node_name.clone(),
-        control_exchange: control_exchange.clone(),
-        transport_options: TransportOptions {
-            global_keyprefix: global_keyprefix.clone().unwrap_or(kombu.global_keyprefix),
-            fanout_prefix: match fanout_prefix.as_deref() {
-                None => kombu.fanout_prefix,
-                Some("") => FanoutPrefix::None,
-                Some(text) => FanoutPrefix::Text(text.to_owned()),
-            },
-            priority_steps: if priority_steps.is_empty() { kombu.priority_steps } else { priority_steps.clone() },
-            sep: sep.clone().unwrap_or(kombu.sep),
-        },
-        // Its range is checked with the resource.
-        reply_bound: Duration::try_from(*reply_timeout).unwrap_or(Duration::from_secs(1)),
-        ..CelerySettings::new(url.expose())
-    }
 }
