@@ -334,33 +334,45 @@ fn won<T>(result: Result<Option<T>, Failure>) -> Result<bool, Failure> {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    /// A renewal that was sent so long ago.
+    fn extend(leader: &Leader, ago: Duration) {
+        let wall = SystemClock.now() - SignedDuration::try_from(ago).unwrap();
+        leader.extend(Instant::now() - ago, wall, DURATION);
+    }
+
+    #[tokio::test]
     async fn a_claim_ends_before_the_lease_does() {
         let (leadership, leader) = Leadership::with(None);
         assert!(!leadership.is_current());
-        leader.extend(Instant::now(), SystemClock.now(), DURATION);
+        extend(&leader, Duration::ZERO);
         assert!(leadership.act().await.is_some());
-        tokio::time::advance(Duration::from_secs(9)).await;
+        extend(&leader, Duration::from_secs(8));
         assert!(leadership.is_current());
-        tokio::time::advance(Duration::from_secs(1)).await;
+        extend(&leader, Duration::from_secs(10));
         assert!(!leadership.is_current(), "others start after 15 s at the earliest");
         assert!(leadership.act().await.is_none());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
+    async fn a_machine_that_slept_has_no_claim() {
+        let (leadership, leader) = Leadership::with(None);
+        leader.extend(Instant::now(), SystemClock.now() - SignedDuration::from_mins(5), DURATION);
+        assert!(!leadership.is_current());
+    }
+
+    #[tokio::test]
     async fn a_renewal_in_time_is_the_same_term_and_one_after_a_lapse_is_another() {
         let (mut leadership, leader) = Leadership::with(None);
-        leader.extend(Instant::now(), SystemClock.now(), DURATION);
-        leader.extend(Instant::now(), SystemClock.now(), DURATION);
+        extend(&leader, Duration::ZERO);
+        extend(&leader, DURATION);
         assert_eq!(leadership.next_term(0).await, Some(1));
-        tokio::time::advance(DURATION).await;
-        leader.extend(Instant::now(), SystemClock.now(), DURATION);
+        extend(&leader, Duration::ZERO);
         assert_eq!(leadership.next_term(1).await, Some(2));
         drop(leader);
         assert_eq!(leadership.next_term(2).await, None);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_resigns_waits_for_what_has_begun_and_lets_nothing_begin() {
         let (leadership, leader) = Leadership::always();
         let acting = leadership.act().await.unwrap();
@@ -369,7 +381,7 @@ mod tests {
             Instant::now()
         };
         let ending = async {
-            sleep(Duration::from_secs(2)).await;
+            sleep(Duration::from_millis(100)).await;
             drop(acting);
             Instant::now()
         };

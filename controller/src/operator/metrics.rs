@@ -63,7 +63,7 @@ pub enum PassEnd {
     /// Well.
     Ok,
     /// Its memory could not be read or written.
-    Failed,
+    Error,
     /// It took too long.
     Timeout,
     /// By a bug.
@@ -95,7 +95,7 @@ struct ActionLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PassLabels {
-    outcome: PassEnd,
+    result: PassEnd,
 }
 
 /// What one drain's last pass saw.
@@ -217,8 +217,8 @@ impl Metrics {
     }
 
     /// A pass has ended so.
-    pub fn passed(&self, outcome: PassEnd, took: Duration) {
-        self.passes.get_or_create(&PassLabels { outcome }).inc();
+    pub fn passed(&self, result: PassEnd, took: Duration) {
+        self.passes.get_or_create(&PassLabels { result }).inc();
         self.seconds.observe(took.as_secs_f64());
     }
 
@@ -291,11 +291,14 @@ impl Collector for Drains {
         gauge("oldest_job_timestamp_seconds", "When the oldest job began; 0: none runs", &|figures| {
             time(figures.oldest_job)
         })?;
-        let expiry = "When the first hold expires if it is not renewed";
+        let expiry = "When the first hold expires if it is not renewed; 0: there is none";
         gauge("next_hold_expiry_timestamp_seconds", expiry, &|figures| {
-            figures.next_expiry.map(|at| time(Some(at))).unwrap_or_default()
+            time(figures.next_expiry)
         })?;
         gauge("last_pass_timestamp_seconds", "When the drain was last looked at", &|figures| time(figures.last_pass))?;
+        let value = ConstGauge::new(i64::try_from(drains.len()).unwrap_or(i64::MAX));
+        let help = "WorkerDrains that this replica looks at";
+        value.encode(encoder.encode_descriptor("drains", help, None, value.metric_type())?)?;
         let value = ConstCounter::new(0_u64);
         let help = "Jobs that were cut because a deadline had passed";
         let mut descriptor = encoder.encode_descriptor("jobs_cut", help, None, value.metric_type())?;
@@ -352,7 +355,7 @@ mod tests {
             String::from("worker_drain_leader 1"),
             String::from("worker_drain_actions_total{action=\"giveback\",outcome=\"done\"} 1"),
             String::from("worker_drain_errors_total{system=\"broker\",kind=\"Unreachable\"} 1"),
-            String::from("worker_drain_passes_total{outcome=\"ok\"} 1"),
+            String::from("worker_drain_passes_total{result=\"ok\"} 1"),
             format!("worker_drain_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
         ] {
             assert!(told.lines().any(|told| told == line), "{line} is not in\n{told}");
@@ -366,10 +369,10 @@ mod tests {
     fn holds_go_on_expiring_while_nobody_can_look() {
         let metrics = Metrics::default();
         let key = ("media".to_owned(), "transcoder".to_owned());
-        let seen = Figures { next_expiry: Some(Timestamp::UNIX_EPOCH), ecs_reachable: true, ..Figures::default() };
+        let seen = Figures { next_expiry: Some(Timestamp::from_second(77).unwrap()), ecs_reachable: true, ..Figures::default() };
         metrics.saw(&key, seen);
         metrics.saw(&key, Figures::default());
-        assert!(metrics.tell(true).unwrap().contains("next_hold_expiry_timestamp_seconds{"));
+        assert!(metrics.tell(true).unwrap().contains("drain=\"transcoder\"} 77.0"));
         metrics.forget(&key);
         assert!(!metrics.tell(true).unwrap().contains("next_hold_expiry_timestamp_seconds{"));
     }

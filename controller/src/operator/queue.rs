@@ -119,7 +119,7 @@ async fn guarded(context: &Context, key: &Key, mut entry: OwnedMutexGuard<Entry>
     let pass = AssertUnwindSafe(pass::pass(context, key, &mut entry)).catch_unwind();
     let (end, next) = match timeout(PASS_BOUND, pass).await {
         Ok(Ok(Ok(next))) => (PassEnd::Ok, Ok(next)),
-        Ok(Ok(Err(failure))) => (PassEnd::Failed, Err(failure)),
+        Ok(Ok(Err(failure))) => (PassEnd::Error, Err(failure)),
         Ok(Err(panic)) => {
             let why = panic_text(&*panic);
             tracing::error!(why, "a pass has panicked; only this drain suffers");
