@@ -292,9 +292,7 @@ impl Collector for Drains {
             time(figures.oldest_job)
         })?;
         let expiry = "When the first hold expires if it is not renewed; 0: there is none";
-        gauge("next_hold_expiry_timestamp_seconds", expiry, &|figures| {
-            time(figures.next_expiry)
-        })?;
+        gauge("next_hold_expiry_timestamp_seconds", expiry, &|figures| time(figures.next_expiry))?;
         gauge("last_pass_timestamp_seconds", "When the drain was last looked at", &|figures| time(figures.last_pass))?;
         let value = ConstGauge::new(i64::try_from(drains.len()).unwrap_or(i64::MAX));
         let help = "WorkerDrains that this replica looks at";
@@ -369,7 +367,11 @@ mod tests {
     fn holds_go_on_expiring_while_nobody_can_look() {
         let metrics = Metrics::default();
         let key = ("media".to_owned(), "transcoder".to_owned());
-        let seen = Figures { next_expiry: Some(Timestamp::from_second(77).unwrap()), ecs_reachable: true, ..Figures::default() };
+        let seen = Figures {
+            next_expiry: Some(Timestamp::from_second(77).unwrap()),
+            ecs_reachable: true,
+            ..Figures::default()
+        };
         metrics.saw(&key, seen);
         metrics.saw(&key, Figures::default());
         assert!(metrics.tell(true).unwrap().contains("drain=\"transcoder\"} 77.0"));

@@ -18,8 +18,9 @@ async fn a_deployment_is_drained_and_kubectl_tells_it() {
     stage.until_revision_is_up(2).await;
     stage.until_ecs_alone_would_have_killed(2).await;
     stage.until_cancelled(&old).await;
-    let drain = cluster.until(SERVICE, "both old tasks are busy", |drain| drain["status"]["counts"]["busy"] == 2).await;
-    assert_eq!(Cluster::condition(&drain, "Drained"), Some(("False", "JobsRunning")));
+    let waits = |drain: &serde_json::Value| Cluster::condition(drain, "Drained") == Some(("False", "JobsRunning"));
+    let drain = cluster.until(SERVICE, "the drain waits for jobs", waits).await;
+    assert_eq!(drain["status"]["counts"]["busy"], 2);
     assert_eq!(Cluster::condition(&drain, "Ready"), Some(("True", "AllSeen")));
     assert_eq!(Cluster::condition(&drain, "Reconciling"), Some(("True", "JobsRunning")));
     assert_eq!(Cluster::condition(&drain, "Stalled"), Some(("False", "NotStalled")));
@@ -36,6 +37,7 @@ async fn a_deployment_is_drained_and_kubectl_tells_it() {
     stage.app().journal().wait_finished(&later).await;
     stage.app().tell(&jobs);
     cluster.kubectl("wait --for=condition=Drained --timeout=3m wd/transcoder").ok().await;
+    stage.until_stopped(&old).await;
     stage.until_rolled_out().await;
     assert_ended_gently(&stage, &old);
     assert_all_ran_once(&stage, &jobs);
