@@ -239,3 +239,170 @@ fn clipped(mut note: String) -> String {
     }
     note
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+    use worker_drain_plan::{
+        memory::Why,
+        observation::HoldState,
+        report::{Counts, Cut, PastRollout, Reason, RolloutReport, TaskReport, Verdict},
+    };
+
+    use super::*;
+    use crate::api::render::render;
+
+    fn verdict(answer: bool, reason: Reason) -> Verdict {
+        Verdict { answer: Some(answer), reason, message: format!("because of {reason}") }
+    }
+
+    /// A fleet with these tasks.
+    fn report(tasks: &[(&str, TaskPhase)]) -> Report {
+        let task = |(name, phase): &(&str, TaskPhase)| TaskReport {
+            task: format!("task/{name}").into(),
+            revision: "app:1".into(),
+            leaving: Some(Why::Rollout),
+            phase: *phase,
+            since: Timestamp::UNIX_EPOCH,
+            nodes: Vec::new(),
+            jobs: None,
+            oldest_job: None,
+            hold: HoldState::Free,
+            hold_refused: None,
+            waiting_for: String::new(),
+        };
+        Report {
+            fleet: "media/app".into(),
+            phase: Phase::Draining,
+            ready: verdict(true, Reason::AllSeen),
+            drained: verdict(false, Reason::InProgress),
+            stalled: verdict(false, Reason::NotStalled),
+            settled: false,
+            rollout: None,
+            past: Vec::new(),
+            cut: Cut::default(),
+            counts: Counts::default(),
+            tasks: tasks.iter().map(task).collect(),
+            blocked_by: String::new(),
+            strangers: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    fn told(before: &Report, after: &Report) -> Vec<String> {
+        let happenings = happenings(&Told::of_report(before), after, &[]);
+        happenings.into_iter().map(|it| format!("{}: {}", it.reason, it.note)).collect()
+    }
+
+    #[test]
+    fn each_step_of_a_task_is_told_once() {
+        use TaskPhase::{Busy, Cancelling, Held, Idle, Permitted, Restoring, Serving, Stopped, Unknown};
+        let steps = [
+            (Held, Cancelling, None),
+            (
+                Cancelling,
+                Busy,
+                Some("ConsumersCancelled: task a: takes no more jobs; those that it has are waited for"),
+            ),
+            (Busy, Unknown, None),
+            (Unknown, Busy, None),
+            (Busy, Idle, None),
+            (Idle, Permitted, Some("TaskPermitted: task a: may be stopped now")),
+            (Permitted, Stopped, None),
+            (Busy, Restoring, None),
+            (Restoring, Serving, Some("UndoDone: task a: takes jobs again")),
+        ];
+        for (before, after, expected) in steps {
+            let said = told(&report(&[("a", before)]), &report(&[("a", after)]));
+            assert_eq!(said, expected.into_iter().collect::<Vec<_>>(), "{before:?} to {after:?}");
+        }
+    }
+
+    #[test]
+    fn many_tasks_are_one_event() {
+        let names: Vec<String> = (1000..6000).map(|number| number.to_string()).collect();
+        let all = |phase| report(&names.iter().map(|name| (name.as_str(), phase)).collect::<Vec<_>>());
+        let said = told(&all(TaskPhase::Cancelling), &all(TaskPhase::Busy));
+        assert_eq!(said.len(), 1);
+        assert!(said[0].contains("tasks 1000, 1001, 1002 and 4997 more"), "{said:?}");
+    }
+
+    #[test]
+    fn what_a_status_shows_is_told_no_second_time_by_another_process() {
+        let mut now = report(&[("a", TaskPhase::Busy), ("b", TaskPhase::Permitted)]);
+        now.rollout = Some(rollout());
+        now.blocked_by = "NodeSilent".into();
+        now.past = vec![past(RolloutOutcome::Drained)];
+        let status = render(None, &now, Timestamp::UNIX_EPOCH);
+        assert_eq!(Told::of_status(&status), Told::of_report(&now));
+        assert_eq!(happenings(&Told::of_status(&status), &now, &[]), []);
+    }
+
+    #[test]
+    fn of_a_task_that_a_status_did_not_show_nothing_is_guessed() {
+        let names: Vec<String> = (1000..1100).map(|number| number.to_string()).collect();
+        let now = report(&names.iter().map(|name| (name.as_str(), TaskPhase::Busy)).collect::<Vec<_>>());
+        let status = render(None, &now, Timestamp::UNIX_EPOCH);
+        assert_eq!(happenings(&Told::of_status(&status), &now, &[]), []);
+    }
+
+    fn rollout() -> RolloutReport {
+        let (to, label) = ("ecs-svc/2".into(), "app:2".into());
+        RolloutReport { to, label, since: Timestamp::UNIX_EPOCH, old: 3, ended: 0, jobs_cut: 0 }
+    }
+
+    fn past(outcome: RolloutOutcome) -> PastRollout {
+        PastRollout {
+            to: "ecs-svc/2".into(),
+            label: "app:2".into(),
+            since: Timestamp::UNIX_EPOCH,
+            until: Timestamp::UNIX_EPOCH + SignedDuration::from_mins(90),
+            tasks: 3,
+            outcome,
+            jobs_cut: 0,
+            ended_unpermitted: 1,
+        }
+    }
+
+    #[test]
+    fn a_rollout_is_told_when_it_begins_and_when_it_ends() {
+        let mut begun = report(&[]);
+        begun.rollout = Some(rollout());
+        assert_eq!(told(&report(&[]), &begun), ["RolloutSeen: rolling out app:2: 3 old tasks are to be drained"]);
+        let mut ended = report(&[]);
+        ended.past = vec![past(RolloutOutcome::EndedUnpermitted)];
+        let said = told(&begun, &ended);
+        assert_eq!(said, ["RolloutDrained: app:2: 3 old tasks have ended in 1h30m; 1 of them without permission"]);
+    }
+
+    #[test]
+    fn what_blocks_is_told_when_it_changes_and_a_running_job_does_not_block() {
+        let with = |reason: Reason| {
+            let mut report = report(&[]);
+            report.drained = verdict(false, reason);
+            report.blocked_by = reason.to_string();
+            report
+        };
+        let none = report(&[]);
+        assert_eq!(told(&none, &with(Reason::JobsRunning)), [""; 0]);
+        assert_eq!(told(&none, &with(Reason::NodeSilent)), ["DrainBlocked: because of NodeSilent"]);
+        assert_eq!(told(&with(Reason::NodeSilent), &with(Reason::NodeSilent)), [""; 0]);
+        assert_eq!(told(&with(Reason::NodeSilent), &with(Reason::Unmapped)), ["DrainBlocked: because of Unmapped"]);
+    }
+
+    #[test]
+    fn jobs_that_are_cut_are_counted() {
+        let cut =
+            |task: &str, jobs| (Action::Permit { task: task.into(), ground: Ground::Deadline { jobs } }, Outcome::Done);
+        let outcomes = [cut("task/a", Some(2)), cut("task/b", None)];
+        let said = happenings(&Told::default(), &report(&[]), &outcomes);
+        assert!(said[0].warning);
+        assert_eq!(said[0].note, "tasks a, b: the deadline has passed; 2 or more jobs are cut");
+    }
+
+    #[test]
+    fn a_note_is_never_longer_than_the_api_server_takes() {
+        let happening = Happening::normal("Any", "any", "ü".repeat(2000));
+        assert!(happening.note.len() <= LONGEST_NOTE && happening.note.ends_with('…'));
+    }
+}

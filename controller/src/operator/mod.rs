@@ -182,7 +182,7 @@ fn elect(
     let (leadership, election, looked) = Election::new(client.clone(), LeaseSettings { namespace, name, identity });
     let stop = stop.clone();
     parts.spawn(async move {
-        election.run(stop).await;
+        Box::pin(election.run(stop)).await;
         "the election of a leader"
     });
     (leadership, looked, None)

@@ -116,7 +116,7 @@ async fn one(signal: Arc<Signal>, context: Arc<Context>) -> Result<Action, Infal
 /// Whatever becomes of the pass is this drain's trouble alone.
 async fn guarded(context: &Context, key: &Key, mut entry: OwnedMutexGuard<Entry>) -> Action {
     let began = tokio::time::Instant::now();
-    let pass = AssertUnwindSafe(pass::pass(context, key, &mut entry)).catch_unwind();
+    let pass = AssertUnwindSafe(Box::pin(pass::pass(context, key, &mut entry))).catch_unwind();
     let (end, next) = match timeout(PASS_BOUND, pass).await {
         Ok(Ok(Ok(next))) => (PassEnd::Ok, Ok(next)),
         Ok(Ok(Err(failure))) => (PassEnd::Error, Err(failure)),

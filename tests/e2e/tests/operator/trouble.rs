@@ -8,8 +8,9 @@ fn ready(answer: &'static str, reason: &'static str) -> impl Fn(&Value) -> bool 
 }
 
 fn message(drain: &Value) -> &str {
-    let conditions = drain["status"]["conditions"].as_array().unwrap();
-    conditions.iter().find(|condition| condition["type"] == "Ready").unwrap()["message"].as_str().unwrap()
+    let mut conditions = drain["status"]["conditions"].as_array().into_iter().flatten();
+    let ready = conditions.find(|condition| condition["type"] == "Ready");
+    ready.and_then(|ready| ready["message"].as_str()).unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread")]
