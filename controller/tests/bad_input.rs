@@ -2,7 +2,7 @@
 //!
 //! A case is a file in `tests/bad_input/`: comments at its beginning say how the binary is called and what it answers,
 //! and the rest is the manifest. `MANIFEST` in a line of arguments stands for it. Cases that need ECS or a broker are in
-//! `bad_input_outside.rs`.
+//! `command_line/refusals.rs`.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

@@ -3,7 +3,7 @@
 use std::{pin::pin, time::Duration};
 
 use clap::Args;
-use jiff::Timestamp;
+use jiff::{Timestamp, Unit};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc::{self, Receiver},
@@ -11,7 +11,6 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use worker_drain_plan::observation::HoldState;
 
 use super::{
     connect::{ConnectArgs, Connected},
@@ -286,18 +285,15 @@ impl Run {
 
 /// What becomes of holds when nobody renews them.
 fn held(drains: &[Watched]) -> String {
-    let tasks = drains.iter().filter_map(|drain| drain.report.as_ref()).flat_map(|report| &report.tasks);
-    let holds: Vec<Timestamp> = tasks
-        .filter_map(|task| match task.hold {
-            HoldState::Until(until) => Some(until),
-            HoldState::Free | HoldState::Unread => None,
-        })
-        .collect();
+    let holds: Vec<&Timestamp> = drains.iter().flat_map(|drain| drain.held.values()).collect();
     match holds.iter().min() {
         None => String::from("interrupted: no task is held"),
-        Some(first) => format!(
-            "interrupted: {} task(s) stay held, the first until {first}; run the same command again to go on",
-            holds.len()
-        ),
+        Some(first) => {
+            let first = first.round(Unit::Second).unwrap_or(**first);
+            format!(
+                "interrupted: {} task(s) stay held, the first until {first}; run the same command again to go on",
+                holds.len()
+            )
+        }
     }
 }

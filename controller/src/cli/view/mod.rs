@@ -9,9 +9,12 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use worker_drain_plan::{
-    Report,
+    Action, Outcome, Report, TaskId,
+    observation::HoldState,
     report::{Cut, PastRollout, TaskPhase, TaskReport},
 };
 
@@ -20,6 +23,7 @@ use super::{
     drive::{Happening, so_far},
     exit::Exit,
 };
+use crate::reconcile::Pass;
 
 /// How a run is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -42,6 +46,8 @@ pub struct Watched {
     pub cut_before: Option<Cut>,
     /// The last report.
     pub report: Option<Report>,
+    /// Until when tasks are held: as read back, and as granted since then.
+    pub held: BTreeMap<TaskId, Timestamp>,
     /// Why the last pass could not be made, if it could not.
     pub trouble: Option<String>,
     /// How it ended by itself, if it has.
@@ -51,13 +57,14 @@ pub struct Watched {
 impl Watched {
     /// A drain of which nothing was seen yet.
     pub fn new(name: String, began: Timestamp) -> Self {
-        Self { name, began, cut_before: None, report: None, trouble: None, ended: None }
+        Self { name, began, cut_before: None, report: None, held: BTreeMap::new(), trouble: None, ended: None }
     }
 
     /// Takes in what happened, and tells what that changes.
     pub fn take_in(&mut self, happening: Happening) -> Vec<Change> {
         match happening {
             Happening::Passed(pass) => {
+                self.held = held(&pass);
                 let report = pass.plan.report;
                 let mut changes = change::between(self.report.as_ref(), &report);
                 if self.trouble.take().is_some() {
@@ -99,6 +106,28 @@ impl Watched {
     fn last_rollout(&self) -> Option<&PastRollout> {
         self.report.as_ref()?.past.first().filter(|past| past.until >= self.began)
     }
+}
+
+/// Until when tasks are held after this pass.
+fn held(pass: &Pass) -> BTreeMap<TaskId, Timestamp> {
+    let read_back = pass.plan.report.tasks.iter().filter_map(|task| match task.hold {
+        HoldState::Until(until) => Some((task.task.clone(), until)),
+        HoldState::Free | HoldState::Unread => None,
+    });
+    let mut held: BTreeMap<TaskId, Timestamp> = read_back.collect();
+    let done = pass.outcomes.iter().filter(|(_, outcome)| *outcome == Outcome::Done);
+    for (action, _) in done {
+        match action {
+            // Counted from the look, which is a little too early: better than to promise too much.
+            Action::Hold { task, lasting } => {
+                let until = pass.observation.fleet.at().saturating_add(*lasting).unwrap_or(Timestamp::MAX);
+                held.insert(task.clone(), until);
+            }
+            Action::Permit { task, .. } | Action::Release { task } => drop(held.remove(task)),
+            Action::Cancel { .. } | Action::GiveBack { .. } => {}
+        }
+    }
+    held
 }
 
 /// Where a task is, with the number of jobs where that is what counts.

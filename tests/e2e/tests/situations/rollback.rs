@@ -20,7 +20,7 @@ async fn a_rollback_gives_the_queues_back() {
 
     // One worker of the new revision comes up, so one of the old ones may be drained; then the revision fails.
     stage.deploy_a_bad_one(1);
-    stage.until_one_is_cancelled(&old).await;
+    let cancelled = stage.until_one_is_cancelled(&old).await;
     let new_job = stage.submit(Jobs::with_ids(["new"]).until_told()).await;
     stage.app().journal().wait_started(&new_job, 1).await;
     stage.let_it_crash();
@@ -29,7 +29,7 @@ async fn a_rollback_gives_the_queues_back() {
     stage.until_consuming(&old).await;
     assert_untouched_and_busy(&stage, &old, &jobs);
     assert_eq!(process_ids(&stage, &old), processes, "the same workers, not new ones in their place");
-    drain.until_said("RollingBack").await;
+    drain.until_said_of(cancelled, "Restoring").await;
 
     stage.app().tell(&new_job);
     stage.app().tell(&jobs);
@@ -38,6 +38,7 @@ async fn a_rollback_gives_the_queues_back() {
     assert!(old.iter().all(|task| stage.task(task.id).is_live()), "the old tasks are the current ones again");
     let later = stage.submit(Jobs::new(4).prefix("later").seconds(0.1, 0.3)).await;
     stage.app().journal().wait_finished(&later).await;
+    assert_eq!(drain.rollout_ended().expect("the rollout's end is told")["revision"], "transcoder:1");
     for jobs in [jobs, new_job, later] {
         assert_all_ran_once(&stage, &jobs);
     }
