@@ -211,8 +211,9 @@ fn one_of(schema: &Value, text: &str, path: &str, problems: &mut Vec<Problem>) {
 fn limits(schema: &Value, what: &str, count: usize, unit: &str, path: &str, problems: &mut Vec<Problem>) {
     let limit = |side: &str| schema[format!("{side}{what}")].as_u64().and_then(|limit| usize::try_from(limit).ok());
     if limit("min").is_some_and(|least| count < least) {
-        let message = if count == 0 { "is empty".into() } else { format!("is too short: {count} {unit}") };
-        problems.push(Problem::new(path, format!("{message}, where {} or more are needed", limit("min").unwrap_or(1))));
+        let least = limit("min").unwrap_or(1);
+        let short = || format!("is too short: {count} {unit}, where {least} or more are needed");
+        problems.push(Problem::new(path, if count == 0 { "is empty".into() } else { short() }));
     }
     if let Some(most) = limit("max").filter(|most| count > *most) {
         problems.push(Problem::new(path, format!("is too long: {count} {unit}, where {most} is the most")));

@@ -407,16 +407,17 @@ pub enum ModeSpec {
 const PROOF: &str = "duration(self.drain.idleFor) + duration(self.workers.celery.replyTimeout) + \
                      duration(self.workers.celery.replyTimeout)";
 
-/// The sum, for a person. In CEL.
+/// The sum, for a person. In CEL. With `format`, because the API server knows no bound of what `string(…)` or a text with
+/// it comes to, and refuses the whole resource as too costly.
 fn shown(sum: &str) -> String {
     format!(
-        "(({sum}).getMilliseconds() % 1000 == 0 ? string(({sum}).getSeconds()) + 's' \
-         : string(({sum}).getMilliseconds()) + 'ms')"
+        "(({sum}).getMilliseconds() % 1000 == 0 ? '%ds'.format([({sum}).getSeconds()]) \
+         : '%dms'.format([({sum}).getMilliseconds()]))"
     )
 }
 
-const PROOF_TERMS: &str = "drain.idleFor (\" + self.drain.idleFor + \") + 2 × workers.celery.replyTimeout (\" + \
-                           self.workers.celery.replyTimeout + \") = \" + ";
+const PROOF_TERMS: &str = "drain.idleFor (%s) + 2 × workers.celery.replyTimeout (%s) = %s";
+const PROOF_VALUES: &str = "self.drain.idleFor, self.workers.celery.replyTimeout";
 
 /// A renewal may be refused when half of a hold is left: a proof that has begun then must still end in time.
 fn hold_outlives_proof() -> kube::core::Rule {
@@ -425,8 +426,8 @@ fn hold_outlives_proof() -> kube::core::Rule {
     let rule = if_formed(&formed, &format!("duration(self.hold.expiresIn) >= {twice}"));
     kube::core::Rule::new(format!("!has(self.workers.celery) || {rule}"))
         .message(Message::Expression(format!(
-            "\"hold.expiresIn (\" + self.hold.expiresIn + \") is too short: half of it must last for a proof of \
-             idleness, {PROOF_TERMS}{} + \"; make it \" + {} + \" or more\"",
+            "'hold.expiresIn (%s) is too short: half of it must last for a proof of idleness, {PROOF_TERMS}; make it %s \
+             or more'.format([self.hold.expiresIn, {PROOF_VALUES}, {}, {}])",
             shown(PROOF),
             shown(&twice)
         )))
@@ -439,8 +440,8 @@ fn deadline_outlives_proof() -> kube::core::Rule {
     let rule = if_formed(&formed, &format!("duration(self.drain.deadline.after) > {PROOF}"));
     kube::core::Rule::new(format!("!has(self.workers.celery) || !has(self.drain.deadline) || {rule}"))
         .message(Message::Expression(format!(
-            "\"drain.deadline.after (\" + self.drain.deadline.after + \") would pass before any task can be proven idle: \
-             that takes {PROOF_TERMS}{}",
+            "'drain.deadline.after (%s) would pass before any task can be proven idle: that takes \
+             {PROOF_TERMS}'.format([self.drain.deadline.after, {PROOF_VALUES}, {}])",
             shown(PROOF)
         )))
         .field_path(".drain.deadline.after")

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    future::ready,
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -11,7 +12,10 @@ use std::{
 use serde_json::Value;
 use test_support::{Process, Signal, wait_until};
 
-use crate::stage::{SERVICE, Stage};
+use crate::{
+    stage::{SERVICE, Stage},
+    tasks::TaskView,
+};
 
 const BOUND: Duration = Duration::from_mins(3);
 
@@ -89,15 +93,35 @@ impl WorkerDrain {
         self.process.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// All that it wrote so far.
-    pub fn log(&self) -> String {
-        self.process.log()
+    /// Whether it said that this task is in this phase.
+    pub fn said_of(&self, task: &TaskView, phase: &str) -> bool {
+        let is_it = |event: &Value| {
+            let whose = event["task"].as_str().is_some_and(|arn| arn.ends_with(&task.id.to_string()));
+            event["event"] == "task" && whose && event["phase"] == phase
+        };
+        self.said().iter().any(is_it)
     }
 
-    /// Waits until it has said this somewhere.
-    pub async fn until_said(&self, words: &str) {
-        let what = format!("worker-drain says {words:?}");
-        wait_until(&what, BOUND, || std::future::ready(self.process.log().contains(words))).await;
+    /// What it said of the end of a rollout, or nothing yet.
+    pub fn rollout_ended(&self) -> Option<Value> {
+        self.said().into_iter().find(|event| event["event"] == "rollout" && event["state"] == "Ended")
+    }
+
+    /// Waits until it has said that this task is in this phase.
+    pub async fn until_said_of(&self, task: &TaskView, phase: &str) {
+        let what = format!("worker-drain says that {} is {phase}", task.node());
+        wait_until(&what, BOUND, || ready(self.said_of(task, phase))).await;
+    }
+
+    /// Waits until it has said something for this reason, one of those in docs/conditions.md; the message.
+    pub async fn until_said_why(&self, reason: &str) -> String {
+        let mut message = None;
+        wait_until(&format!("worker-drain says {reason}"), BOUND, || {
+            message = self.said().into_iter().find(|event| event["reason"] == reason);
+            ready(message.is_some())
+        })
+        .await;
+        message.and_then(|event| Some(event["message"].as_str()?.to_owned())).unwrap_or_default()
     }
 
     /// Waits until it ends by itself; its exit code.

@@ -40,13 +40,14 @@ pub struct Setup {
 }
 
 impl Default for Setup {
-    /// Two workers of two processes each, killed three seconds after they were asked to end.
+    /// Two workers of two processes each, killed a quarter of a minute after they were asked to end: an idle worker ends
+    /// well within that even on a machine that is busy with other tests.
     fn default() -> Self {
         Self {
             tasks: 2,
             concurrency: 2,
             prefetch: 1,
-            stop_timeout: Duration::from_secs(3),
+            stop_timeout: Duration::from_secs(15),
             rolls_back: false,
             settings: Value::Null,
         }
@@ -273,6 +274,14 @@ impl Stage {
         self.until(&what, |stage| {
             let up = |task: &TaskView| task.is_live() && stage.worker_log(task.id).contains(" ready.");
             stage.tasks_of(revision).iter().filter(|task| up(task)).count() >= stage.service().desired as usize
+        })
+        .await;
+    }
+
+    /// Waits until this revision is the one that ECS rolls out.
+    pub async fn until_current(&self, revision: u32) {
+        self.until("the revision is the current one", |stage| {
+            stage.service().primary().is_some_and(|primary| primary.definition.revision == revision)
         })
         .await;
     }

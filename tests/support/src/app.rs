@@ -51,8 +51,9 @@ impl SampleApp {
     pub fn new(broker: impl Into<String>) -> Self {
         let folder = tempfile::Builder::new().prefix("worker-drain-jobs-").tempdir().expect("a temporary folder");
         let journal = Journal::at(folder.path().join("journal"));
-        std::fs::create_dir(journal.folder()).expect("a folder for the journal");
-        std::fs::create_dir(folder.path().join("told")).expect("a folder for what jobs are told");
+        for part in ["journal", "told", "tmp"] {
+            std::fs::create_dir(folder.path().join(part)).expect("a temporary folder can be written to");
+        }
         Self { broker: broker.into(), settings: Value::Null, python: python(), journal, folder: Arc::new(folder) }
     }
 
@@ -88,6 +89,8 @@ impl SampleApp {
             ("SAMPLE_SETTINGS".into(), settings),
             ("SAMPLE_JOURNAL".into(), self.journal.folder().display().to_string()),
             ("SAMPLE_TOLD".into(), self.told().display().to_string()),
+            // A worker that is killed leaves temporary folders behind. They go with ours.
+            ("TMPDIR".into(), self.folder.path().join("tmp").display().to_string()),
         ]
     }
 

@@ -4,17 +4,21 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_ecs::operation::update_task_protection::UpdateTaskProtectionOutput;
-use futures::future::join_all;
+use futures::{StreamExt as _, stream};
 use jiff::SignedDuration;
 use worker_drain_plan::{
     Outcome, TaskId,
     observation::{Failure, FailureKind},
 };
 
-use super::{EcsFleet, LONGEST_HOLD_MINUTES, Operation, view::last_part};
+use super::{AT_ONCE, EcsFleet, LONGEST_HOLD_MINUTES, Operation, view::last_part};
 
 /// `UpdateTaskProtection` takes this many tasks (API reference).
 const BATCH: usize = 10;
+
+/// Batches one after another that went unanswered, retries and all: the rest fails with them, so that a pass does not wait
+/// for an hour of timeouts. Nothing is lost; the next pass asks again.
+const GIVE_UP_AFTER: u32 = 3;
 
 /// Tasks of one call, by their place in the request, and what is asked for all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +32,14 @@ pub(super) async fn hold(fleet: &EcsFleet, holds: &[(TaskId, SignedDuration)]) -
     let tasks: Vec<&TaskId> = holds.iter().map(|(task, _)| task).collect();
     let mut answers = Vec::new();
     // One after another, in the order that was asked for: when ECS grants only so many holds, the first ones get them.
+    let mut unanswered = 0;
     for batch in batches_of_holds(holds) {
-        answers.extend(update(fleet, &tasks, &batch).await);
+        let outcomes = match answers.last() {
+            Some((_, Outcome::Failed(last))) if unanswered >= GIVE_UP_AFTER => read(&tasks, &batch, Err(last.clone())),
+            _ => update(fleet, &tasks, &batch).await,
+        };
+        unanswered = if outcomes.iter().any(|(_, outcome)| is_unanswered(outcome)) { unanswered + 1 } else { 0 };
+        answers.extend(outcomes);
     }
     in_order(answers)
 }
@@ -39,7 +49,14 @@ pub(super) async fn release(fleet: &EcsFleet, tasks: &[TaskId]) -> Vec<Outcome> 
     let places: Vec<usize> = (0..tasks.len()).collect();
     let batches: Vec<Batch> =
         places.chunks(BATCH).map(|places| Batch { minutes: None, places: places.to_vec() }).collect();
-    in_order(join_all(batches.iter().map(|batch| update(fleet, &tasks, batch))).await.concat())
+    let calls: Vec<_> = batches.iter().map(|batch| update(fleet, &tasks, batch)).collect();
+    let answers: Vec<_> = stream::iter(calls).buffered(AT_ONCE).collect().await;
+    in_order(answers.concat())
+}
+
+fn is_unanswered(outcome: &Outcome) -> bool {
+    let kinds = [FailureKind::Unreachable, FailureKind::Throttled];
+    matches!(outcome, Outcome::Failed(failure) if kinds.contains(&failure.kind))
 }
 
 /// One call for one batch; the outcome of each task with its place.

@@ -19,11 +19,13 @@ use super::{
     limiter::{Limiter, Row},
 };
 
-/// How often one call is tried, all in all.
+/// How often one call is tried, all in all, if ECS cannot be reached. A call that is throttled is tried for as long as it
+/// may take: throttling is to slow us down and not to fail anything.
 const ATTEMPTS: u32 = 4;
 /// The pause before the second attempt; it doubles with each. The pause is drawn between half of it and all of it, so
 /// that drains that failed together do not come back together.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The ECS operations that we use, all of them: the IAM policy in `docs/iam.md` grants exactly these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -137,8 +139,12 @@ impl Caller {
                 self.limiter.throttled(operation);
             }
             let pause = pause_before(attempt + 1);
-            let again = matches!(failure.kind, FailureKind::Throttled | FailureKind::Unreachable);
-            if !again || attempt >= ATTEMPTS || left <= pause {
+            let again = match failure.kind {
+                FailureKind::Throttled => true,
+                FailureKind::Unreachable => attempt < ATTEMPTS,
+                FailureKind::Denied | FailureKind::NotFound | FailureKind::Invalid => false,
+            };
+            if !again || left <= pause {
                 return Err(failure);
             }
             tracing::debug!(operation = operation.name(), attempt, kind = ?failure.kind, "an ECS call is tried again");
@@ -166,13 +172,27 @@ impl Caller {
 }
 
 fn pause_before(attempt: u32) -> Duration {
-    let whole = FIRST_PAUSE.saturating_mul(1 << attempt.saturating_sub(2).min(10));
+    let whole = FIRST_PAUSE.saturating_mul(1 << attempt.saturating_sub(2).min(10)).min(LONGEST_PAUSE);
     whole / 2 + whole.mul_f64(rand::random_range(0.0..=0.5))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn the_documented_policy_grants_exactly_what_is_called() {
+        let text = include_str!("../../../../docs/iam.md");
+        let policy = text.split("## The policy").nth(1).and_then(|rest| rest.split("Why it is").next()).unwrap();
+        let granted: BTreeSet<&str> = policy
+            .split('"')
+            .filter_map(|word| word.strip_prefix("ecs:"))
+            .filter(|word| word.starts_with(char::is_uppercase))
+            .collect();
+        assert_eq!(granted, Operation::ALL.map(Operation::name).into());
+    }
 
     #[test]
     fn calls_are_counted_by_operation() {
@@ -187,7 +207,7 @@ mod tests {
 
     #[test]
     fn pauses_double_and_vary() {
-        for (attempt, whole_ms) in [(2, 100), (3, 200), (4, 400)] {
+        for (attempt, whole_ms) in [(2, 100), (3, 200), (4, 400), (9, 2000), (40, 2000)] {
             let pause = pause_before(attempt);
             assert!(pause >= Duration::from_millis(whole_ms / 2) && pause <= Duration::from_millis(whole_ms));
         }

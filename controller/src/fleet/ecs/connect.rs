@@ -9,45 +9,58 @@ use aws_config::{
 };
 use worker_drain_plan::observation::{Failure, FailureKind};
 
-use super::{EcsSettings, Limiters, Target, call::Caller};
+use super::{EcsSettings, Limiters, Target, Timeouts, call::Caller};
 
 /// The name that an assumed role's sessions carry in `CloudTrail`.
 const SESSION: &str = "worker-drain";
 
-pub(super) async fn connect(
+/// Finds the configuration and assumes the role.
+pub(super) async fn configure(settings: &EcsSettings) -> SdkConfig {
+    let config = load(settings.region.clone(), settings.profile.as_deref(), settings.timeouts).await;
+    match &settings.role_arn {
+        Some(role) => assume(config, role).await,
+        None => config,
+    }
+}
+
+/// Builds the client. Errors: no Region is known.
+pub(super) fn client(
     settings: EcsSettings,
+    config: &SdkConfig,
     limiters: &Limiters,
 ) -> Result<(aws_sdk_ecs::Client, Caller), Failure> {
-    let EcsSettings { cluster, service, region, role_arn, profile, timeouts } = settings;
-    let config = load(region, profile.as_deref(), timeouts).await;
+    let EcsSettings { cluster, service, region: _, role_arn, profile, timeouts } = settings;
     let Some(region) = config.region().map(ToString::to_string) else {
         return Err(Failure::new(
             FailureKind::Invalid,
             format!("no AWS Region for {cluster}/{service}: set fleet.ecs.region, AWS_REGION, or the profile's region"),
         ));
     };
-    let config = match &role_arn {
-        Some(role) => assume(config, role).await,
-        None => config,
-    };
     // The account's number where it is known; else whatever stands for one set of credentials.
-    let account = role_arn.as_deref().and_then(account_of).or(profile.as_deref()).unwrap_or_default();
+    let known = role_arn.as_deref().and_then(account_of).or_else(|| account_of(&cluster));
+    let account = known.or(profile.as_deref()).unwrap_or_default();
     let limiter = limiters.of(account, &region);
     // Retries are ours, so that each attempt takes its turn in the bucket.
-    let ecs = aws_sdk_ecs::config::Builder::from(&config).retry_config(RetryConfig::disabled()).build();
-    let target = Target { cluster, service, region, role_arn, profile, endpoint: endpoint(&config) };
+    let ecs = aws_sdk_ecs::config::Builder::from(config)
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(limits(timeouts))
+        .build();
+    let target = Target { cluster, service, region, role_arn, profile, endpoint: endpoint(config) };
     let caller = Caller { target, limiter, calls: Arc::default(), time_limit: timeouts.operation };
     Ok((aws_sdk_ecs::Client::from_conf(ecs), caller))
 }
 
-async fn load(region: Option<String>, profile: Option<&str>, timeouts: super::Timeouts) -> SdkConfig {
-    let limits = TimeoutConfig::builder()
+fn limits(timeouts: Timeouts) -> TimeoutConfig {
+    TimeoutConfig::builder()
         .connect_timeout(timeouts.connect)
         .operation_attempt_timeout(timeouts.attempt)
         .operation_timeout(timeouts.operation)
-        .build();
+        .build()
+}
+
+async fn load(region: Option<String>, profile: Option<&str>, timeouts: Timeouts) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .timeout_config(limits)
+        .timeout_config(limits(timeouts))
         .retry_config(RetryConfig::standard().with_max_attempts(2));
     if let Some(region) = &region {
         loader = loader.region(Region::new(region.clone()));

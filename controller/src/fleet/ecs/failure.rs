@@ -122,34 +122,46 @@ where
     // The innermost connection error tells whether it was the network: the outermost only wraps whatever went wrong.
     let network = on_the_way.is_some_and(|link| link.is_io() || link.is_timeout())
         || matches!(links[first].downcast_ref(), Some(CredentialsError::ProviderTimedOut(_)));
-    let service = target.label();
     let why = chain(&links[first..]);
     if network {
-        return Failure::new(
-            FailureKind::Unreachable,
-            format!("the AWS credentials for {service} cannot be fetched now: {why}"),
-        );
+        let service = target.label();
+        let message = format!("the AWS credentials for {service} cannot be fetched now: {why}");
+        return Failure::new(FailureKind::Unreachable, message);
     }
-    if let Some(role) = &target.role_arn {
-        return Failure::new(
-            FailureKind::Denied,
-            format!(
-                "the role {role} for {service} cannot be assumed: {why}. Its trust policy must name whoever runs this, and \
-                 that must be allowed sts:AssumeRole on it: docs/iam.md shows both"
-            ),
-        );
-    }
+    let nobody_had_any =
+        links.iter().any(|link| matches!(link.downcast_ref(), Some(CredentialsError::CredentialsNotLoaded(_))));
     Failure::new(
         FailureKind::Denied,
-        format!(
-            "no AWS credentials for {service}: {why}. Looked for in the environment, {}, web identity, ECS and EC2 \
-             metadata, as the AWS command line does",
-            target
-                .profile
-                .as_ref()
-                .map_or_else(|| "the default profile".to_owned(), |profile| format!("the profile {profile}"))
-        ),
+        if nobody_had_any { no_credentials(target) } else { bad_credentials(target, &why) },
     )
+}
+
+fn no_credentials(target: &Target) -> String {
+    let service = target.label();
+    match (&target.profile, &target.role_arn) {
+        (Some(profile), _) => format!(
+            "no AWS credentials for {service}: there is no profile {profile}, or it has none. Check AWS_CONFIG_FILE, \
+             AWS_SHARED_CREDENTIALS_FILE and the profile's name, or log in (aws sso login --profile {profile})"
+        ),
+        (None, role) => format!(
+            "no AWS credentials for {service}{}: there are none in the environment, the default profile, a web identity \
+             token, or ECS and EC2 metadata. Set AWS_PROFILE, log in (aws sso login), or give whatever this runs on a role",
+            role.as_ref().map_or_else(String::new, |role| format!(" to assume the role {role} with"))
+        ),
+    }
+}
+
+fn bad_credentials(target: &Target, why: &str) -> String {
+    let service = target.label();
+    match &target.role_arn {
+        Some(role) => format!(
+            "the role {role} for {service} cannot be assumed: {why}. Its trust policy must name whoever runs this, and that \
+             must be allowed sts:AssumeRole on it: docs/iam.md shows both"
+        ),
+        None => {
+            format!("the AWS credentials for {service} cannot be used: {why}. Log in again, or mend the configuration")
+        }
+    }
 }
 
 fn unreachable(operation: Operation, target: &Target, why: &str) -> Failure {
@@ -169,9 +181,20 @@ fn links<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)>
 
 /// What a chain of errors says, outermost first; each thing once, because wrappers like to repeat what they wrap.
 fn chain(links: &[&(dyn Error + 'static)]) -> String {
+    // What the SDK's wrappers say of themselves helps nobody.
+    const EMPTY_WORDS: [&str; 8] = [
+        "",
+        "an error occurred while loading credentials",
+        "dispatch failure",
+        "io error",
+        "other",
+        "service error",
+        "the credential provider was not enabled",
+        "user error",
+    ];
     let mut said: Vec<String> = Vec::new();
     for text in links.iter().map(ToString::to_string) {
-        if !text.is_empty() && !said.iter().any(|earlier| earlier.contains(&text)) {
+        if !EMPTY_WORDS.contains(&text.as_str()) && !said.iter().any(|earlier| earlier.contains(&text)) {
             said.push(text);
         }
     }
@@ -258,10 +281,7 @@ mod tests {
         let failure =
             describe(Operation::ListTasks, &target(), &SdkError::<DescribeTasksError>::dispatch_failure(none));
         assert_eq!(failure.kind, FailureKind::Denied);
-        assert!(
-            failure.message.contains("nobody has any") && failure.message.contains("default profile"),
-            "{failure:?}"
-        );
+        assert!(failure.message.contains("aws sso login"), "{failure:?}");
     }
 
     #[test]

@@ -196,7 +196,8 @@ pub struct Limiters(Arc<Mutex<ByAccountAndRegion>>);
 type ByAccountAndRegion = BTreeMap<(String, String), Arc<Limiter>>;
 
 impl Limiters {
-    /// The limiter of this account (whatever tells accounts apart: its number, a profile's name) and Region.
+    /// The limiter of this account and Region. An account is whatever tells one from another before AWS is asked: its
+    /// number if an ARN tells it, else a profile's name, else nothing (the credentials that this process finds).
     pub fn of(&self, account: &str, region: &str) -> Arc<Limiter> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (account.to_owned(), region.to_owned());

@@ -39,6 +39,9 @@ use crate::clock::Clock;
 /// The longest hold that ECS grants, in minutes: `expiresInMinutes` of `UpdateTaskProtection` goes up to 48 hours.
 const LONGEST_HOLD_MINUTES: i32 = 2880;
 
+/// How many calls of one kind are under way at once: enough to hide their latency, few enough for one connection pool.
+const AT_ONCE: usize = 8;
+
 /// Which ECS service, and how it is reached. Everything that is not set here is found as the AWS command line finds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EcsSettings {
@@ -97,7 +100,19 @@ impl EcsFleet {
     /// `limiters` is shared by all fleets of the process, so that their calls stay inside the account's limits together.
     /// Errors: the settings are not enough, such as no Region anywhere.
     pub async fn connect(settings: EcsSettings, limiters: &Limiters, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
-        let (client, caller) = connect::connect(settings, limiters).await?;
+        let config = connect::configure(&settings).await;
+        Self::with_config(settings, &config, limiters, clock)
+    }
+
+    /// As [`EcsFleet::connect`], with a configuration that was found already: its Region, credentials and endpoint count,
+    /// and those of `settings` are only told in messages.
+    pub fn with_config(
+        settings: EcsSettings,
+        config: &aws_config::SdkConfig,
+        limiters: &Limiters,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, Failure> {
+        let (client, caller) = connect::client(settings, config, limiters)?;
         Ok(Self { client, caller: Arc::new(caller), clock, history: Arc::default() })
     }
 

@@ -2,19 +2,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::Future,
     sync::PoisonError,
 };
 
 use aws_sdk_ecs::types::DesiredStatus;
-use futures::future::{try_join, try_join_all};
-use jiff::SignedDuration;
+use futures::{StreamExt as _, TryStreamExt as _, future::try_join, stream};
+use jiff::{SignedDuration, Timestamp};
 use worker_drain_plan::{
     RevisionId, TaskId,
     observation::{Failure, FailureKind, HoldState, Life},
 };
 
 use super::{
-    EcsFleet, Operation,
+    AT_ONCE, EcsFleet, Operation,
     view::{self, Described, ServiceFacts},
 };
 use crate::fleet::FleetLook;
@@ -66,12 +67,9 @@ async fn read_service(fleet: &EcsFleet) -> Result<ServiceFacts, Failure> {
 
 /// Memory of another account, Region or cluster must not be acted on here, and ECS would refuse it less clearly.
 fn belong_here(fleet: &EcsFleet, service: &ServiceFacts, tracked: &BTreeSet<TaskId>) -> Result<(), Failure> {
-    let Some(prefix) = service.cluster_arn.rsplit_once(":cluster/").map(|(prefix, _)| format!("{prefix}:task/")) else {
-        return Ok(());
-    };
-    match tracked.iter().find(|task| !task.as_str().starts_with(&prefix)) {
+    match tracked.iter().find(|task| !view::is_of_cluster(&service.cluster_arn, task)) {
         None => Ok(()),
-        Some(task) => Err(foreign(fleet, task, &format!("its ARN does not begin with {prefix}"))),
+        Some(task) => Err(foreign(fleet, task, &format!("its ARN is not of {}: {task}", service.cluster_arn))),
     }
 }
 
@@ -122,7 +120,7 @@ async fn describe(fleet: &EcsFleet, tasks: &BTreeSet<TaskId>) -> Result<Describe
         };
         fleet.caller.call(Operation::DescribeTasks, ask).await
     });
-    view::described(&fleet.caller.target, tasks, &try_join_all(calls).await?)
+    view::described(&fleet.caller.target, tasks, &all(calls.collect()).await?)
 }
 
 /// Keeps this service's tasks; of the ended and vanished ones, only those that are tracked.
@@ -164,33 +162,41 @@ async fn read_holds(fleet: &EcsFleet, ours: &Described) -> Result<BTreeMap<TaskI
         };
         fleet.caller.call(Operation::GetTaskProtection, ask).await
     });
-    Ok(view::holds(&try_join_all(calls).await?))
+    Ok(view::holds(&all(calls.collect()).await?))
 }
 
-/// Tasks whose deployment the service does not list, by deployment, with the creation of the youngest of them. One that
-/// is being stopped does not count: the last task of an old deployment outlives its place in the list by some seconds.
-fn unlisted(service: &ServiceFacts, ours: &Described) -> BTreeMap<RevisionId, Option<jiff::Timestamp>> {
+/// Makes these calls, a few at a time; the first failure is the failure of all.
+async fn all<T>(calls: Vec<impl Future<Output = Result<T, Failure>>>) -> Result<Vec<T>, Failure> {
+    stream::iter(calls).buffered(AT_ONCE).try_collect().await
+}
+
+/// Deployments that the service does not list and that have tasks which are meant to run, with the creation of the
+/// youngest of these. (A deployment whose tasks are all stopping may be gone from the list before they are.)
+fn unlisted(service: &ServiceFacts, ours: &Described) -> BTreeMap<RevisionId, Option<Timestamp>> {
     let mut unlisted = BTreeMap::new();
     for task in ours.tasks.values() {
         let revision = RevisionId::from(task.started_by().unwrap_or_default());
         if !service.lists(&revision) && matches!(view::life(task), Life::Starting | Life::Running) {
-            let youngest: &mut Option<jiff::Timestamp> = unlisted.entry(revision).or_default();
+            let youngest: &mut Option<Timestamp> = unlisted.entry(revision).or_default();
             *youngest = (*youngest).max(task.created_at().and_then(view::timestamp));
         }
     }
     unlisted
 }
 
-/// A task of a deployment that is not listed, even on the second reading, counts as old. Unless it is so young that the
-/// service's own answer may be the stale one.
+/// A task of a deployment that is not listed, even on the second reading, counts as old. Unless it is younger than the
+/// current deployment and altogether so young that the service's own answer may be the stale one.
 fn not_too_new(
     fleet: &EcsFleet,
     service: &ServiceFacts,
-    unlisted: &BTreeMap<RevisionId, Option<jiff::Timestamp>>,
+    unlisted: &BTreeMap<RevisionId, Option<Timestamp>>,
 ) -> Result<(), Failure> {
     let now = fleet.clock.now();
-    let is_young = |created: &Option<jiff::Timestamp>| created.is_some_and(|at| now.duration_since(at) < LISTED_WITHIN);
-    match unlisted.iter().find(|(revision, created)| !service.lists(revision) && is_young(created)) {
+    let may_be_newer = |created: Option<Timestamp>| {
+        created.is_some_and(|at| service.current_since().is_none_or(|since| at > since))
+            && created.is_some_and(|at| now.duration_since(at) < LISTED_WITHIN)
+    };
+    match unlisted.iter().find(|(revision, created)| !service.lists(revision) && may_be_newer(**created)) {
         None => Ok(()),
         Some((revision, _)) => {
             let what = format!("a new task is of deployment {revision}, which the service does not list yet");

@@ -50,6 +50,11 @@ impl ServiceFacts {
     pub(super) fn lists(&self, revision: &RevisionId) -> bool {
         self.revisions.contains_key(revision)
     }
+
+    /// When the current deployment was made.
+    pub(super) fn current_since(&self) -> Option<Timestamp> {
+        self.revisions.get(&self.current).and_then(|revision| revision.created_at)
+    }
 }
 
 /// Reads the service. Errors: there is none, or it is of a kind whose tasks cannot be held.
@@ -153,6 +158,14 @@ pub(super) fn described(
         };
     }
     Ok(described)
+}
+
+/// Whether a task's ARN is of this cluster. ARNs in the format of before 2018 name no cluster; then account and Region
+/// must do ("Amazon Resource Names (ARNs) and IDs" in the developer guide).
+pub(super) fn is_of_cluster(cluster_arn: &str, task: &TaskId) -> bool {
+    let Some((place, cluster)) = cluster_arn.split_once(":cluster/") else { return true };
+    let rest = task.as_str().strip_prefix(place).and_then(|rest| rest.strip_prefix(":task/"));
+    rest.is_some_and(|rest| rest.split_once('/').is_none_or(|(its, _)| its == cluster))
 }
 
 /// Whether this task is one of the service's own, started by one of its deployments.
@@ -406,6 +419,17 @@ mod tests {
         let failure = described(&target(), &asked(&[1, 2]), &[answer]).unwrap_err();
         assert_eq!(failure.kind, FailureKind::Unreachable);
         assert!(failure.message.contains("left out task"), "{failure:?}");
+    }
+
+    #[rstest]
+    #[case("arn:aws:ecs:eu-west-1:123456789012:task/media/0af3", true)]
+    #[case("arn:aws:ecs:eu-west-1:123456789012:task/0af3", true)]
+    #[case("arn:aws:ecs:eu-west-1:123456789012:task/staging/0af3", false)]
+    #[case("arn:aws:ecs:us-east-1:123456789012:task/media/0af3", false)]
+    #[case("arn:aws:ecs:eu-west-1:210987654321:task/media/0af3", false)]
+    #[case("0af3", false)]
+    fn a_task_of_another_place_is_told_by_its_arn(#[case] task: &str, #[case] here: bool) {
+        assert_eq!(is_of_cluster(CLUSTER, &TaskId::from(task)), here);
     }
 
     #[rstest]

@@ -21,7 +21,7 @@ async fn a_redis_that_is_restarted_in_mid_drain_costs_no_job() {
     let more = stage.submit(Jobs::new(8).prefix("more").until_told()).await;
     stage.app().journal().wait_started(&more, 4).await;
     stage.redis().stop().await;
-    drain.until_said("WorkersUnreachable").await;
+    drain.until_said_why("WorkersUnreachable").await;
     stage.until_ecs_alone_would_have_killed(2).await;
     assert_untouched_and_busy(&stage, &old, &jobs);
     assert!(old.iter().all(|task| stage.task(task.id).is_held), "without the broker nobody is let go");

@@ -19,11 +19,9 @@ async fn a_frozen_worker_is_held_and_named_and_drained_when_it_answers_again() {
     stage.until_revision_is_up(2).await;
     stage.app().tell(jobs.iter().filter(|id| !stage.running_on(frozen, &jobs).contains(id)));
     stage.until_stopped(std::slice::from_ref(other)).await;
-    let says_so = |line: &serde_json::Value| {
-        let line = line.to_string();
-        line.contains("unknown") && line.contains(&frozen.node())
-    };
-    stage.until("worker-drain names the silent worker", |_| drain.said().iter().any(says_so)).await;
+    drain.until_said_of(frozen, "Unknown").await;
+    let why = drain.until_said_why("NodeSilent").await;
+    assert!(why.contains(&frozen.node()), "the silent worker is named: {why}");
     stage.until_ecs_alone_would_have_killed(2).await;
     assert_untouched_and_busy(&stage, std::slice::from_ref(frozen), &jobs);
     assert!(stage.task(frozen.id).is_held);

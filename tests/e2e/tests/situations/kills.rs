@@ -38,6 +38,7 @@ async fn worker_drain_may_be_killed_at_any_point_and_goes_on_where_it_was() {
     stage.until_rolled_out().await;
     assert_ended_gently(&stage, &old);
     stage.app().journal().wait_finished(&later).await;
+    assert_eq!(drain.rollout_ended().expect("the rollout's end is told")["outcome"], "Drained");
     assert_all_ran_once(&stage, &jobs);
     assert_all_ran_once(&stage, &later);
 }

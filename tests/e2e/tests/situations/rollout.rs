@@ -43,6 +43,14 @@ async fn a_rollout_waits_for_running_jobs_and_for_those_that_wait_in_the_worker(
     assert_eq!(drain.ended().await, DRAINED);
     stage.until_rolled_out().await;
     assert_ended_gently(&stage, &old);
+    for task in &old {
+        assert!(drain.said_of(task, "Busy") && drain.said_of(task, "Permitted"), "it is told where {task:?} was");
+    }
+    let end = drain.rollout_ended().expect("the rollout's end is told");
+    assert_eq!(
+        (&end["outcome"], &end["oldTasks"], &end["endedUnpermitted"]),
+        (&"Drained".into(), &2.into(), &0.into())
+    );
     assert_all_ran_once(&stage, &jobs);
     assert_all_ran_once(&stage, &later);
 }

@@ -13,11 +13,13 @@ async fn a_scale_in_waits_for_running_jobs() {
     let jobs = stage.fill("job").await;
     stage.scale(1);
 
-    drain.until_said("ScalingIn").await;
     let (first, second) = until_two_are_cancelled(&stage, &all).await;
     tokio::time::sleep(std::time::Duration::from_secs(6)).await; // Twice what ECS would give them.
     assert_untouched_and_busy(&stage, &all, &jobs);
     let leaving = [first.clone(), second.clone()];
+    for task in &leaving {
+        drain.until_said_of(task, "Busy").await;
+    }
     let staying: Vec<TaskView> =
         all.iter().filter(|task| leaving.iter().all(|left| left.id != task.id)).cloned().collect();
     stage.until_consuming(&staying).await;

@@ -32,6 +32,7 @@ async fn a_second_deployment_in_mid_drain_is_drained_too() {
     stage.until_rolled_out().await;
     assert_ended_gently(&stage, &old);
     stage.app().journal().wait_finished(&short).await;
+    assert_eq!(drain.rollout_ended().expect("the rollout's end is told")["revision"], "transcoder:3");
     assert_all_ran_once(&stage, &jobs);
     assert_all_ran_once(&stage, &short);
     let live: Vec<u32> = stage.tasks().iter().filter(|task| task.is_live()).map(|task| task.revision).collect();

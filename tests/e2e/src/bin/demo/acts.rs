@@ -108,6 +108,9 @@ pub async fn with(terminal: bool) -> ActTwo {
     println!("\nACT 2: the same with worker-drain");
     let stage = stage().await;
     let old = stage.tasks();
+    let jobs = load(&stage).await;
+    // Nothing more is said from here on: on a terminal, the live view has it to itself.
+    println!("  when worker-drain holds every task, a new revision is deployed.");
     println!("  $ worker-drain run -f drain.yaml --wait-for-rollout");
     if !terminal {
         println!("  (on a terminal it shows a live view; here, a line for each change)");
@@ -117,10 +120,8 @@ pub async fn with(terminal: bool) -> ActTwo {
         () = stage.until_held(&old) => {}
         _ = drain.wait() => panic!("worker-drain ended before it held the tasks"),
     }
-    let jobs = load(&stage).await;
     let deployed = stage.now();
     stage.deploy();
-    println!("  a new revision is deployed.");
 
     let status = drain.wait().await.expect("worker-drain was started");
     stage.app().journal().wait_finished(&jobs).await;

@@ -14,11 +14,13 @@ async fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| eprintln!("demo: {}", panic.payload_as_str().unwrap_or("it has failed"))));
     let mut terminate = signal(SignalKind::terminate()).expect("signals can be waited for");
     let mut interrupt = signal(SignalKind::interrupt()).expect("signals can be waited for");
+    let mut hangup = signal(SignalKind::hangup()).expect("signals can be waited for");
     // What runs is ended by being dropped.
     tokio::select! {
         code = demo() => code,
         _ = interrupt.recv() => ended(130),
         _ = terminate.recv() => ended(143),
+        _ = hangup.recv() => ended(129),
     }
 }
 
