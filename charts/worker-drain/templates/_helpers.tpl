@@ -61,6 +61,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+# Pages for what must be remembered of services of several hundred tasks; read by name, never listed.
+- apiGroups: [apps]
+  resources: [controllerrevisions]
+  verbs: [create, get, delete]
 {{- if .Values.secrets.enabled }}
 - apiGroups: [""]
   resources: [secrets]

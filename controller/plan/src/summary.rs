@@ -37,21 +37,31 @@ pub fn report(situation: &Situation<'_>, observation: &Observation, mut tasks: V
 
 /// Nothing leaves, and every queue that was taken from a task that stays was seen to be back.
 fn is_settled(situation: &Situation<'_>) -> bool {
-    let is_whole = |member: &Member<'_>| {
-        let taken = member.memory.nodes.iter().filter(|(_, node)| !node.taken.is_empty());
-        let mut answered = taken.map(|(name, _)| member.evidence.queues(name).is_some());
-        member.leaving.is_none() && undo::missing(member).next().is_none() && answered.all(|answered| answered)
-    };
-    situation.workers_seen && situation.memory.rollout.is_none() && situation.live().all(is_whole)
+    let stays = |member: &Member<'_>| member.leaving.is_none() && is_whole(member);
+    situation.workers_seen && situation.memory.rollout.is_none() && situation.live().all(stays)
+}
+
+/// Every queue that was taken from it was seen to be back.
+fn is_whole(member: &Member<'_>) -> bool {
+    let taken = member.memory.nodes.iter().filter(|(_, node)| !node.taken.is_empty());
+    let mut answered = taken.map(|(name, _)| member.evidence.queues(name).is_some());
+    undo::missing(member).next().is_none() && answered.all(|answered| answered)
 }
 
 /// The report when the fleet could not be seen: what was known is not guessed on.
 pub fn blind(policy: &Policy, observation: &Observation, memory: &Memory) -> Report {
     let ready = trouble(observation, memory).unwrap_or_else(all_seen);
     let drained = Verdict { answer: None, ..ready.clone() };
+    // Of a fleet that does not exist nothing is held: a drain of it can be withdrawn.
+    let nothing_left = policy.withdrawn && ready.reason == Reason::FleetNotFound;
+    let phase = match policy.paused {
+        _ if nothing_left => Phase::Withdrawn,
+        true => Phase::Paused,
+        false => Phase::Unknown,
+    };
     Report {
         fleet: String::new(),
-        phase: if policy.paused { Phase::Paused } else { Phase::Unknown },
+        phase,
         stalled: stalled(&ready, &drained),
         blocked_by: ready.reason.to_string(),
         ready,
@@ -71,7 +81,8 @@ fn phase(situation: &Situation<'_>, tasks: &[TaskReport]) -> Phase {
     let policy = situation.policy;
     if policy.withdrawn {
         let left = situation.members.values().any(|member| member.memory.held && member.is_held(situation.now));
-        let restoring = tasks.iter().any(|task| task.phase == TaskPhase::Restoring);
+        // A worker that does not answer may still lack what was taken from it.
+        let restoring = !situation.live().all(is_whole);
         return if left || restoring { Phase::Withdrawing } else { Phase::Withdrawn };
     }
     match &situation.memory.rollout {

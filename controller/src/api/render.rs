@@ -151,3 +151,123 @@ fn clipped(text: &str, most: usize) -> String {
     let end = (0..=most - '…'.len_utf8()).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     format!("{}…", &text[..end])
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use rstest::rstest;
+    use worker_drain_plan::{
+        Report, TaskId,
+        memory::Why,
+        observation::{HoldState, Job},
+        report::{Counts, Cut, JobCounts, Phase, Reason, RolloutReport, TaskPhase, TaskReport, Verdict},
+    };
+
+    use super::{clipped, render};
+    use crate::api::status::{WorkerDrainStatus, condition};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn verdict(answer: Option<bool>, reason: Reason, message: &str) -> Verdict {
+        Verdict { answer, reason, message: message.into() }
+    }
+
+    fn task(number: u32) -> TaskReport {
+        TaskReport {
+            task: TaskId::from(format!("arn:aws:ecs:eu-west-1:1:task/media/{number:032}")),
+            revision: "transcoder:41".into(),
+            leaving: Some(Why::Rollout),
+            phase: TaskPhase::Busy,
+            since: at(0),
+            nodes: Vec::new(),
+            jobs: Some(JobCounts { active: 1, reserved: 2, scheduled: 9 }),
+            oldest_job: Some(Job { id: "j".into(), name: "n".into(), started_at: Some(at(-i64::from(number))) }),
+            hold: HoldState::Until(at(7200)),
+            hold_refused: None,
+            waiting_for: "3 jobs".into(),
+        }
+    }
+
+    fn draining(tasks: u32) -> Report {
+        Report {
+            fleet: "media/transcoder".into(),
+            phase: Phase::Draining,
+            ready: verdict(Some(true), Reason::AllSeen, "all"),
+            drained: verdict(Some(false), Reason::JobsRunning, "task 1: 3 jobs"),
+            stalled: verdict(Some(false), Reason::NotStalled, "nothing"),
+            settled: false,
+            rollout: Some(RolloutReport {
+                to: "ecs-svc/2".into(),
+                label: "transcoder:42".into(),
+                since: at(0),
+                old: tasks,
+                ended: 1,
+                jobs_cut: 0,
+            }),
+            past: Vec::new(),
+            cut: Cut::default(),
+            counts: Counts { busy: tasks, ..Counts::default() },
+            tasks: (0..tasks).map(task).collect(),
+            blocked_by: "JobsRunning".into(),
+            strangers: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    fn condition_of<'a>(status: &'a WorkerDrainStatus, type_: &str) -> (&'a str, &'a str, &'a Time) {
+        let found = status.conditions.iter().find(|condition| condition.type_ == type_).unwrap();
+        (&found.status, &found.reason, &found.last_transition_time)
+    }
+
+    #[test]
+    fn columns_have_what_they_show() {
+        let status = render(None, &draining(3), at(9));
+        assert_eq!(status.phase.as_deref(), Some("Draining"));
+        assert_eq!(status.drained.as_deref(), Some("1/3"));
+        assert_eq!(status.counts.busy, 3);
+        assert_eq!(status.oldest_job_started_at, Some(Time(at(-2))));
+        assert_eq!(status.blocked_by.as_deref(), Some("JobsRunning"));
+        assert_eq!(status.tasks[0].jobs, Some(3), "what is scheduled for later does not count");
+    }
+
+    #[test]
+    fn the_same_report_is_the_same_status() {
+        let first = render(None, &draining(3), at(0));
+        assert_eq!(render(Some(&first), &draining(3), at(60)), first);
+    }
+
+    #[test]
+    fn a_transition_is_a_change_of_the_answer_and_of_nothing_else() {
+        let first = render(None, &draining(1), at(0));
+        let mut report = draining(1);
+        report.drained = verdict(Some(false), Reason::NodeSilent, "worker@1 does not answer");
+        let second = render(Some(&first), &report, at(60));
+        assert_eq!(condition_of(&second, condition::DRAINED), ("False", "NodeSilent", &Time(at(0))));
+        report.drained = verdict(None, Reason::FleetUnreachable, "nobody there");
+        let third = render(Some(&second), &report, at(90));
+        assert_eq!(condition_of(&third, condition::DRAINED), ("Unknown", "FleetUnreachable", &Time(at(90))));
+    }
+
+    #[rstest]
+    #[case::at_work(Some(false), false, "True")]
+    #[case::at_rest(Some(false), true, "False")]
+    #[case::stuck(Some(true), false, "False")]
+    fn kstatus_is_told_whether_to_wait(#[case] stalled: Option<bool>, #[case] settled: bool, #[case] expected: &str) {
+        let mut report = draining(1);
+        (report.stalled.answer, report.settled) = (stalled, settled);
+        assert_eq!(condition_of(&render(None, &report, at(0)), condition::RECONCILING).0, expected);
+    }
+
+    #[test]
+    fn a_status_is_bounded() {
+        let mut report = draining(400);
+        report.ready.message = "ä".repeat(4000);
+        let status = render(None, &report, at(0));
+        assert_eq!((status.tasks.len(), status.tasks_omitted), (50, 350));
+        assert!(status.conditions[0].message.len() <= 1024);
+        assert_eq!(clipped("äää", 5), "ä…");
+    }
+}

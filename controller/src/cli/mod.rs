@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand. It wires things up and shows what they say; it decides nothing about tasks.
 
 pub mod connect;
+pub mod controller;
 pub mod crd;
 pub mod drive;
 pub mod exit;
@@ -31,6 +32,7 @@ pub struct Cli {
 enum Command {
     Run(run::RunArgs),
     Plan(plan::PlanArgs),
+    Controller(controller::ControllerArgs),
     /// Print the CRD of the resource `WorkerDrain`, as it is to be applied to a cluster
     Crd,
 }
@@ -38,10 +40,13 @@ enum Command {
 /// Runs the command line of this process.
 pub fn main() -> Exit {
     let cli = Cli::parse();
-    let logs = logs::start(cli.verbose);
+    // The operator's logs are what its operator reads: they have flags of their own.
+    let operates = matches!(cli.command, Command::Controller(_));
+    let logs = !operates && logs::start(cli.verbose);
     match cli.command {
         Command::Run(args) => on_runtime(args.run(logs)),
         Command::Plan(args) => on_runtime(args.run()),
+        Command::Controller(args) => on_runtime(args.run()),
         Command::Crd => match crd::run() {
             Ok(()) => Exit::Done,
             Err(error) => {

@@ -10,7 +10,7 @@ use worker_drain::workers::{
 };
 use worker_drain_plan::Outcome;
 
-use super::{all_answer, known_tasks, look_until, node, open, queues, settings, tasks};
+use crate::both::{all_answer, known_tasks, look_until, node, open, queues, settings, tasks};
 
 /// Everything works: a look, a cancel that is read back, and nothing of ours is left.
 async fn works(app: &SampleApp, settings: &CelerySettings, redis: &Redis) {

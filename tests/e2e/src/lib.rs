@@ -4,12 +4,14 @@
 //! journal, and what the workers do is asked with Celery's own tools: worker-drain is never asked about itself.
 
 mod celery;
+mod cluster;
 mod drain;
 mod figures;
 mod stage;
 mod tasks;
 mod trouble;
 
+pub use cluster::{Cluster, NAMESPACE, Operator};
 pub use drain::{WorkerDrain, binary};
 pub use figures::{Figures, percentile};
 pub use stage::{SERVICE, Setup, Stage};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use worker_drain_plan::{
     Report, TaskId,
-    report::{PastRollout, RolloutReport, TaskPhase, TaskReport, Verdict},
+    report::{PastRollout, Phase, RolloutReport, TaskPhase, TaskReport, Verdict},
 };
 
 use super::label;
@@ -20,6 +20,13 @@ pub enum Change {
         live: u32,
         /// Of an old revision.
         old: u32,
+    },
+    /// What goes on as a whole is another thing now.
+    Phase {
+        /// What it was; `None` at first sight.
+        from: Option<Phase>,
+        /// What it is.
+        to: Phase,
     },
     /// A rollout began, or was found going on.
     Began(RolloutReport),
@@ -51,6 +58,10 @@ pub fn between(before: Option<&Report>, after: &Report) -> Vec<Change> {
     if !was_seen && !after.fleet.is_empty() {
         let counts = after.counts;
         changes.push(Change::Seen { fleet: after.fleet.clone(), live: counts.live, old: counts.old });
+    }
+    let from = before.map(|before| before.phase);
+    if from != Some(after.phase) {
+        changes.push(Change::Phase { from, to: after.phase });
     }
     rollouts(before, after, &mut changes);
     verdicts(before, after, &mut changes);

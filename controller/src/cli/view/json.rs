@@ -14,6 +14,9 @@ use crate::cli::exit::Exit;
 pub fn line(drain: &str, change: &Change, now: Timestamp) -> String {
     let mut object = match change {
         Change::Seen { fleet, live, old } => json!({"event": "fleet", "fleet": fleet, "live": live, "old": old}),
+        Change::Phase { from, to } => {
+            json!({"event": "phase", "from": from.map(|from| format!("{from:?}")), "phase": format!("{to:?}")})
+        }
         Change::Began(rollout) => began(rollout),
         Change::Ended(past) => ended(past),
         Change::Verdict(name, verdict) => condition(name, verdict),

@@ -17,6 +17,10 @@ pub fn line(drain: &str, change: &Change, now: Timestamp) -> String {
         Change::Seen { fleet, live, old } => {
             (String::from("fleet"), fleet.clone(), format!("{}, {old} of an old revision", tasks(*live)))
         }
+        Change::Phase { from, to } => {
+            let from = from.map_or(String::new(), |from| format!("{from:?} → "));
+            (String::from("phase"), format!("{from}{to:?}"), String::new())
+        }
         Change::Began(rollout) => (
             String::from("rollout"),
             format!("began → {}", rollout.label),

@@ -4,6 +4,7 @@
 //! which node is which task's. What an answer proves is policy, and not decided here: a node that does not answer is
 //! missing from the result, and never idle.
 
+mod amqp;
 mod broker;
 mod look;
 pub mod match_nodes;
@@ -12,6 +13,7 @@ mod redis;
 mod settings;
 mod template;
 mod transport;
+mod waiting;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,6 +29,7 @@ use worker_drain_plan::{
 };
 
 pub use self::{
+    amqp::Amqp,
     broker::Broker,
     redis::Redis,
     settings::{BrokerUrl, CelerySettings, FanoutPrefix, SettingsError, TransportOptions},

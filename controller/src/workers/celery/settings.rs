@@ -23,8 +23,12 @@ pub struct CelerySettings {
     pub control_exchange: String,
     /// Celery's `broker_transport_options`, as far as they change names.
     pub transport_options: TransportOptions,
-    /// A file of certificates (PEM) to trust instead of the system's, for `rediss://`.
+    /// A file of certificates (PEM) to trust instead of the system's, for `rediss://` and `amqps://`.
     pub tls_ca_file: Option<PathBuf>,
+    /// Our own certificate (PEM), with those that lead to its authority, for an `amqps://` broker that wants one.
+    pub tls_certificate_file: Option<PathBuf>,
+    /// Its key (PEM, without a password).
+    pub tls_key_file: Option<PathBuf>,
     /// How long replies are awaited when not all are known to have come.
     pub reply_bound: Duration,
     /// How long it may take to connect, and each single operation on the broker.
@@ -87,6 +91,8 @@ impl CelerySettings {
             control_exchange: "celery".into(),
             transport_options: TransportOptions::default(),
             tls_ca_file: None,
+            tls_certificate_file: None,
+            tls_key_file: None,
             reply_bound: Duration::from_secs(1),
             operation_bound: Duration::from_secs(2),
         }
@@ -122,6 +128,15 @@ impl BrokerUrl {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// What stands before the first `://`, in small letters.
+    pub(super) fn scheme(&self) -> Result<String, SettingsError> {
+        if self.0.trim().is_empty() {
+            return Err(SettingsError::NoUrl);
+        }
+        let scheme = self.0.trim_start().split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        scheme.ok_or_else(|| SettingsError::Url { why: "it has no scheme, such as redis:// or amqp://".into() })
+    }
 }
 
 impl<T: Into<String>> From<T> for BrokerUrl {
@@ -155,13 +170,29 @@ impl fmt::Debug for BrokerUrl {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SettingsError {
     /// No URL, or one of spaces.
-    #[error("the broker's URL is empty: give what Celery has as broker_url, such as redis://host:6379/0")]
+    #[error(
+        "the broker's URL is empty: give what Celery has as broker_url, such as redis://host:6379/0 or amqp://host:5672//"
+    )]
     NoUrl,
     /// It is no URL.
     #[error("the broker's URL cannot be read: {why}; it is to be of the form redis://[user][:password]@host:port/db")]
     Url {
         /// What is wrong with it.
         why: String,
+    },
+    /// It is no URL of a RabbitMQ broker.
+    #[error(
+        "the broker's URL cannot be read: {why}; it is to be of the form amqp://[user[:password]]@host:port/virtual-host"
+    )]
+    AmqpUrl {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Brokers of several kinds.
+    #[error("{scheme}:// among URLs of the same broker that begin with amqp://")]
+    Mixed {
+        /// The scheme that is not like the first.
+        scheme: String,
     },
     /// Several URLs, which Celery takes as replacements for one another.
     #[error("the broker's URL is a list of {count}: give the one that is in use")]
@@ -170,7 +201,9 @@ pub enum SettingsError {
         count: usize,
     },
     /// A scheme that Celery has and we do not (yet) have.
-    #[error("a broker at {scheme}:// is not supported yet: redis://, rediss://, redis+socket:// and unix:// are")]
+    #[error(
+        "a broker at {scheme}:// is not supported yet: amqp://, amqps://, redis://, rediss://, redis+socket:// and unix:// are"
+    )]
     NotYet {
         /// The scheme.
         scheme: String,
@@ -186,7 +219,8 @@ pub enum SettingsError {
     },
     /// A scheme that nobody has.
     #[error(
-        "{scheme}:// is not a broker that is known: redis://, rediss://, redis+socket:// and unix:// are supported"
+        "{scheme}:// is not a broker that is known: amqp://, amqps://, redis://, rediss://, redis+socket:// and unix:// are \
+         supported"
     )]
     Scheme {
         /// The scheme.
@@ -234,6 +268,7 @@ mod tests {
     #[case("redis://cache:6379/0?password=hunter2", "redis://cache:6379/0")]
     #[case("redis://:hun@ter2/@cache:6379/0", "redis://:***@cache:6379/0")]
     #[case("redis+socket://:hunter2@/run/redis.sock", "redis+socket://:***@/run/redis.sock")]
+    #[case("amqp://app:hunter2@a;amqp://app:hunter2@b:5673//", "amqp://app:***@b:5673//")]
     #[case("hunter2", "***")]
     fn a_password_is_never_shown(#[case] url: &str, #[case] shown: &str) {
         assert_eq!(BrokerUrl::from(url).to_string(), shown);

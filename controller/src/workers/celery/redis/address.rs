@@ -36,21 +36,13 @@ impl fmt::Display for Address {
 impl Address {
     pub(super) fn parse(settings: &CelerySettings) -> Result<Self, SettingsError> {
         let url = settings.url.expose().trim();
-        if url.is_empty() {
-            return Err(SettingsError::NoUrl);
-        }
-        let scheme = url
-            .split_once("://")
-            .map(|(scheme, _)| scheme.to_ascii_lowercase())
-            .ok_or_else(|| SettingsError::Url { why: "it has no scheme, such as redis://".into() })?;
+        let scheme = settings.url.scheme()?;
         if let Some(several) = several(url) {
             return Err(SettingsError::SeveralUrls { count: several });
         }
         let target = match scheme.as_str() {
             "redis" | "rediss" => over_tcp(url, scheme == "rediss", settings)?,
             "unix" | "redis+socket" => over_socket(url)?,
-            "sqs" | "sqs+https" | "sqs+http" => return Err(SettingsError::Sqs { scheme }),
-            "amqp" | "amqps" | "pyamqp" | "sentinel" => return Err(SettingsError::NotYet { scheme }),
             _ => return Err(SettingsError::Scheme { scheme }),
         };
         target.into_address()
@@ -265,9 +257,6 @@ mod tests {
     #[case("redis://cache/first", "\"first\" is not a database")]
     #[case("redis://cache/-1", "\"-1\" is not a database")]
     #[case("unix://redis.sock", "begins with /")]
-    #[case("amqp://guest@rabbit//", "amqp:// is not supported yet")]
-    #[case("sentinel://a:26379", "sentinel:// is not supported yet")]
-    #[case("sqs://", "no remote control over Amazon SQS")]
     #[case("kafka://a", "kafka:// is not a broker that is known")]
     #[case("redis://a;redis://b", "is a list of 2")]
     #[case("rediss://cache?ssl_ca_certs=/there/is/none.pem", "/there/is/none.pem cannot be used")]

@@ -1,9 +1,6 @@
 //! One connection to Redis, as long as it lasts: a pair of sockets, and a task that reads what comes in.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, FromRedisValue, Pipeline, RedisResult, Value, aio::MultiplexedConnection, cmd, pipe,
@@ -22,10 +19,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    workers::celery::{
-        pidbox::Request,
-        transport::{Replies, ReplySink, Sent},
-    },
+    workers::celery::{pidbox::Request, transport::Sent, waiting::Waiting},
 };
 
 /// How long Redis waits for a reply before it tells us that there is none. A reader that hears nothing for this long and
@@ -48,16 +42,9 @@ pub(super) struct Link {
     address: Arc<Address>,
     clock: Arc<dyn Clock>,
     bound: Duration,
-    waiting: Arc<Mutex<Waiting>>,
+    waiting: Arc<Waiting<Problem>>,
     /// Ends with us.
     reader: JoinSet<()>,
-}
-
-/// Who waits for replies, or why nobody can.
-#[derive(Default)]
-struct Waiting {
-    ended: Option<Problem>,
-    sinks: Vec<(Vec<String>, ReplySink)>,
 }
 
 impl Link {
@@ -74,7 +61,7 @@ impl Link {
         if let Err(error) = timeout(bound, clean_up(&mut commands, &names)).await.unwrap_or(Ok(())) {
             debug!(%error, "could not clean up after clients that were killed");
         }
-        let waiting = Arc::new(Mutex::new(Waiting::default()));
+        let waiting = Arc::new(Waiting::new());
         let mut reader = JoinSet::new();
         let reading = Reading { connection: reading, names: names.clone(), clock: clock.clone(), bound };
         reader.spawn(reading.run(address.clone(), waiting.clone()));
@@ -83,13 +70,13 @@ impl Link {
 
     /// Whether replies can still come in.
     pub(super) fn is_alive(&self) -> bool {
-        locked(&self.waiting).ended.is_none()
+        self.waiting.is_alive()
     }
 
     /// Announces our reply queue and publishes, all in one go. Announcing each time costs nothing more, and makes good
     /// what somebody else may have flushed or swept.
     pub(super) async fn publish(&self, requests: &[Request]) -> Result<Sent, Problem> {
-        let replies = self.await_replies(requests)?;
+        let replies = self.waiting.add(requests)?;
         let mut pipeline = pipe();
         pipeline.ignore_errors();
         let announced = announce(&mut pipeline, &self.names, self.clock.as_ref());
@@ -110,17 +97,6 @@ impl Link {
             .map(|count| count.map(Some))
             .collect::<Result<_, _>>()?;
         Ok(Sent { receivers, replies })
-    }
-
-    fn await_replies(&self, requests: &[Request]) -> Result<Replies, Problem> {
-        let (sink, replies) = Replies::channel();
-        let mut waiting = locked(&self.waiting);
-        if let Some(problem) = &waiting.ended {
-            return Err(problem.clone());
-        }
-        waiting.sinks.retain(|(_, sink)| !sink.is_closed());
-        waiting.sinks.push((requests.iter().map(|request| request.ticket.clone()).collect(), sink));
-        Ok(replies)
     }
 
     /// Takes away all that is ours on the broker.
@@ -196,18 +172,14 @@ struct Reading {
 }
 
 impl Reading {
-    async fn run(mut self, address: Arc<Address>, waiting: Arc<Mutex<Waiting>>) {
+    async fn run(mut self, address: Arc<Address>, waiting: Arc<Waiting<Problem>>) {
         let problem = self.read(&waiting).await;
         let failure = problem.failure(&address);
         debug!(%address, failure = failure.message, "the connection has ended");
-        let mut waiting = locked(&waiting);
-        for (_, sink) in waiting.sinks.drain(..) {
-            sink.put(Err(failure.clone()));
-        }
-        waiting.ended = Some(problem);
+        waiting.end(problem, &failure);
     }
 
-    async fn read(&mut self, waiting: &Mutex<Waiting>) -> Problem {
+    async fn read(&mut self, waiting: &Waiting<Problem>) -> Problem {
         let mut renewed = Instant::now();
         let mut brpop = cmd("BRPOP");
         brpop.arg(self.names.lists()).arg(POLL.as_secs());
@@ -237,7 +209,7 @@ impl Reading {
 
     /// Takes what else has come in, many at once: a round trip for each reply is too slow for a thousand nodes. Workers
     /// reply with priority 0, so that it is in the first list; what is not comes by BRPOP.
-    async fn drain(&mut self, waiting: &Mutex<Waiting>) -> Result<(), Problem> {
+    async fn drain(&mut self, waiting: &Waiting<Problem>) -> Result<(), Problem> {
         let Some(list) = self.names.lists().into_iter().next() else { return Ok(()) };
         let mut batch = SMALLEST_BATCH;
         loop {
@@ -268,19 +240,10 @@ impl Reading {
     }
 }
 
-/// Hands a reply to whoever waits for its ticket. Anything else is rubbish, or late, and nobody's.
-fn deliver(waiting: &Mutex<Waiting>, envelope: &[u8]) {
-    let Some(reply) = unwrap(envelope) else {
+fn deliver(waiting: &Waiting<Problem>, envelope: &[u8]) {
+    if let Some(reply) = unwrap(envelope) {
+        waiting.deliver(reply);
+    } else {
         debug!(bytes = envelope.len(), "something in our reply queue is no reply");
-        return;
-    };
-    let waiting = locked(waiting);
-    if let Some((_, sink)) = waiting.sinks.iter().find(|(tickets, _)| tickets.contains(&reply.ticket)) {
-        sink.put(Ok(reply));
     }
-}
-
-fn locked(waiting: &Mutex<Waiting>) -> std::sync::MutexGuard<'_, Waiting> {
-    // Nothing is left half done while it is held.
-    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }

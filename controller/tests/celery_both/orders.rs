@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use test_support::{Jobs, Redis, SampleApp, python_with_celery_5_5};
+use test_support::{Jobs, SampleApp, python_with_celery_5_5};
 use worker_drain::workers::{Workers, celery::CelerySettings};
 use worker_drain_plan::{Outcome, QueueName, observation::Queue};
 
 use super::{all_answer, ids, known_tasks, look_until, node, open, queues, settings};
+use crate::a_broker;
 
 fn queue_names(names: &[&str]) -> Vec<QueueName> {
     names.iter().map(|name| QueueName::from(*name)).collect()
@@ -14,11 +15,11 @@ fn queue_names(names: &[&str]) -> Vec<QueueName> {
 
 #[tokio::test]
 async fn a_cancel_is_read_back_and_undone() {
-    let redis = Redis::start().await;
-    let app = SampleApp::new(redis.url());
+    let broker = a_broker().await;
+    let app = SampleApp::new(broker.url());
     let workers = (app.worker("worker@one").queues(["slow", "fast"]).spawn(), app.worker("worker@two").spawn());
     let _workers = (workers.0.ready().await, workers.1.ready().await);
-    let celery = open(&settings(&redis.url()));
+    let celery = open(&settings(&broker.url()));
     let tasks = known_tasks(&["one", "two"]);
     let before = all_answer(&celery, &tasks).await.nodes[&node("one")].queues.clone().unwrap();
     assert!(before.iter().all(|queue| queue.binding.is_some()), "{before:?}");
@@ -46,10 +47,10 @@ async fn a_cancel_is_read_back_and_undone() {
 
 #[tokio::test]
 async fn what_was_prefetched_is_still_run() {
-    let redis = Redis::start().await;
-    let app = SampleApp::new(redis.url());
+    let broker = a_broker().await;
+    let app = SampleApp::new(broker.url());
     let _worker = app.worker("worker@one").prefetch(3).start().await;
-    let celery = open(&settings(&redis.url()));
+    let celery = open(&settings(&broker.url()));
     let tasks = known_tasks(&["one"]);
     let jobs = app.submit(Jobs::new(6).seconds(1.0, 1.0)).await;
     look_until("three are held", &celery, &tasks, |view| {
@@ -70,10 +71,10 @@ async fn what_was_prefetched_is_still_run() {
 
 #[tokio::test]
 async fn an_older_celery_obeys_too() {
-    let redis = Redis::start().await;
-    let app = SampleApp::new(redis.url()).python(python_with_celery_5_5());
+    let broker = a_broker().await;
+    let app = SampleApp::new(broker.url()).python(python_with_celery_5_5());
     let _worker = app.worker("worker@old").queues(["slow"]).start().await;
-    let celery = open(&settings(&redis.url()));
+    let celery = open(&settings(&broker.url()));
     let tasks = known_tasks(&["old"]);
     let before = all_answer(&celery, &tasks).await.nodes[&node("old")].queues.clone().unwrap();
 
@@ -85,10 +86,10 @@ async fn an_older_celery_obeys_too() {
 
 #[tokio::test]
 async fn an_order_to_a_silent_node_was_sent_and_no_more_is_known() {
-    let redis = Redis::start().await;
-    let app = SampleApp::new(redis.url());
+    let broker = a_broker().await;
+    let app = SampleApp::new(broker.url());
     let mut worker = app.worker("worker@one").start().await;
-    let celery = open(&CelerySettings { reply_bound: Duration::from_secs(1), ..settings(&redis.url()) });
+    let celery = open(&CelerySettings { reply_bound: Duration::from_secs(1), ..settings(&broker.url()) });
     let tasks = known_tasks(&["one"]);
     all_answer(&celery, &tasks).await;
 
