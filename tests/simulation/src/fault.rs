@@ -130,7 +130,7 @@ faults! {
     PlanMode,
     /// The drain is withdrawn, and made again later.
     Withdrawn,
-    /// The user set a deadline with PermitStop.
+    /// The user set a deadline with `PermitStop`.
     PermitStopDeadline,
 }
 

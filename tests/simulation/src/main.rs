@@ -177,7 +177,7 @@ fn summary(tally: &Tally, jobs: usize, took: Duration) {
 }
 
 fn list<K: std::fmt::Display, V: std::fmt::Display>(items: impl Iterator<Item = (K, V)>) -> String {
-    items.map(|(name, count)| format!("  {count:>12}  {name}\n")).collect()
+    items.map(|(name, count)| format!("  {count:>12}  {name}")).collect::<Vec<_>>().join("\n") + "\n"
 }
 
 fn verdict(arguments: &Arguments, tally: &Tally, failures: &[(u64, simulation::Broken)]) -> ExitCode {
@@ -190,14 +190,10 @@ fn verdict(arguments: &Arguments, tally: &Tally, failures: &[(u64, simulation::B
         let cut: Vec<String> = small.cut.iter().map(ToString::to_string).collect();
         let outcome = run(&small);
         println!("smallest history found: faults {}; {} beats", outcome.faults, outcome.script.len() - small.cut.len());
-        let mut command = format!("simulate --replay {seed}");
-        if small.without != FaultSet::NONE {
-            command.push_str(&format!(" --without {}", small.without));
-        }
-        if !cut.is_empty() {
-            command.push_str(&format!(" --cut {}", cut.join(",")));
-        }
-        println!("replay it with:\n    {command}");
+        let without =
+            if small.without == FaultSet::NONE { String::new() } else { format!(" --without {}", small.without) };
+        let cut = if cut.is_empty() { String::new() } else { format!(" --cut {}", cut.join(",")) };
+        println!("replay it with:\n    cargo run -p simulation -- --replay {seed}{without}{cut}");
         return ExitCode::FAILURE;
     }
     let holes = if arguments.partial { Vec::new() } else { tally.holes() };

@@ -155,8 +155,8 @@ fn happening(fault: Fault, chance: &mut Chance, desired: u32) -> Option<Happenin
         Fault::UnstartableDeployment => Some(Happening::DeployUnstartable),
         Fault::CrashingDeployment => Some(Happening::DeployCrashing),
         Fault::ManualRollback => Some(Happening::DeployPrevious),
-        Fault::ScaleOut => Some(Happening::Scale(1 + i32::from(pick % 2 == 0))),
-        Fault::ScaleIn => Some(Happening::Scale(-1 - i32::from(pick % 2 == 0 && desired > 2))),
+        Fault::ScaleOut => Some(Happening::Scale(1 + i32::from(pick.is_multiple_of(2)))),
+        Fault::ScaleIn => Some(Happening::Scale(-1 - i32::from(pick.is_multiple_of(2) && desired > 2))),
         Fault::ScaleToZero => Some(Happening::ScaleToZero),
         Fault::ServiceDeleted => chance.percent(30).then_some(Happening::DeleteService),
         Fault::EcsDown => outage(Outage::EcsDown, chance),
@@ -186,7 +186,7 @@ fn happening(fault: Fault, chance: &mut Chance, desired: u32) -> Option<Happenin
         Fault::TwoOperators => Some(Happening::SecondOperator(chance.between(20 * SECOND, 5 * MINUTE))),
         Fault::ClockJumps => {
             let by = i64::try_from(chance.between(500, 3 * MINUTE)).unwrap_or(0);
-            Some(Happening::ClockJump(if pick % 2 == 0 { by } else { -by }))
+            Some(Happening::ClockJump(if pick.is_multiple_of(2) { by } else { -by }))
         }
         Fault::PolicyEdited => Some(Happening::EditPolicy(pick)),
         Fault::Paused => Some(Happening::PausePolicy(chance.between(10 * SECOND, 3 * MINUTE))),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::SignedDuration;
 use worker_drain::fleet::{Fleet, FleetLook};
 use worker_drain_plan::{
-    Ground, Observation, Outcome, TaskId,
+    Action, Ground, Observation, Outcome, TaskId,
     observation::{Failure, FailureKind, FleetView, Seen},
 };
 
@@ -150,10 +150,10 @@ impl SimFleet<'_> {
             return;
         }
         for task in tasks {
-            let change = match World::ground_of(world.taps[self.who].plan.as_ref(), task) {
-                Some(Some(Ground::Drained)) => Change::Drained(asked, planned),
-                Some(Some(Ground::Deadline { .. })) => Change::Deadline,
-                Some(None) => Change::Released,
+            let change = match World::releasing(world.taps[self.who].plan.as_ref(), task) {
+                Some(Action::Permit { ground: Ground::Drained, .. }) => Change::Drained(asked, planned),
+                Some(Action::Permit { ground: Ground::Deadline { .. }, .. }) => Change::Deadline,
+                Some(_) => Change::Released,
                 None => {
                     world.broken("3: an outside failure never releases a hold", || format!("{task}: no plan says so"));
                     Change::Released

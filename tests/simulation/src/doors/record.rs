@@ -89,7 +89,7 @@ impl SimRecord<'_> {
         world.taps[self.who].written = Some(memory.clone());
         let tap = std::mem::take(&mut world.taps[self.who]);
         if let (Some(policy), Some(plan)) = (&tap.policy, &tap.plan) {
-            world.reported(policy, plan, &report.tasks);
+            world.reported(policy, plan, &report.tasks, tap.planned_at);
         }
         world.taps[self.who] = tap;
         if world.befalls(Fault::RecordRefused, 60) {

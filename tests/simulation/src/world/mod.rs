@@ -1,6 +1,7 @@
 //! The world outside: the model of ECS, the workers in its tasks, the broker with its jobs, and the record. All of it is
 //! one event queue on virtual time, brought up to date whenever somebody looks.
 
+mod calm;
 mod happen;
 mod jobs;
 mod node;

@@ -1,8 +1,9 @@
 //! What keeps tasks from being stopped, and who is to answer for it when one is.
 
 use ecs_emulator::model::{Protection, ProtectionAnswer, StopCause, Task, Time};
+use jiff::Timestamp;
 use worker_drain_plan::{
-    Ground, Plan, Policy, TaskId,
+    Action, Plan, Policy, TaskId,
     observation::HoldState,
     policy::{DeadlineAction, HoldMode, Mode},
     report::{TaskPhase, TaskReport},
@@ -109,7 +110,8 @@ impl World {
     fn judge_hold(&mut self, m: usize, before: u64, until: u64) {
         self.tally.rule("holds within the desired count");
         self.tally.rule("no hold is cut short under a job");
-        if !self.is_undisturbed() || !self.is_off(Fault::EcsPartial) || self.second_until > 0 {
+        let sees_well = self.is_off(Fault::EcsPartial) && self.is_off(Fault::ClockJumps);
+        if !self.is_undisturbed() || !sees_well || self.second_until > 0 {
             return;
         }
         let Some(task) = self.ecs.task(self.members[m].ecs) else { return };
@@ -156,11 +158,11 @@ impl World {
     }
 
     /// A report was written: who is in danger, and is it told?
-    pub fn reported(&mut self, policy: &Policy, plan: &Plan, report: &[TaskReport]) {
+    pub fn reported(&mut self, policy: &Policy, plan: &Plan, report: &[TaskReport], by: Timestamp) {
         for told in report {
             let Some(m) = self.member_named(&told.task) else { continue };
             let announced = is_announced(told);
-            let silent = !announced && self.is_silent(m, policy, plan, told);
+            let silent = !announced && self.is_silent(m, policy, plan, told, by);
             let now = self.now;
             let track = &mut self.members[m].track;
             track.announced = announced;
@@ -169,7 +171,7 @@ impl World {
     }
 
     /// This report saw the task in danger with something to lose, and nothing is done about it.
-    fn is_silent(&self, m: usize, policy: &Policy, plan: &Plan, told: &TaskReport) -> bool {
+    fn is_silent(&self, m: usize, policy: &Policy, plan: &Plan, told: &TaskReport, by: Timestamp) -> bool {
         let responsible = policy.mode == Mode::Enforce
             && !policy.withdrawn
             && (policy.hold.mode == HoldMode::Standing || told.leaving.is_some());
@@ -178,17 +180,15 @@ impl World {
             HoldState::Unread => return false,
             HoldState::Free => 0,
             HoldState::Until(end) => {
-                u64::try_from(end.as_millisecond() - crate::tap::stamp(self.now).as_millisecond()).unwrap_or(0)
+                // By the operator's own clock: it cannot know better.
+                u64::try_from(end.as_millisecond() - by.as_millisecond()).unwrap_or(0)
             }
         };
         let short = u64::try_from(policy.hold.expires_in.as_millis() / 4).unwrap_or(u64::MAX);
         let at_work = told.jobs.is_some_and(|jobs| jobs.active + jobs.reserved > 0)
             || matches!(told.phase, TaskPhase::Held | TaskPhase::Cancelling | TaskPhase::Serving);
         let excused = self.members[m].track.change == Change::Deadline || self.lets_go_by_deadline();
-        let acted = plan
-            .actions
-            .iter()
-            .any(|action| matches!(action, worker_drain_plan::Action::Hold { task, .. } if *task == told.task));
+        let acted = plan.actions.iter().any(|action| matches!(action, Action::Hold { task, .. } if *task == told.task));
         responsible && runs && left < short && at_work && !excused && !acted
     }
 
@@ -270,13 +270,12 @@ impl World {
         self.policy.as_ref().is_none_or(|policy| policy.hold.mode == HoldMode::OnRollout)
     }
 
-    /// The ground on which a task is released by this plan.
-    pub fn ground_of(plan: Option<&Plan>, id: &TaskId) -> Option<Option<Ground>> {
-        plan?.actions.iter().find_map(|action| match action {
-            worker_drain_plan::Action::Permit { task, ground } if task == id => Some(Some(ground.clone())),
-            worker_drain_plan::Action::Release { task } if task == id => Some(None),
-            _ => None,
-        })
+    /// The action of this plan that releases a task.
+    pub fn releasing<'a>(plan: Option<&'a Plan>, id: &TaskId) -> Option<&'a Action> {
+        plan?
+            .actions
+            .iter()
+            .find(|action| matches!(action, Action::Permit { task, .. } | Action::Release { task } if task == id))
     }
 }
 

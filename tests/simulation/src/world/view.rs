@@ -139,7 +139,7 @@ impl World {
             Some(ContainerState::Exited(code)) => *code,
             _ => None,
         };
-        let life = match task.last {
+        let stage = match task.last {
             LastStatus::Stopped => {
                 let reason = task.stop.as_ref().map_or_else(String::new, |stop| stop.reason.clone());
                 Life::Stopped { reason, exit_code }
@@ -150,7 +150,7 @@ impl World {
         };
         let revision = deployment.map_or_else(RevisionId::default, |deployment| self.revision_of(deployment));
         let started_at = started.map(|at| stamp(at.0));
-        Some((live, Task { revision, life, started_at, hold: HoldState::Unread }))
+        Some((live, Task { revision, life: stage, started_at, hold: HoldState::Unread }))
     }
 
     /// Keeps the present state for stale reads.
