@@ -10,6 +10,8 @@ pub mod cli;
 pub mod clock;
 pub mod fleet;
 pub mod identity;
+pub mod operator;
 pub mod reconcile;
 pub mod record;
+pub mod settings;
 pub mod workers;

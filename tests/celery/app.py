@@ -5,6 +5,7 @@ Settings come from the environment, so that one app serves every test:
     CELERY_BROKER_URL   the broker (Celery itself reads this one)
     SAMPLE_SETTINGS     a JSON object of any other Celery settings, such as {"task_acks_late": true}
     SAMPLE_JOURNAL      a folder in which each job leaves a file of its own (see `work`)
+    SAMPLE_TOLD         a folder in which jobs that work until they are told look for a file of their own
 """
 
 import json
@@ -41,7 +42,13 @@ def write_line(job_id, word, node):
 
 @app.task(name="sample.work", bind=True)
 def work(self, job_id, seconds):
-    """Works for so many seconds. A job that is killed has no end line; one that ran twice has two start lines."""
+    """Works for so many seconds, or, if that is None, until it is told. A job that is killed has no end line; one that
+    ran twice has two start lines."""
     write_line(job_id, "start", self.request.hostname)
-    time.sleep(seconds)
+    if seconds is None:
+        told = Path(os.environ["SAMPLE_TOLD"]) / job_id
+        while not told.exists():
+            time.sleep(0.05)
+    else:
+        time.sleep(seconds)
     write_line(job_id, "end", self.request.hostname)

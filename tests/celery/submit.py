@@ -27,6 +27,7 @@ def main():
     parser.add_argument("--ids", help="the jobs' ids, comma-separated, instead of --count")
     parser.add_argument("--prefix", default="job", help="what made-up ids begin with")
     parser.add_argument("--seconds", type=seconds_range, default=(1.0, 1.0), help="how long each takes: 3, or 0.5..3")
+    parser.add_argument("--until-told", action="store_true", help="each works until SAMPLE_TOLD has a file of its name")
     parser.add_argument("--seed", type=int, default=0, help="decides ids and durations")
     parser.add_argument("--queue", default="celery", help="where to")
     parser.add_argument("--countdown", type=float, help="run them only so many seconds from now")
@@ -37,7 +38,7 @@ def main():
         f"{options.prefix}-{options.seed}-{number:04}" for number in range(options.count)
     ]
     for job_id in ids:
-        seconds = round(random_.uniform(*options.seconds), 3)
+        seconds = None if options.until_told else round(random_.uniform(*options.seconds), 3)
         work.apply_async((job_id, seconds), task_id=job_id, queue=options.queue, countdown=options.countdown)
         json.dump({"id": job_id, "seconds": seconds}, sys.stdout)
         print(flush=True)

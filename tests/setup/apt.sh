@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the tests need: redis-server (a broker), util-linux (setpriv, flock), openssl
-# (certificates for the TLS test), python3-venv. Does nothing, and needs neither root nor network, when all of it is there.
+# Installs the Debian packages that the tests need: redis-server and rabbitmq-server (brokers), util-linux (setpriv,
+# setsid, flock), openssl (certificates for the TLS tests), python3-venv. Does nothing, and needs neither root nor
+# network, when all of it is there.
 set -euo pipefail
 
 fail() {
@@ -16,6 +17,7 @@ need() { # need <package> <command that shows it is there>...
 }
 need redis-server redis-server --version
 need redis-tools redis-cli --version
+need rabbitmq-server test -x /usr/lib/rabbitmq/bin/rabbitmq-server -a -x /usr/bin/epmd
 need util-linux setpriv --version
 need openssl openssl version
 need procps ps --version
@@ -34,8 +36,9 @@ if [ "$(id -u)" -ne 0 ]; then
     as_root=(sudo)
 fi
 
-# Debian starts a server as it installs it. Ours are started by the tests, on ports of their own; one on 6379 would be
-# in nobody's way but of no use either. policy-rc.d is Debian's own means to say no; one that exists is left alone.
+# Debian starts a server as it installs it. Ours are started by the tests, on ports of their own; those on 6379 and 5672
+# would be in nobody's way but of no use either. policy-rc.d is Debian's own means to say no; one that exists is left
+# alone.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null

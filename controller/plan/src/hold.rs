@@ -1,5 +1,7 @@
 //! Who is held, and for how long.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -8,7 +10,7 @@ use crate::{
     names::TaskId,
     observation::{HoldState, Life},
     policy::DeadlineAction,
-    situation::{Member, Situation, count},
+    situation::{Member, Situation},
 };
 
 /// Holds that are to be set or renewed: those of leaving tasks first, the busiest first, and never more in all than the
@@ -17,7 +19,7 @@ pub fn holds(situation: &Situation<'_>) -> Vec<Action> {
     let mut wanting: Vec<(&Member<'_>, SignedDuration)> =
         situation.running().filter_map(|member| Some((member, lasting(situation, member)?))).collect();
     wanting.sort_by_key(|(member, _)| order(member));
-    let mut room = situation.hold_room();
+    let mut room = situation.hold_room;
     wanting
         .into_iter()
         .filter(|(member, _)| {
@@ -34,12 +36,22 @@ fn order<'a>(member: &'a Member<'_>) -> impl Ord + use<'a> {
     (member.leaving.is_none(), std::cmp::Reverse(member.evidence.load()), member.task.started_at, member.id)
 }
 
-/// Whether the scheduler has room to hold this task after those that come before it.
-pub fn has_room(situation: &Situation<'_>, member: &Member<'_>) -> bool {
-    let is_before = |other: &&Member<'_>| {
-        !other.is_held(situation.now) && order(other) < order(member) && lasting(situation, other).is_some()
-    };
-    count(situation.leaving().filter(is_before)) < situation.hold_room()
+/// Leaving tasks that nothing holds and that the scheduler has no room to hold, after those that come before them.
+pub fn without_room(situation: &Situation<'_>) -> BTreeSet<TaskId> {
+    let is_free = |member: &&Member<'_>| !member.is_held(situation.now);
+    let mut wanting: Vec<&Member<'_>> = situation.leaving().filter(is_free).collect();
+    wanting.sort_by_key(|member| order(member));
+    let mut room = situation.hold_room;
+    wanting
+        .into_iter()
+        .filter(|member| {
+            let fits = room > 0;
+            // Whoever asks for no hold now takes no room from those behind it.
+            room -= u32::from(fits && lasting(situation, member).is_some());
+            !fits
+        })
+        .map(|member| member.id.clone())
+        .collect()
 }
 
 /// How long this task should be held from now on, if its hold must be set or renewed now.
@@ -67,7 +79,9 @@ fn wanted(situation: &Situation<'_>, member: &Member<'_>) -> Option<SignedDurati
     }
     if member.leaving.is_some() {
         return Some(match situation.deadline(member) {
-            Some((at, DeadlineAction::PermitStop)) => at.duration_since(situation.now).max(SignedDuration::ZERO),
+            Some((at, DeadlineAction::PermitStop)) => {
+                at.duration_since(situation.now).min(situation.fleet.longest_hold)
+            }
             _ => situation.fleet.longest_hold,
         })
         .filter(SignedDuration::is_positive);

@@ -43,13 +43,21 @@ pub fn absorb(memory: &mut Memory, outcomes: &[(Action, Outcome)], now: Timestam
             }
             (Action::Permit { ground, .. }, Outcome::Done) if task.permitted.is_none() => {
                 task.permitted = Some(Permitted { at: now, ground: ground.clone() });
-                if let (Ground::Deadline { jobs }, Some(rollout)) = (ground, &mut memory.rollout) {
-                    rollout.overdue = rollout.overdue.saturating_add(1);
-                    rollout.jobs_cut = rollout.jobs_cut.saturating_add(jobs.unwrap_or(0));
+                if let Ground::Deadline { jobs } = ground {
+                    count_cut(memory, jobs.unwrap_or(0));
                 }
             }
             (Action::Release { .. }, Outcome::Done) => task.held = false,
             _ => {}
         }
+    }
+}
+
+fn count_cut(memory: &mut Memory, jobs: u32) {
+    memory.cut.tasks = memory.cut.tasks.saturating_add(1);
+    memory.cut.jobs = memory.cut.jobs.saturating_add(jobs);
+    if let Some(rollout) = &mut memory.rollout {
+        rollout.overdue = rollout.overdue.saturating_add(1);
+        rollout.jobs_cut = rollout.jobs_cut.saturating_add(jobs);
     }
 }

@@ -62,7 +62,7 @@ pub struct Plan {
     pub wake_after: SignedDuration,
 }
 
-/// For how long after a look its decisions may be begun. Short enough that no decision outlives the evidence it rests
+/// For how long decisions may be begun after they were made. Short enough that no decision outlives the evidence it rests
 /// on, long enough for a batch of calls that wait for their turn.
 const GOOD_FOR: SignedDuration = SignedDuration::from_secs(10);
 
@@ -71,8 +71,9 @@ const GOOD_FOR: SignedDuration = SignedDuration::from_secs(10);
 /// Total: every observation, even one of nothing but failures, has a plan. Pure: equal arguments give equal plans. And
 /// planning again on the same observation with the plan's own memory gives the same plan.
 pub fn plan(policy: &Policy, observation: &Observation, memory: &Memory, now: Timestamp) -> Plan {
+    let policy = &in_force(policy);
     let dry = policy.mode == Mode::Plan;
-    let good_until = observation.fleet.at().saturating_add(GOOD_FOR).unwrap_or(Timestamp::MAX);
+    let good_until = now.saturating_add(GOOD_FOR).unwrap_or(Timestamp::MAX);
     let seen = remember::remember(policy, observation, memory, now);
     let Some(fleet) = observation.fleet.ok() else {
         let report = summary::blind(policy, observation, &seen);
@@ -81,7 +82,8 @@ pub fn plan(policy: &Policy, observation: &Observation, memory: &Memory, now: Ti
     };
     let situation = Situation::new(policy, fleet, observation, &seen, now);
     let actions = decide(&situation);
-    let live = situation.members.values().map(|member| tell::task(&situation, member, &actions));
+    let steps = tell::Steps::of(&actions);
+    let live = situation.members.values().map(|member| tell::task(&situation, member, &steps));
     let ended = fleet.tasks.keys().filter_map(|id| tell::ended(&situation, id));
     let tasks: Vec<TaskReport> = live.chain(ended).collect();
     let mut memory = seen.clone();
@@ -96,6 +98,12 @@ pub fn plan(policy: &Policy, observation: &Observation, memory: &Memory, now: Ti
     }
     let wake_after = wake::wake_after(&situation, !dry && !actions.is_empty());
     Plan { dry, good_until, report: summary::report(&situation, observation, tasks), actions, memory, wake_after }
+}
+
+/// To withdraw a drain is to want everything back, whatever else was wanted before: a drain that was paused, or only
+/// planned, may hold tasks from the time before that.
+fn in_force(policy: &Policy) -> Policy {
+    if policy.withdrawn { Policy { paused: false, mode: Mode::Enforce, ..policy.clone() } } else { policy.clone() }
 }
 
 /// All rules, in the order in which their actions are taken: what keeps jobs safe comes first, what lets go comes last.

@@ -10,7 +10,7 @@ use crate::{
     actions::Ground,
     names::{NodeName, RevisionId, TaskId},
     observation::{FailureKind, Queue},
-    report::{PastRollout, TaskPhase},
+    report::{Cut, PastRollout, TaskPhase},
 };
 
 /// What is remembered from one pass to the next.
@@ -23,6 +23,8 @@ pub struct Memory {
     /// Rollouts that ended, the youngest first; at most [`Memory::PAST_ROLLOUTS`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub past: Vec<PastRollout>,
+    /// What deadlines with `PermitStop` have cut, ever.
+    pub cut: Cut,
     /// By task. A task is forgotten when it has been seen gone, and nothing counts it any more.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tasks: BTreeMap<TaskId, TaskMemory>,

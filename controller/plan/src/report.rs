@@ -32,6 +32,8 @@ pub struct Report {
     pub rollout: Option<RolloutReport>,
     /// Rollouts that ended, the youngest first.
     pub past: Vec<PastRollout>,
+    /// What deadlines with `PermitStop` have cut, ever, in rollouts and scale-ins.
+    pub cut: Cut,
     /// How many tasks are where.
     pub counts: Counts,
     /// Every task, the most interesting first: leaving before staying, in trouble before well.
@@ -179,6 +181,15 @@ pub enum RolloutOutcome {
     JobsCut,
     /// Every old task is gone, and one or more ended without our permit.
     EndedUnpermitted,
+}
+
+/// What was cut because a deadline had passed and the user had said `PermitStop`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// Tasks that were permitted to stop so.
+    pub tasks: u32,
+    /// Jobs that were last seen in them; more, if one of them did not answer.
+    pub jobs: u32,
 }
 
 /// How many tasks are where.

@@ -1,6 +1,9 @@
 //! One look, joined: each task with its evidence and its memory. The rules read this and nothing else.
 
-use std::collections::BTreeMap;
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -26,10 +29,14 @@ pub struct Situation<'a> {
     pub memory: &'a Memory,
     /// Every task of the fleet that has not ended.
     pub members: BTreeMap<TaskId, Member<'a>>,
+    /// How many more tasks may be held: the scheduler refuses holds beyond the desired count
+    /// (Amazon ECS Developer Guide, "Protect your Amazon ECS tasks from being terminated by scale-in events").
+    pub hold_room: u32,
     /// The workers could be asked.
     pub workers_seen: bool,
     /// Now.
     pub now: Timestamp,
+    without_room: OnceCell<BTreeSet<TaskId>>,
 }
 
 /// One task with all that is known of it.
@@ -56,7 +63,7 @@ impl<'a> Situation<'a> {
         now: Timestamp,
     ) -> Self {
         let workers = observation.workers.ok();
-        let members = fleet
+        let members: BTreeMap<TaskId, Member<'a>> = fleet
             .tasks
             .iter()
             .filter(|(_, task)| !matches!(task.life, Life::Stopped { .. } | Life::Missing))
@@ -67,7 +74,18 @@ impl<'a> Situation<'a> {
                 Some((id.clone(), Member { id, task, evidence, memory, leaving }))
             })
             .collect();
-        Self { policy, fleet, memory, members, workers_seen: workers.is_some(), now }
+        let held = members.values().filter(|member| is_live(member) && member.is_held(now));
+        let hold_room = fleet.desired.saturating_sub(count(held));
+        Self {
+            policy,
+            fleet,
+            memory,
+            members,
+            hold_room,
+            workers_seen: workers.is_some(),
+            now,
+            without_room: OnceCell::new(),
+        }
     }
 
     /// Tasks that run.
@@ -82,7 +100,7 @@ impl<'a> Situation<'a> {
 
     /// Tasks that run or are about to.
     pub fn live(&self) -> impl Iterator<Item = &Member<'a>> {
-        self.members.values().filter(|member| matches!(member.task.life, Life::Running | Life::Starting))
+        self.members.values().filter(|member| is_live(member))
     }
 
     /// The floor, in tasks: rounded up, as the scheduler rounds its own
@@ -121,7 +139,7 @@ impl<'a> Situation<'a> {
         }
         match member.task.hold {
             HoldState::Unread => false,
-            HoldState::Free => member.memory.refused.is_some() || !hold::has_room(self, member),
+            HoldState::Free => member.memory.refused.is_some() || self.without_room().contains(member.id),
             HoldState::Until(end) => {
                 member.memory.refused.is_some()
                     && end.duration_since(self.now) < self.policy.hold.expires_in / LAST_PART
@@ -129,11 +147,8 @@ impl<'a> Situation<'a> {
         }
     }
 
-    /// How many more tasks may be held: the scheduler refuses holds beyond the desired count
-    /// (Amazon ECS Developer Guide, "Protect your Amazon ECS tasks from being terminated by scale-in events").
-    pub fn hold_room(&self) -> u32 {
-        let held = count(self.live().filter(|member| member.is_held(self.now)));
-        self.fleet.desired.saturating_sub(held)
+    fn without_room(&self) -> &BTreeSet<TaskId> {
+        self.without_room.get_or_init(|| hold::without_room(self))
     }
 
     /// Its hold is wanted from the moment that it runs.
@@ -145,6 +160,10 @@ impl<'a> Situation<'a> {
     pub fn is_booting(&self, member: &Member<'_>) -> bool {
         member.task.started_at.is_none_or(|start| self.now.duration_since(start) < BOOT_TIME)
     }
+}
+
+fn is_live(member: &Member<'_>) -> bool {
+    matches!(member.task.life, Life::Running | Life::Starting)
 }
 
 /// A refused renewal puts a task at risk in the last quarter of `expiresIn`: before that, the hold it has is good.

@@ -7,8 +7,8 @@ use crate::{
     policy::{HoldMode, Mode, Policy},
     report::{Counts, Phase, Reason, Report, RolloutReport, TaskPhase, TaskReport, Verdict},
     rollout,
-    situation::{Situation, count},
-    tell,
+    situation::{Member, Situation, count},
+    tell, undo,
 };
 
 /// The report when the fleet could be seen.
@@ -17,26 +17,35 @@ pub fn report(situation: &Situation<'_>, observation: &Observation, mut tasks: V
     let drained = drained(situation, &tasks);
     let ready = ready(situation, observation, &tasks);
     let stalled = stalled(&ready, &drained);
-    let busy_with_us = |task: &TaskReport| {
-        task.phase != TaskPhase::Stopped
-            && (task.leaving.is_some()
-                || matches!(task.phase, TaskPhase::Restoring | TaskPhase::Unmapped | TaskPhase::Unknown))
-    };
     Report {
         fleet: situation.fleet.name.clone(),
         phase: phase(situation, &tasks),
-        settled: situation.workers_seen && situation.memory.rollout.is_none() && !tasks.iter().any(busy_with_us),
+        settled: is_settled(situation),
         blocked_by: blocked_by(&drained, &ready),
         ready,
         drained,
         stalled,
         rollout: running(situation),
         past: situation.memory.past.clone(),
+        cut: situation.memory.cut,
         counts: counts(situation, &tasks),
         tasks,
         strangers: observation.workers.ok().map(|seen| seen.strangers.iter().cloned().collect()).unwrap_or_default(),
         notes: notes(situation.policy, situation.fleet),
     }
+}
+
+/// Nothing leaves, and every queue that was taken from a task that stays was seen to be back.
+fn is_settled(situation: &Situation<'_>) -> bool {
+    let stays = |member: &Member<'_>| member.leaving.is_none() && is_whole(member);
+    situation.workers_seen && situation.memory.rollout.is_none() && situation.live().all(stays)
+}
+
+/// Every queue that was taken from it was seen to be back.
+fn is_whole(member: &Member<'_>) -> bool {
+    let taken = member.memory.nodes.iter().filter(|(_, node)| !node.taken.is_empty());
+    let mut answered = taken.map(|(name, _)| member.evidence.queues(name).is_some());
+    undo::missing(member).next().is_none() && answered.all(|answered| answered)
 }
 
 /// The report when the fleet could not be seen: what was known is not guessed on.
@@ -60,6 +69,7 @@ pub fn blind(policy: &Policy, observation: &Observation, memory: &Memory) -> Rep
         settled: false,
         rollout: memory.rollout.as_ref().map(|rollout| rollout_report(rollout, rollout.to.to_string())),
         past: memory.past.clone(),
+        cut: memory.cut,
         counts: Counts::default(),
         tasks: Vec::new(),
         strangers: Vec::new(),
@@ -71,7 +81,8 @@ fn phase(situation: &Situation<'_>, tasks: &[TaskReport]) -> Phase {
     let policy = situation.policy;
     if policy.withdrawn {
         let left = situation.members.values().any(|member| member.memory.held && member.is_held(situation.now));
-        let restoring = tasks.iter().any(|task| task.phase == TaskPhase::Restoring);
+        // A worker that does not answer may still lack what was taken from it.
+        let restoring = !situation.live().all(is_whole);
         return if left || restoring { Phase::Withdrawing } else { Phase::Withdrawn };
     }
     match &situation.memory.rollout {

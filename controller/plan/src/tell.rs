@@ -1,6 +1,6 @@
 //! Puts the situation into words: one phase, one time and one sentence for each task.
 
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
 use jiff::{SignedDuration, Timestamp, Unit};
 
@@ -16,9 +16,28 @@ use crate::{
     undo,
 };
 
+/// Which tasks are about to be held or cancelled, in the same pass.
+pub struct Steps<'a> {
+    holding: BTreeSet<&'a TaskId>,
+    cancelling: BTreeSet<&'a TaskId>,
+}
+
+impl<'a> Steps<'a> {
+    /// Of these actions.
+    pub fn of(actions: &'a [Action]) -> Self {
+        let tasks = |wanted: fn(&Action) -> bool| {
+            actions.iter().filter(move |action| wanted(action)).map(Action::task).collect()
+        };
+        Self {
+            holding: tasks(|action| matches!(action, Action::Hold { .. })),
+            cancelling: tasks(|action| matches!(action, Action::Cancel { .. })),
+        }
+    }
+}
+
 /// What a person is told of one task.
-pub fn task(situation: &Situation<'_>, member: &Member<'_>, actions: &[Action]) -> TaskReport {
-    let phase = phase(situation, member, actions);
+pub fn task(situation: &Situation<'_>, member: &Member<'_>, steps: &Steps<'_>) -> TaskReport {
+    let phase = phase(situation, member, steps);
     let since = match member.memory.phase {
         Some(before) if before.phase == phase => before.since,
         _ => situation.now,
@@ -34,7 +53,7 @@ pub fn task(situation: &Situation<'_>, member: &Member<'_>, actions: &[Action]) 
         oldest_job: member.evidence.oldest_job().cloned(),
         hold: member.task.hold,
         hold_refused: member.memory.refused.as_ref().map(|refusal| refusal.reason.clone()),
-        waiting_for: waiting_for(situation, member, phase, since, actions),
+        waiting_for: waiting_for(situation, member, phase, since, steps),
     }
 }
 
@@ -67,29 +86,30 @@ fn label(situation: &Situation<'_>, revision: &RevisionId) -> String {
     situation.fleet.revisions.get(revision).map_or_else(|| revision.to_string(), |known| known.label.clone())
 }
 
-fn phase(situation: &Situation<'_>, member: &Member<'_>, actions: &[Action]) -> TaskPhase {
+fn phase(situation: &Situation<'_>, member: &Member<'_>, steps: &Steps<'_>) -> TaskPhase {
     match member.task.life {
         Life::Stopped { .. } | Life::Missing => TaskPhase::Stopped,
         Life::Stopping => TaskPhase::Stopping,
         Life::Starting => TaskPhase::Starting,
-        Life::Running if member.leaving.is_some() => leaving(situation, member, actions),
+        Life::Running if member.leaving.is_some() => leaving(situation, member, steps),
         Life::Running => staying(situation, member),
     }
 }
 
-fn leaving(situation: &Situation<'_>, member: &Member<'_>, actions: &[Action]) -> TaskPhase {
-    let is_cancelling = |action: &Action| matches!(action, Action::Cancel { task, .. } if task == member.id);
+fn leaving(situation: &Situation<'_>, member: &Member<'_>, steps: &Steps<'_>) -> TaskPhase {
     if member.memory.permitted.is_some() {
         TaskPhase::Permitted
     } else if situation.is_at_risk(member) {
         TaskPhase::AtRisk
+    } else if !situation.workers_seen {
+        TaskPhase::Unknown
     } else if member.evidence.mapped != Mapped::Yes {
         TaskPhase::Unmapped
     } else if situation.is_overdue(member, DeadlineAction::Hold) {
         TaskPhase::Overdue
     } else {
         match (member.evidence.intake, member.evidence.work) {
-            (Intake::Consuming, _) if actions.iter().any(is_cancelling) => TaskPhase::Cancelling,
+            (Intake::Consuming, _) if steps.cancelling.contains(member.id) => TaskPhase::Cancelling,
             (Intake::Consuming, _) => TaskPhase::Held,
             (Intake::Unknown, _) | (_, Work::Unknown) => TaskPhase::Unknown,
             (Intake::Cancelled, Work::Busy) => TaskPhase::Busy,
@@ -99,7 +119,9 @@ fn leaving(situation: &Situation<'_>, member: &Member<'_>, actions: &[Action]) -
 }
 
 fn staying(situation: &Situation<'_>, member: &Member<'_>) -> TaskPhase {
-    if member.evidence.mapped != Mapped::Yes {
+    if !situation.workers_seen {
+        TaskPhase::Unknown
+    } else if member.evidence.mapped != Mapped::Yes {
         let found_none = matches!(member.evidence.mapped, Mapped::No(_));
         if found_none && situation.is_booting(member) { TaskPhase::Starting } else { TaskPhase::Unmapped }
     } else if undo::missing(member).next().is_some() {
@@ -117,7 +139,7 @@ fn waiting_for(
     member: &Member<'_>,
     phase: TaskPhase,
     since: Timestamp,
-    actions: &[Action],
+    steps: &Steps<'_>,
 ) -> String {
     let words = words(situation, member, phase, since);
     let unheld = match phase {
@@ -127,7 +149,7 @@ fn waiting_for(
                 && member.task.hold == HoldState::Free
                 && situation.is_standing() =>
         {
-            unheld(member, actions)
+            unheld(member, steps)
         }
         _ => String::new(),
     };
@@ -201,11 +223,10 @@ fn unmapped(member: &Member<'_>) -> String {
     format!("it cannot be told which node is its own, so it stays as it is: {why}")
 }
 
-fn unheld(member: &Member<'_>, actions: &[Action]) -> String {
-    let is_hold = |action: &Action| matches!(action, Action::Hold { task, .. } if task == member.id);
+fn unheld(member: &Member<'_>, steps: &Steps<'_>) -> String {
     match &member.memory.refused {
         Some(refusal) => format!("its hold was refused ({}); it is asked for again", refusal.reason),
-        None if actions.iter().any(is_hold) => String::new(),
+        None if steps.holding.contains(member.id) => String::new(),
         None => String::from("it is held as soon as an old task is released"),
     }
 }

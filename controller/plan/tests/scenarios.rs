@@ -357,3 +357,30 @@ fn a_withdrawn_drain_gives_everything_back() {
     assert_eq!(plan.report.phase, Phase::Withdrawn);
     told!(world);
 }
+
+#[test]
+fn a_paused_or_planned_drain_gives_everything_back_too_when_it_is_withdrawn() {
+    for (paused, mode) in [(true, Mode::Enforce), (false, Mode::Plan)] {
+        let mut world = World::of(2).settled();
+        world.job("t1").job("t2").deploy("app:2").schedule().run(3);
+        (world.policy.paused, world.policy.mode, world.policy.withdrawn) = (paused, mode, true);
+        world.pass();
+        assert_eq!(world.later(SECOND).pass().report.phase, Phase::Withdrawn);
+        assert!(world.tasks.values().all(|member| member.held_until.is_none()), "every hold is released");
+    }
+}
+
+#[test]
+fn a_drain_is_not_withdrawn_while_a_worker_cannot_be_asked() {
+    let mut world = World::of(2).settled();
+    world.job("t1").job("t2").deploy("app:2").schedule().run(2);
+    world.start_all().run(3);
+    assert!(world.tasks.values().any(|member| member.nodes.values().any(|node| node.queues.is_empty())));
+    world.policy.withdrawn = true;
+    world.broker_down = Some(FailureKind::Unreachable);
+    world.pass();
+    assert_eq!(world.later(SECOND).pass().report.phase, Phase::Withdrawing);
+    world.broker_down = None;
+    world.later(SECOND).pass();
+    assert_eq!(world.later(SECOND).pass().report.phase, Phase::Withdrawn);
+}

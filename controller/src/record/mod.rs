@@ -1,6 +1,8 @@
 //! Where the report and the little memory live.
 
 pub mod file;
+pub mod pages;
+pub mod resource;
 
 use std::future::Future;
 

@@ -1,1 +1,18 @@
-//! To be written.
+//! The product on real parts: a real Redis, real Celery workers, the real `worker-drain`. Only ECS is emulated.
+//!
+//! A [`Stage`] is one service of workers with everything that it needs. What becomes of its jobs is read from their
+//! journal, and what the workers do is asked with Celery's own tools: worker-drain is never asked about itself.
+
+mod celery;
+mod cluster;
+mod drain;
+mod figures;
+mod stage;
+mod tasks;
+mod trouble;
+
+pub use cluster::{Cluster, NAMESPACE, Operator};
+pub use drain::{WorkerDrain, binary};
+pub use figures::{Figures, percentile};
+pub use stage::{SERVICE, Setup, Stage};
+pub use tasks::TaskView;

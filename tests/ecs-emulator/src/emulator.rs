@@ -11,7 +11,7 @@ use tokio::{
     net::TcpListener,
     sync::{Notify, mpsc},
     task::JoinSet,
-    time::{Duration, sleep},
+    time::{Duration, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +23,9 @@ use crate::{
 
 /// How long to sleep when nothing is due; any call wakes up earlier.
 const LONG_PAUSE: Duration = Duration::from_hours(1);
+
+/// How long killed processes may take to be gone; only one that waits for a device takes any time.
+const LAST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How an emulator is set up.
 #[derive(Debug, Clone)]
@@ -148,7 +151,8 @@ impl Emulator {
         &self.shared.surroundings.endpoint
     }
 
-    /// Looks at the model, or works on it, brought up to the present. Effects are carried out after that.
+    /// Looks at the model, or works on it, brought up to the present. Effects are carried out after that, so leave
+    /// [`World::advance`] alone: it would take them away.
     pub fn with_world<T>(&self, work: impl FnOnce(&mut World) -> T) -> T {
         self.shared.with_world(|world, now| {
             world.catch_up(now);
@@ -222,7 +226,10 @@ async fn drive(shared: Arc<Shared>, mut reports: mpsc::UnboundedReceiver<Report>
     let processes = shared.processes.lock().unwrap_or_else(PoisonError::into_inner).take();
     drop(processes);
     // The channel closes when the last process has been seen dead and the watchdog has ended.
-    while reports.recv().await.is_some() {}
+    let all_seen = async { while reports.recv().await.is_some() {} };
+    if timeout(LAST_PATIENCE, all_seen).await.is_err() {
+        tracing::error!("a killed process is still there; the kernel does not let go of it");
+    }
 }
 
 /// Carries out what is due; when the next thing is.

@@ -64,7 +64,7 @@ struct Serve {
     /// Give each container a host name of its own, by a UTS namespace. Needs root or user namespaces.
     #[arg(long)]
     own_hostnames: bool,
-    /// A variable of this environment that tasks get, too, beside HOME, LANG, LC_ALL, PATH and TMPDIR.
+    /// A variable of this environment that tasks get, too, beside HOME, LANG, `LC_ALL`, PATH and TMPDIR.
     #[arg(long, value_name = "NAME")]
     inherit: Vec<String>,
 }

@@ -43,15 +43,18 @@ pub struct SampleApp {
     settings: Value,
     python: PathBuf,
     journal: Journal,
-    _folder: Arc<TempDir>,
+    folder: Arc<TempDir>,
 }
 
 impl SampleApp {
     /// The app on this broker, with a journal in a new temporary folder.
     pub fn new(broker: impl Into<String>) -> Self {
-        let folder = tempfile::Builder::new().prefix("worker-drain-journal-").tempdir().expect("a temporary folder");
-        let journal = Journal::at(folder.path());
-        Self { broker: broker.into(), settings: Value::Null, python: python(), journal, _folder: Arc::new(folder) }
+        let folder = tempfile::Builder::new().prefix("worker-drain-jobs-").tempdir().expect("a temporary folder");
+        let journal = Journal::at(folder.path().join("journal"));
+        for part in ["journal", "told", "tmp"] {
+            std::fs::create_dir(folder.path().join(part)).expect("a temporary folder can be written to");
+        }
+        Self { broker: broker.into(), settings: Value::Null, python: python(), journal, folder: Arc::new(folder) }
     }
 
     /// With these Celery settings besides its own, a JSON object such as `{"task_acks_late": true}`.
@@ -68,6 +71,11 @@ impl SampleApp {
         self
     }
 
+    /// The URL of its broker.
+    pub fn broker(&self) -> &str {
+        &self.broker
+    }
+
     /// The journal of its jobs.
     pub fn journal(&self) -> &Journal {
         &self.journal
@@ -80,6 +88,9 @@ impl SampleApp {
             ("CELERY_BROKER_URL".into(), self.broker.clone()),
             ("SAMPLE_SETTINGS".into(), settings),
             ("SAMPLE_JOURNAL".into(), self.journal.folder().display().to_string()),
+            ("SAMPLE_TOLD".into(), self.told().display().to_string()),
+            // A worker that is killed leaves temporary folders behind. They go with ours.
+            ("TMPDIR".into(), self.folder.path().join("tmp").display().to_string()),
         ]
     }
 
@@ -99,6 +110,17 @@ impl SampleApp {
             prefetch: 1,
             pool: "prefork".into(),
         }
+    }
+
+    /// Tells jobs that work [until they are told](Jobs::until_told) to come to their end.
+    pub fn tell<'a>(&self, jobs: impl IntoIterator<Item = &'a String>) {
+        for id in jobs {
+            std::fs::write(self.told().join(id), "").expect("the folder for what jobs are told can be written to");
+        }
+    }
+
+    fn told(&self) -> PathBuf {
+        self.folder.path().join("told")
     }
 
     /// Submits jobs, and returns their ids.
@@ -137,6 +159,13 @@ impl Jobs {
     #[must_use]
     pub fn seconds(self, shortest: f64, longest: f64) -> Self {
         self.with("--seconds", format!("{shortest}..{longest}"))
+    }
+
+    /// Each takes as long as it is not told to end: see [`SampleApp::tell`]. So nothing hangs on how fast a machine is.
+    #[must_use]
+    pub fn until_told(mut self) -> Self {
+        self.arguments.push("--until-told".into());
+        self
     }
 
     /// What durations and ids are made from. The same seed gives the same jobs.

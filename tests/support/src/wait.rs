@@ -1,6 +1,6 @@
 //! Waiting for conditions, and ports.
 
-use std::{future::Future, net::TcpListener, time::Duration};
+use std::{net::TcpListener, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -14,11 +14,7 @@ pub fn free_port() -> u16 {
 }
 
 /// Waits until the condition holds, looking every 20 ms. Panics with `what` when it does not within `bound`.
-pub async fn wait_until<C, F>(what: &str, bound: Duration, mut condition: C)
-where
-    C: FnMut() -> F,
-    F: Future<Output = bool>,
-{
+pub async fn wait_until(what: &str, bound: Duration, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + bound;
     loop {
         match timeout_at(deadline, condition()).await {

@@ -1,1 +1,206 @@
-//! To be written.
+//! The fleet as an Amazon ECS service. The hold is ECS's *task scale-in protection*; a revision is a deployment of the
+//! service (`ecs-svc/…`), never a task definition's number, because two deployments may share that.
+//!
+//! Observing is `DescribeServices`, `ListTasks`, `DescribeTasks` and `GetTaskProtection`; acting is
+//! `UpdateTaskProtection` and nothing else. A task is never stopped from here (`StopTask`): ECS would replace it from the
+//! old revision. Modules: `observe` asks and `view` reads the answers; `act` holds and releases; `call` is one call with
+//! its turn in the bucket of [`limiter`], its retries and its count; `failure` puts errors into words.
+
+mod act;
+mod call;
+mod connect;
+mod failure;
+mod identity;
+pub mod limiter;
+mod observe;
+mod view;
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use jiff::SignedDuration;
+use worker_drain_plan::{
+    Outcome, TaskId,
+    observation::{Failure, FailureKind},
+};
+
+use self::{call::Caller, view::last_part};
+pub use self::{
+    call::{Calls, Operation},
+    limiter::Limiters,
+};
+use super::{Fleet, FleetLook};
+use crate::clock::Clock;
+
+/// The longest hold that ECS grants, in minutes: `expiresInMinutes` of `UpdateTaskProtection` goes up to 48 hours.
+const LONGEST_HOLD_MINUTES: i32 = 2880;
+
+/// How many calls of one kind are under way at once: enough to hide their latency, few enough for one connection pool.
+const AT_ONCE: usize = 8;
+
+/// Which ECS service, and how it is reached. Everything that is not set here is found as the AWS command line finds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EcsSettings {
+    /// The cluster's name or ARN.
+    pub cluster: String,
+    /// The service's name or ARN.
+    pub service: String,
+    /// The Region; else `AWS_REGION`, else the profile's.
+    pub region: Option<String>,
+    /// A role to assume, with the credentials that are found otherwise.
+    pub role_arn: Option<String>,
+    /// A profile of the shared configuration files; else `AWS_PROFILE`, else `default`.
+    pub profile: Option<String>,
+    /// How long calls may take.
+    pub timeouts: Timeouts,
+}
+
+/// How long calls to ECS may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until a connection stands.
+    pub connect: Duration,
+    /// Until one attempt is answered.
+    pub attempt: Duration,
+    /// Until a call has succeeded or failed for good, retries included, without the time that it waits for its turn.
+    pub operation: Duration,
+}
+
+impl Default for Timeouts {
+    /// ECS answers in well under a second; thirty seconds for all attempts still lets a pass begin twice a minute.
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(3), attempt: Duration::from_secs(10), operation: Duration::from_secs(30) }
+    }
+}
+
+/// An ECS service.
+#[derive(Clone)]
+pub struct EcsFleet {
+    client: aws_sdk_ecs::Client,
+    caller: Arc<Caller>,
+    clock: Arc<dyn Clock>,
+    /// Tasks that ECS lists as ended, and that were read as such once. They cannot change again, so they are not read
+    /// again. Only a saving: it may be lost at any time.
+    history: Arc<Mutex<BTreeSet<TaskId>>>,
+}
+
+impl fmt::Debug for EcsFleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EcsFleet").field("target", &self.caller.target).finish_non_exhaustive()
+    }
+}
+
+impl EcsFleet {
+    /// Finds the configuration; nothing is asked of ECS yet, and credentials are fetched with the first call.
+    ///
+    /// `limiters` is shared by all fleets of the process, so that their calls stay inside the account's limits together.
+    /// Errors: the settings are not enough, such as no Region anywhere.
+    pub async fn connect(settings: EcsSettings, limiters: &Limiters, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
+        let config = connect::configure(&settings).await;
+        Self::with_config(settings, &config, limiters, clock)
+    }
+
+    /// As [`EcsFleet::connect`], with a configuration that was found already: its Region, credentials and endpoint count,
+    /// and those of `settings` are only told in messages.
+    pub fn with_config(
+        settings: EcsSettings,
+        config: &aws_config::SdkConfig,
+        limiters: &Limiters,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, Failure> {
+        let (client, caller) = connect::client(settings, config, limiters)?;
+        Ok(Self { client, caller: Arc::new(caller), clock, history: Arc::default() })
+    }
+
+    /// How many requests were sent to ECS so far.
+    pub fn calls(&self) -> &Arc<Calls> {
+        &self.caller.calls
+    }
+
+    /// The Region that was found.
+    pub fn region(&self) -> &str {
+        &self.caller.target.region
+    }
+
+    /// How people call the service, such as `media/transcoder`.
+    pub fn name(&self) -> String {
+        self.caller.target.label()
+    }
+}
+
+impl Fleet for EcsFleet {
+    async fn observe(&self, tracked: &BTreeSet<TaskId>) -> Result<FleetLook, Failure> {
+        observe::observe(self, tracked).await
+    }
+
+    async fn hold(&self, holds: &[(TaskId, SignedDuration)]) -> Vec<Outcome> {
+        act::hold(self, holds).await
+    }
+
+    async fn release(&self, tasks: &[TaskId]) -> Vec<Outcome> {
+        act::release(self, tasks).await
+    }
+}
+
+/// Which service, through whom: what failures need to be told well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Target {
+    cluster: String,
+    service: String,
+    region: String,
+    role_arn: Option<String>,
+    profile: Option<String>,
+    /// Another endpoint than AWS's own, without credentials or path.
+    endpoint: Option<String>,
+}
+
+impl Target {
+    fn label(&self) -> String {
+        format!("{}/{}", last_part(&self.cluster), last_part(&self.service))
+    }
+
+    /// Whoever must be allowed something.
+    fn caller(&self) -> String {
+        match (&self.role_arn, &self.profile) {
+            (Some(role), _) => format!("the role {role}"),
+            (None, Some(profile)) => format!("whoever the profile {profile} belongs to"),
+            (None, None) => "whoever this runs as".to_owned(),
+        }
+    }
+
+    fn endpoint_text(&self) -> String {
+        self.endpoint.as_ref().map_or_else(String::new, |endpoint| format!(" at {endpoint}"))
+    }
+
+    fn no_cluster(&self) -> Failure {
+        Failure::new(
+            FailureKind::NotFound,
+            format!(
+                "there is no ECS cluster {} in Region {}{}. Check fleet.ecs.cluster and fleet.ecs.region, and that {} is of \
+                 the right account",
+                self.cluster,
+                self.region,
+                self.endpoint_text(),
+                self.caller()
+            ),
+        )
+    }
+
+    fn no_service(&self) -> Failure {
+        Failure::new(
+            FailureKind::NotFound,
+            format!(
+                "there is no active ECS service {} in cluster {} (Region {}{}). Check fleet.ecs.service, and that it was \
+                 not deleted or made in another cluster",
+                last_part(&self.service),
+                last_part(&self.cluster),
+                self.region,
+                self.endpoint_text()
+            ),
+        )
+    }
+}

@@ -1,1 +1,168 @@
-//! To be written.
+//! Celery workers, asked through their broker by Celery's own remote control.
+//!
+//! [`pidbox`] has the messages, the same on every broker; a [`transport`](Transport) carries them; [`match_nodes`] tells
+//! which node is which task's. What an answer proves is policy, and not decided here: a node that does not answer is
+//! missing from the result, and never idle.
+
+mod amqp;
+mod broker;
+mod look;
+pub mod match_nodes;
+pub mod pidbox;
+mod redis;
+mod settings;
+mod template;
+mod transport;
+mod waiting;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::{Instant, timeout_at};
+use worker_drain_plan::{
+    NodeName, Outcome, QueueName, TaskId,
+    observation::{Failure, FailureKind, Queue, WorkersView},
+};
+
+pub use self::{
+    amqp::Amqp,
+    broker::Broker,
+    redis::Redis,
+    settings::{BrokerUrl, CelerySettings, FanoutPrefix, SettingsError, TransportOptions},
+    template::{Template, TemplateError},
+    transport::{Replies, Reply, ReplySink, Sent, Transport},
+};
+use self::{
+    look::Look,
+    match_nodes::Naming,
+    pidbox::{Method, Request, parse_reply},
+};
+use super::Workers;
+use crate::{clock::Clock, identity::Expected};
+
+/// How long after the last moment at which a reply is of use a request expires. Clocks differ between machines, and a node
+/// that dropped what its own clock takes for old would never answer.
+const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(15);
+
+/// The Celery workers of a fleet.
+///
+/// Several looks and orders may be under way at once; they share one connection.
+pub struct Celery<T = Broker> {
+    transport: T,
+    clock: Arc<dyn Clock>,
+    naming: Naming,
+    bound: Duration,
+}
+
+impl Celery<Broker> {
+    /// Checks the settings, all that can be checked without connecting. Nothing is connected to before the first look.
+    pub fn open(settings: &CelerySettings, clock: Arc<dyn Clock>) -> Result<Self, SettingsError> {
+        Self::over(Broker::open(settings, clock.clone())?, settings, clock)
+    }
+}
+
+impl<T: Transport> Celery<T> {
+    /// Over a transport of one's own, such as one that a simulation makes up. The URL in the settings is not used.
+    pub fn over(transport: T, settings: &CelerySettings, clock: Arc<dyn Clock>) -> Result<Self, SettingsError> {
+        settings.check()?;
+        Ok(Self { transport, clock, naming: settings.naming()?, bound: settings.reply_bound })
+    }
+
+    /// Leaves nothing of ours on the broker. It may still be used: it then connects again.
+    pub async fn close(&self) {
+        self.transport.close().await;
+    }
+
+    fn expires(&self, asked_at: Timestamp) -> Timestamp {
+        let after = SignedDuration::try_from(self.bound + CLOCKS_DIFFER_BY).unwrap_or(SignedDuration::MAX);
+        asked_at.saturating_add(after).unwrap_or(asked_at)
+    }
+
+    /// Sends orders, a set for each node, and waits for what the nodes say to them.
+    async fn order(&self, orders: Vec<(NodeName, Vec<Method>)>) -> Vec<Outcome> {
+        let expires = self.expires(self.clock.now());
+        let mut outcomes = vec![Outcome::Done; orders.len()];
+        let mut requests = Vec::new();
+        let mut orderer = BTreeMap::new();
+        for (index, (node, methods)) in orders.into_iter().enumerate() {
+            for method in methods {
+                let request = Request::new(method, Some(node.clone()), expires);
+                orderer.insert(request.ticket.clone(), index);
+                requests.push(request);
+            }
+        }
+        if requests.is_empty() {
+            return outcomes;
+        }
+        if let Err(failure) = self.carry_out(&requests, &orderer, &mut outcomes).await {
+            for index in orderer.into_values() {
+                outcomes[index] = Outcome::Failed(failure.clone());
+            }
+        }
+        outcomes
+    }
+
+    async fn carry_out(
+        &self,
+        requests: &[Request],
+        orderer: &BTreeMap<String, usize>,
+        outcomes: &mut [Outcome],
+    ) -> Result<(), Failure> {
+        let mut sent = self.transport.publish(requests).await?;
+        let mut silent: BTreeSet<&String> = orderer.keys().collect();
+        let deadline = Instant::now() + self.bound;
+        while !silent.is_empty() {
+            // A node that says nothing may have done it all the same: that is for the next look to tell.
+            let Some(reply) = next(&mut sent.replies, deadline).await? else { break };
+            let Some(said) = parse_reply(&reply.body) else { continue };
+            silent.remove(&reply.ticket);
+            if let (Some(index), Err(reason)) = (orderer.get(&reply.ticket), said.answer) {
+                outcomes[*index] = Outcome::Refused { reason };
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The next reply. `None`: the time is up.
+async fn next(replies: &mut Replies, deadline: Instant) -> Result<Option<Reply>, Failure> {
+    match timeout_at(deadline, replies.next()).await {
+        Err(_) => Ok(None),
+        Ok(Some(reply)) => reply.map(Some),
+        Ok(None) => Err(Failure::new(FailureKind::Unreachable, "the connection to the broker was closed meanwhile")),
+    }
+}
+
+impl<T: Transport> Workers for Celery<T> {
+    async fn observe(&self, tasks: &BTreeMap<TaskId, Expected>) -> Result<WorkersView, Failure> {
+        let asked_at = self.clock.now();
+        let requests = look::questions(self.expires(asked_at));
+        let mut sent = self.transport.publish(&requests).await?;
+        let mut look = Look::new(asked_at, requests, &sent.receivers, &self.naming, tasks);
+        let deadline = Instant::now() + self.bound;
+        while !look.is_complete() {
+            let Some(reply) = next(&mut sent.replies, deadline).await? else { break };
+            look.hear(&reply, self.clock.now());
+        }
+        Ok(look.finish(&self.naming, tasks))
+    }
+
+    async fn cancel(&self, cancels: &[(NodeName, Vec<QueueName>)]) -> Vec<Outcome> {
+        let order = |queue: &QueueName| Method::CancelConsumer(queue.clone());
+        self.order(cancels.iter().map(|(node, queues)| (node.clone(), queues.iter().map(order).collect())).collect())
+            .await
+    }
+
+    async fn give_back(&self, undos: &[(NodeName, Vec<Queue>)]) -> Vec<Outcome> {
+        let order = |queue: &Queue| Method::AddConsumer(queue.clone());
+        self.order(undos.iter().map(|(node, queues)| (node.clone(), queues.iter().map(order).collect())).collect())
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::render;
 use crate::{
     emulator::Shared,
-    model::{Health, Interruption, Knobs, TaskId},
+    model::{Faults, Health, Interruption, Knobs, Operation, TaskId},
     runner,
 };
 
@@ -66,14 +66,22 @@ async fn faults(State(shared): State<Arc<Shared>>) -> Json<Value> {
 
 /// Replaces all faults; `{}` ends them.
 async fn set_faults(State(shared): State<Arc<Shared>>, Json(faults): Json<Value>) -> Response {
-    match serde_json::from_value(faults) {
-        Ok(faults) => Json(shared.with_world(|world, _| {
-            world.set_faults(faults);
-            json!(world.faults())
-        }))
-        .into_response(),
-        Err(error) => bad(error),
+    let faults: Faults = match serde_json::from_value(faults) {
+        Ok(faults) => faults,
+        Err(error) => return bad(error),
+    };
+    if let Some(name) = faults.fail.keys().find(|name| !is_operation(name)) {
+        return bad(format!("{name} is not an operation that is modelled"));
     }
+    Json(shared.with_world(|world, _| {
+        world.set_faults(faults);
+        json!(world.faults())
+    }))
+    .into_response()
+}
+
+fn is_operation(name: &str) -> bool {
+    name == "*" || Operation::parse(name).is_some()
 }
 
 async fn calls(State(shared): State<Arc<Shared>>) -> Json<Value> {
@@ -212,11 +220,7 @@ async fn interrupt(
 }
 
 async fn shutdown(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    // A little later, so that the answer gets out.
-    let cancel = shared.cancel.clone();
-    tokio::task::spawn_blocking(move || {
-        std::thread::sleep(Duration::from_millis(50));
-        cancel.cancel();
-    });
+    // Calls that are under way, such as this one, are still answered.
+    shared.cancel.cancel();
     Json(json!({}))
 }

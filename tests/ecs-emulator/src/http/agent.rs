@@ -26,8 +26,7 @@ fn find<'a>(world: &'a World, address: &str) -> Option<(&'a Task, usize)> {
 }
 
 fn timestamp(at: Time) -> Value {
-    let millis = i64::try_from(at.0).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_millisecond(millis).map_or(Value::Null, |at| json!(at.to_string()))
+    json!(at.timestamp().to_string())
 }
 
 pub(super) async fn container(State(shared): State<Arc<Shared>>, Path(address): Path<String>) -> Response {

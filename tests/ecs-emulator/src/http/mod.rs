@@ -8,7 +8,7 @@ mod definitions;
 mod render;
 mod requests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -17,6 +17,9 @@ use axum::{
 use tokio::net::TcpListener;
 
 use crate::emulator::Shared;
+
+/// How long calls that are under way may take once the emulator is to end.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Serves until the emulator ends.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
@@ -29,14 +32,19 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
         .route("/api/{container}/task-protection/v1/state", get(agent::protection).put(agent::protect))
         .nest("/_emulator", admin::routes())
         .with_state(shared.clone());
-    let cancelled = shared.cancel.clone();
+    let cancel = &shared.cancel;
+    let server = axum::serve(listener, router).with_graceful_shutdown(cancel.clone().cancelled_owned());
+    // Answers that are delayed on purpose must not keep the emulator alive.
+    let impatience = async {
+        cancel.cancelled().await;
+        tokio::time::sleep(PATIENCE).await;
+    };
     tokio::select! {
-        served = axum::serve(listener, router) => {
-            if let Err(error) = served {
+        end = server => {
+            if let Err(error) = end {
                 tracing::error!(%error, "the API has stopped");
             }
         }
-        // Connections that clients keep open must not keep the emulator alive.
-        () = cancelled.cancelled() => {}
+        () = impatience => {}
     }
 }

@@ -101,6 +101,18 @@ pub enum ReplaceTerminated {
     Primary,
 }
 
+/// When a deployment counts as complete before all is done (API: `earlySuccessCriteria`, for every service alike).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EarlySuccess {
+    /// Never.
+    Off,
+    /// Once so many percent of the desired tasks are healthy and no old task is left.
+    Blocking(u32),
+    /// Once so many percent of the desired tasks are healthy; old tasks, such as protected ones, may still be there.
+    Deferred(u32),
+}
+
 /// What `DeleteService` with `force` does to protected tasks. AWS does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -191,6 +203,8 @@ pub struct Knobs {
     pub rollback_id: RollbackId,
     /// See [`ReplaceTerminated`].
     pub replace_terminated: ReplaceTerminated,
+    /// See [`EarlySuccess`].
+    pub early_success: EarlySuccess,
     /// See [`DeleteForceProtected`].
     pub delete_force_protected: DeleteForceProtected,
     /// See [`DeploymentStatusSet`].
@@ -238,6 +252,7 @@ impl Default for Knobs {
             max_active_deployments: Some(5),
             rollback_id: RollbackId::Reuse,
             replace_terminated: ReplaceTerminated::SameRevision,
+            early_success: EarlySuccess::Off,
             delete_force_protected: DeleteForceProtected::Stops,
             deployments_status_set: DeploymentStatusSet::Documented,
             hostname_shape: HostnameShape::Fqdn,

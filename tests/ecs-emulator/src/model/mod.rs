@@ -7,6 +7,35 @@
 //! containers do ([`World::container_started`], [`World::container_exited`]), and sleep until
 //! [`World::next_event_at`]. After any call, [`World::advance`] may have effects at once.
 //!
+//! ```
+//! use ecs_emulator::model::{ContainerDefinition, CreateService, Effect, Knobs, RolloutState, Time, World};
+//!
+//! let mut world = World::new(Knobs::simulation(), 42);
+//! let mut now = Time(0);
+//! let worker = vec![ContainerDefinition::new("worker", &["celery"])];
+//! world.register_task_definition("worker", worker, serde_json::Map::new(), now)?;
+//! let request = CreateService {
+//!     name: "workers".into(),
+//!     task_definition: "worker:1".into(),
+//!     desired: 2,
+//!     ..CreateService::default()
+//! };
+//! world.create_service(&request, now)?;
+//! while let Some(next) = world.next_event_at() {
+//!     now = next;
+//!     for effect in world.advance(now) {
+//!         match effect {
+//!             Effect::Start { task, container } => world.container_started(task, container, now),
+//!             Effect::Terminate { task, container } => world.container_exited(task, container, 0, now),
+//!             Effect::Kill { task, container } => world.container_exited(task, container, 137, now),
+//!         }
+//!     }
+//! }
+//! let service = world.service("default", "workers").expect("just made");
+//! assert_eq!(service.primary().expect("in use").rollout, RolloutState::Completed);
+//! # Ok::<(), ecs_emulator::model::ApiError>(())
+//! ```
+//!
 //! Rules and texts are those of the AWS documentation and of captured events; where AWS is silent there is a
 //! [knob](Knobs).
 
@@ -29,9 +58,6 @@ mod tasks;
 mod throttle;
 pub(crate) mod time;
 
-#[cfg(test)]
-mod tests;
-
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
@@ -45,7 +71,7 @@ pub use self::{
     history::{Entry, Transition},
     ids::{DeploymentId, NotATaskId, ServiceId, TaskId},
     knobs::{
-        BlockedRenewal, BlockedRule, DeleteForceProtected, DeploymentStatusSet, HostnameShape, Knobs,
+        BlockedRenewal, BlockedRule, DeleteForceProtected, DeploymentStatusSet, EarlySuccess, HostnameShape, Knobs,
         ReplaceTerminated, RollbackId, Span,
     },
     operation::Operation,

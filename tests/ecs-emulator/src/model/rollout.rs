@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Deployment, DeploymentId, DeploymentStatus, DeploymentStatusSet, RollbackId, RolloutState, ServiceId,
+    Deployment, DeploymentId, DeploymentStatus, DeploymentStatusSet, EarlySuccess, RollbackId, RolloutState, ServiceId,
     ServiceStatus, TaskDefinition, TaskId, Time, Transition, World, service::Completed,
 };
 
@@ -161,13 +161,20 @@ impl World {
         let Some(primary) = service.primary() else { return };
         let (number, rollout) = (primary.id, primary.rollout);
         let tasks = service.tasks.iter().map(|id| &self.state.tasks[id]).filter(|task| task.is_live());
-        let (mut ready, mut all) = (0_u32, 0_u32);
+        let (mut ready, mut of_primary, mut all) = (0_u32, 0_u32, 0_u32);
         for task in tasks {
+            let is_new = task.deployment == Some(number);
             all += 1;
-            ready += u32::from(task.deployment == Some(number) && task.healthy);
+            of_primary += u32::from(is_new);
+            ready += u32::from(is_new && task.healthy);
         }
         let steady = !acted && all == desired && ready == desired && rollout != RolloutState::Failed;
-        if steady && rollout == RolloutState::InProgress {
+        let early = match self.knobs.early_success {
+            EarlySuccess::Off => false,
+            EarlySuccess::Blocking(percent) => all == of_primary && ready >= share(desired, percent),
+            EarlySuccess::Deferred(percent) => ready >= share(desired, percent),
+        };
+        if (steady || early) && rollout == RolloutState::InProgress {
             self.complete(id);
         }
         let was = std::mem::replace(&mut self.state.services[id.0].steady, steady);
@@ -242,4 +249,9 @@ impl World {
         let primary = self.state.services.get(id.0)?.primary()?;
         (primary.rollout == RolloutState::InProgress).then(|| self.now.since(primary.created_at))
     }
+}
+
+/// So many percent of the desired count: rounded up, and at least one task.
+fn share(desired: u32, percent: u32) -> u32 {
+    (desired * percent).div_ceil(100).max(1)
 }

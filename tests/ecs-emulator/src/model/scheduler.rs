@@ -18,7 +18,6 @@ const IDS_PER_EVENT: usize = 10;
 struct Census {
     live: u32,
     healthy: u32,
-    primary_live: u32,
     primary_healthy: u32,
     /// Live and not unhealthy, by deployment, in the order of the service's list.
     useful: Vec<u32>,
@@ -70,7 +69,6 @@ impl World {
             census.live += 1;
             census.healthy += u32::from(task.healthy);
             if task.deployment == primary {
-                census.primary_live += 1;
                 census.primary_healthy += u32::from(task.healthy);
             }
             let place = service.deployments.iter().position(|deployment| Some(deployment.id) == task.deployment);
@@ -168,8 +166,11 @@ impl World {
         let Some(primary) = service.primary() else { return };
         let (primary_id, stalled) = (primary.id, primary.rollout == RolloutState::Failed);
         let mut spare = census.healthy.saturating_sub(service.configuration.lower(service.desired));
-        let mut excess = census.primary_live.saturating_sub(service.desired);
-        let may = |task: &TaskId| self.state.tasks[task].may_be_stopped(self.now);
+        let mut excess = census.useful.first().map_or(0, |useful| useful.saturating_sub(service.desired));
+        let may = |task: &TaskId| {
+            let task = &self.state.tasks[task];
+            task.may_be_stopped(self.now) && task.health != Health::Unhealthy
+        };
         let of_primary = |task: &TaskId| self.state.tasks[task].deployment == Some(primary_id);
         let (mut new, mut old): (Vec<TaskId>, Vec<TaskId>) =
             service.tasks.iter().filter(|t| may(t)).partition(|t| of_primary(t));
@@ -188,17 +189,16 @@ impl World {
         self.tell_blocked(id, excess, spare);
     }
 
-    /// Takes one task out of `candidates` that may be stopped: one that does not count as healthy costs nothing; one
-    /// that does, costs one of `spare`. Then the zone with most tasks decides, then chance (AWS: `UpdateService`).
+    /// Takes one task out of `candidates` that may be stopped: one that nobody relies on costs nothing; another one
+    /// costs one of `spare`. Then the zone with most tasks decides, then chance (AWS: `UpdateService`).
     fn victim(&mut self, id: ServiceId, candidates: &mut Vec<TaskId>, spare: &mut u32) -> Option<TaskId> {
         let service = &self.state.services[id.0];
         let mut per_zone = [0_u32; 256];
         for task in service.tasks.iter().map(|id| &self.state.tasks[id]).filter(|task| task.is_live()) {
             per_zone[usize::from(task.zone)] += 1;
         }
-        let healthy = |task: TaskId| self.state.tasks[&task].healthy;
-        let rank = |task: TaskId| (!healthy(task), per_zone[usize::from(self.state.tasks[&task].zone)]);
-        let best = candidates.iter().copied().filter(|&task| *spare > 0 || !healthy(task)).map(rank).max()?;
+        let rank = |task: TaskId| (self.is_free(id, task), per_zone[usize::from(self.state.tasks[&task].zone)]);
+        let best = candidates.iter().copied().map(rank).filter(|(free, _)| *spare > 0 || *free).max()?;
         let places: Vec<usize> = (0..candidates.len()).filter(|&place| rank(candidates[place]) == best).collect();
         let free = best.0;
         let chosen = candidates.swap_remove(places[self.rng.below(places.len())]);
@@ -208,6 +208,18 @@ impl World {
             *spare -= 1;
         }
         Some(chosen)
+    }
+
+    /// Whether a task can be stopped without anybody missing it: it is not healthy, and it is not on its way to
+    /// replace a lost task of an old revision that still should have it.
+    fn is_free(&self, id: ServiceId, task: TaskId) -> bool {
+        let task = &self.state.tasks[&task];
+        let deployment = task.deployment.and_then(|number| self.state.services[id.0].deployment(number));
+        let replaces = deployment.is_some_and(|deployment| {
+            deployment.replaced_at.is_some_and(|since| task.created_at > since)
+                && self.live_of(id, deployment.id) <= deployment.target
+        });
+        !task.healthy && !replaces
     }
 
     fn scale_in(&mut self, id: TaskId, turn: &mut Turn) {

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// A moment on the model's clock, in milliseconds since the Unix epoch.
@@ -23,6 +24,12 @@ impl Time {
     #[expect(clippy::cast_precision_loss, reason = "milliseconds since the epoch stay far below 2^52")]
     pub fn epoch_seconds(self) -> f64 {
         self.0 as f64 / 1000.0
+    }
+
+    /// The same moment, for people and for `jiff`.
+    pub fn timestamp(self) -> Timestamp {
+        let millis = i64::try_from(self.0).unwrap_or(i64::MAX);
+        Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
     }
 
     /// Time passed since `earlier`; zero if that is in the future.
@@ -44,6 +51,13 @@ impl Sub<Duration> for Time {
 
     fn sub(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl From<Timestamp> for Time {
+    /// Moments before the epoch become the epoch.
+    fn from(at: Timestamp) -> Self {
+        Self(u64::try_from(at.as_millisecond()).unwrap_or(0))
     }
 }
 

@@ -1,0 +1,106 @@
+{{- define "worker-drain.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- /* 52 characters, so that the longest suffix, "-view" or "-metrics", and a Pod's own still fit into 63. */ -}}
+{{- define "worker-drain.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
+{{- else }}
+{{- $name := include "worker-drain.name" . }}
+{{- ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | trunc 52 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- /* Cluster-wide objects of two releases with one name, in two namespaces, must not be the same. */ -}}
+{{- define "worker-drain.clusterName" -}}
+{{- printf "%s:%s" .Release.Namespace (include "worker-drain.fullname" .) }}
+{{- end }}
+
+{{- define "worker-drain.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "worker-drain.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- required "serviceAccount.name is needed where serviceAccount.create is false: the ServiceAccount that is there already" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "worker-drain.metricsName" -}}
+{{- include "worker-drain.fullname" . }}-metrics
+{{- end }}
+
+{{- define "worker-drain.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "worker-drain.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "worker-drain.labels" -}}
+{{- $own := dict
+  "app.kubernetes.io/version" .Chart.AppVersion
+  "app.kubernetes.io/managed-by" .Release.Service
+  "app.kubernetes.io/part-of" "worker-drain"
+  "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_") }}
+{{- merge (include "worker-drain.selectorLabels" . | fromYaml) $own .Values.commonLabels | toYaml }}
+{{- end }}
+
+{{- define "worker-drain.image" -}}
+{{- with .Values.image }}
+{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ default $.Chart.AppVersion .tag }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{- /* What it may do where drains are. The same rules in a ClusterRole or in a Role for each namespace. */ -}}
+{{- define "worker-drain.rules" -}}
+- apiGroups: [workerdrain.io]
+  resources: [workerdrains]
+  # patch: to put its finalizer on, and take it off.
+  verbs: [get, list, watch, patch]
+- apiGroups: [workerdrain.io]
+  resources: [workerdrains/status]
+  verbs: [patch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+# Pages for what must be remembered of services of several hundred tasks; read by name, never listed.
+- apiGroups: [apps]
+  resources: [controllerrevisions]
+  verbs: [create, get, delete]
+{{- if .Values.secrets.enabled }}
+- apiGroups: [""]
+  resources: [secrets]
+{{- if .Values.secrets.names }}
+  resourceNames: {{ toJson .Values.secrets.names }}
+  # list and watch of these alone, so that a changed Secret is seen at once.
+  verbs: [get, list, watch]
+{{- else }}
+  # Neither list nor watch: they would give out all Secrets. A drain names the one it needs.
+  verbs: [get]
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* What the schema cannot say clearly. */ -}}
+{{- define "worker-drain.check" -}}
+{{- if and (gt (int .Values.replicas) 1) (not .Values.leaderElection.enabled) }}
+{{- fail (printf "replicas is %d, so leaderElection.enabled must be true: without it, replicas must be 0 or 1" (int .Values.replicas)) }}
+{{- end }}
+{{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.service.enabled) }}
+{{- fail "metrics.serviceMonitor.enabled needs metrics.service.enabled: a ServiceMonitor finds Pods through their Service" }}
+{{- end }}
+{{- if .Values.metrics.prometheusRule.enabled }}
+{{- if and (not .Values.metrics.service.enabled) (not .Values.metrics.prometheusRule.selector) }}
+{{- fail "metrics.prometheusRule.enabled without metrics.service.enabled needs metrics.prometheusRule.selector: say which time series are ours" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* A duration as Prometheus writes it (12h, 1h30m, 45s), in seconds. */ -}}
+{{- define "worker-drain.seconds" -}}
+{{- $seconds := 0 }}
+{{- $units := dict "d" 86400 "h" 3600 "m" 60 "s" 1 }}
+{{- range regexFindAll "[0-9]+[dhms]" . -1 }}
+{{- $unit := trunc -1 . }}
+{{- $seconds = add $seconds (mul (trimSuffix $unit . | int64) (get $units $unit)) }}
+{{- end }}
+{{- $seconds }}
+{{- end }}

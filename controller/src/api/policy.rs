@@ -1,0 +1,339 @@
+//! From the resource to what the loop works with: the policy, and where fleet and workers are.
+
+use std::fmt;
+
+use jiff::SignedDuration;
+use kube::ResourceExt;
+use worker_drain_plan::policy::{Deadline, DeadlineAction, DrainPolicy, HoldMode, HoldPolicy, Mode, Policy, Scheduled};
+
+use super::{
+    check::{self, Problem},
+    spec::{
+        BrokerSpec, CelerySpec, DeadlineActionSpec, DeadlineSpec, EcsSpec, HoldModeSpec, ModeSpec, ScheduledSpec,
+        SecretKeyRef, TransportOptionsSpec, WorkerDrain, WorkerDrainSpec,
+    },
+};
+
+/// A resource, parsed once. Whoever has one need not look at the resource again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainSpec {
+    /// The resource's name.
+    pub name: String,
+    /// Its namespace; `None` if a manifest leaves it to whoever applies it.
+    pub namespace: Option<String>,
+    /// What the user asked for.
+    pub policy: Policy,
+    /// Where the fleet is.
+    pub ecs: EcsTarget,
+    /// Where the workers are.
+    pub celery: CeleryTarget,
+}
+
+/// A service of Amazon ECS.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EcsTarget {
+    /// The cluster's name or ARN.
+    pub cluster: String,
+    /// The service's name or ARN.
+    pub service: String,
+    /// The region; `None`: the environment's.
+    pub region: Option<String>,
+    /// A role to assume; `None`: the environment's credentials are used.
+    pub role_arn: Option<String>,
+}
+
+/// Celery workers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CeleryTarget {
+    /// Where the broker's URL is.
+    pub broker: BrokerSource,
+    /// How a task's nodes are named; `None`: they are matched automatically.
+    pub node_name: Option<String>,
+    /// Celery's `control_exchange`.
+    pub control_exchange: String,
+    /// kombu's options for names on a Redis broker.
+    pub transport_options: TransportOptionsSpec,
+    /// How long replies are awaited.
+    pub reply_timeout: SignedDuration,
+}
+
+/// Where a broker's URL is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum BrokerSource {
+    /// Here; without a password.
+    Url(String),
+    /// In a Secret of the resource's namespace.
+    Secret(SecretKeyRef),
+}
+
+impl fmt::Debug for BrokerSource {
+    // A URL is to have no password here, but whoever prints one of these did not check that.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(_) => f.write_str("Url(…)"),
+            Self::Secret(secret) => f.debug_tuple("Secret").field(secret).finish(),
+        }
+    }
+}
+
+impl DrainSpec {
+    /// Reads one document that says it is a `WorkerDrain`; or tells all that is wrong with it.
+    pub fn parse(document: &serde_json::Value) -> Result<Self, Vec<Problem>> {
+        Self::try_from(&check::parse(document)?)
+    }
+
+    /// Namespace and name, as people write them.
+    pub fn full_name(&self) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("{namespace}/{}", self.name),
+            None => self.name.clone(),
+        }
+    }
+}
+
+impl TryFrom<&WorkerDrain> for DrainSpec {
+    type Error = Vec<Problem>;
+
+    fn try_from(resource: &WorkerDrain) -> Result<Self, Vec<Problem>> {
+        // An API server has refused these already; but it may have had an older CRD.
+        let mut problems = Vec::new();
+        let WorkerDrainSpec { fleet, workers, .. } = &resource.spec;
+        if fleet.ecs.is_none() {
+            problems.push(Problem::new("spec.fleet", "give exactly one kind of fleet: ecs"));
+        }
+        if workers.celery.is_none() {
+            problems.push(Problem::new("spec.workers", "give exactly one kind of workers: celery"));
+        }
+        let celery = workers.celery.as_ref().map(celery_target).transpose();
+        let celery = celery.map_err(|problem| problems.push(problem)).ok().flatten();
+        let policy = policy(resource).map_err(|problem| problems.push(problem)).ok();
+        match (&fleet.ecs, celery, policy) {
+            (Some(ecs), Some(celery), Some(policy)) if problems.is_empty() => Ok(Self {
+                name: resource.name_any(),
+                namespace: resource.namespace(),
+                policy,
+                ecs: ecs_target(ecs),
+                celery,
+            }),
+            _ => Err(problems),
+        }
+    }
+}
+
+fn ecs_target(EcsSpec { cluster, service, region, role_arn }: &EcsSpec) -> EcsTarget {
+    EcsTarget { cluster: cluster.clone(), service: service.clone(), region: region.clone(), role_arn: role_arn.clone() }
+}
+
+fn celery_target(spec: &CelerySpec) -> Result<CeleryTarget, Problem> {
+    let CelerySpec { broker, node_name, control_exchange, transport_options, reply_timeout } = spec;
+    Ok(CeleryTarget {
+        broker: broker_source(broker)?,
+        node_name: node_name.clone(),
+        control_exchange: control_exchange.clone(),
+        transport_options: transport_options.clone(),
+        reply_timeout: reply_timeout.get(),
+    })
+}
+
+fn broker_source(BrokerSpec { url, url_from }: &BrokerSpec) -> Result<BrokerSource, Problem> {
+    match (url, url_from) {
+        (Some(url), None) => Ok(BrokerSource::Url(url.clone())),
+        (None, Some(source)) => Ok(BrokerSource::Secret(source.secret_key_ref.clone())),
+        _ => Err(Problem::new("spec.workers.celery.broker", "give exactly one of url and urlFrom")),
+    }
+}
+
+fn policy(resource: &WorkerDrain) -> Result<Policy, Problem> {
+    let WorkerDrainSpec { fleet: _, workers: _, hold, drain, mode, paused } = &resource.spec;
+    let hold_mode = match hold.mode {
+        HoldModeSpec::Standing => HoldMode::Standing,
+        HoldModeSpec::OnRollout => HoldMode::OnRollout,
+    };
+    let scale_in = drain.scale_in.unwrap_or(hold_mode == HoldMode::Standing);
+    if scale_in && hold_mode == HoldMode::OnRollout {
+        return Err(Problem::new("spec.drain.scaleIn", "true needs hold.mode Standing"));
+    }
+    Ok(Policy {
+        hold: HoldPolicy { mode: hold_mode, expires_in: hold.expires_in.get() },
+        drain: DrainPolicy {
+            min_consuming_percent: drain.min_consuming.map(super::values::Percent::get),
+            idle_for: drain.idle_for.get(),
+            scheduled: match drain.scheduled {
+                ScheduledSpec::Ignore => Scheduled::Ignore,
+                ScheduledSpec::Wait => Scheduled::Wait,
+            },
+            deadline: drain.deadline.as_ref().map(deadline),
+            scale_in,
+        },
+        mode: match mode {
+            ModeSpec::Enforce => Mode::Enforce,
+            ModeSpec::Plan => Mode::Plan,
+        },
+        paused: *paused,
+        withdrawn: resource.metadata.deletion_timestamp.is_some(),
+    })
+}
+
+fn deadline(DeadlineSpec { after, action }: &DeadlineSpec) -> Deadline {
+    let action = match action {
+        DeadlineActionSpec::Hold => DeadlineAction::Hold,
+        DeadlineActionSpec::PermitStop => DeadlineAction::PermitStop,
+    };
+    Deadline { after: after.get(), action }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+    use worker_drain_plan::policy::{DeadlineAction, HoldMode, Mode, Scheduled};
+
+    use super::{BrokerSource, DrainSpec};
+
+    fn manifest(change: impl FnOnce(&mut Value)) -> Value {
+        let mut manifest = json!({
+            "apiVersion": "workerdrain.io/v1alpha1",
+            "kind": "WorkerDrain",
+            "metadata": {"name": "transcoder", "namespace": "media"},
+            "spec": {
+                "fleet": {"ecs": {"cluster": "media", "service": "transcoder"}},
+                "workers": {"celery": {"broker": {"url": "redis://cache:6379/0"}}},
+            },
+        });
+        change(&mut manifest);
+        manifest
+    }
+
+    fn problems(manifest: &Value) -> Vec<String> {
+        DrainSpec::parse(manifest).err().into_iter().flatten().map(|problem| problem.to_string()).collect()
+    }
+
+    #[test]
+    fn the_least_manifest_has_the_defaults_that_are_documented() {
+        let drain = DrainSpec::parse(&manifest(|_| {})).unwrap();
+        assert_eq!(drain.full_name(), "media/transcoder");
+        assert_eq!(drain.celery.broker, BrokerSource::Url("redis://cache:6379/0".into()));
+        assert_eq!(drain.celery.control_exchange, "celery");
+        assert_eq!(drain.celery.reply_timeout, SignedDuration::from_secs(1));
+        let policy = drain.policy;
+        assert_eq!(policy.hold.mode, HoldMode::Standing);
+        assert_eq!(policy.hold.expires_in, SignedDuration::from_hours(2));
+        assert_eq!(policy.drain.min_consuming_percent, None);
+        assert_eq!(policy.drain.idle_for, SignedDuration::from_secs(1));
+        assert_eq!(policy.drain.scheduled, Scheduled::Ignore);
+        assert_eq!(policy.drain.deadline, None);
+        assert!(policy.drain.scale_in);
+        assert_eq!(policy.mode, Mode::Enforce);
+        assert!(!policy.paused && !policy.withdrawn);
+    }
+
+    #[test]
+    fn every_field_that_is_given_counts() {
+        let drain = DrainSpec::parse(&manifest(|manifest| {
+            manifest["spec"]["hold"] = json!({"mode": "OnRollout", "expiresIn": "1h30m"});
+            manifest["spec"]["drain"] = json!({
+                "minConsuming": "0%", "idleFor": "5s", "scheduled": "Wait",
+                "deadline": {"after": "12h", "action": "PermitStop"},
+            });
+            manifest["spec"]["mode"] = json!("Plan");
+            manifest["spec"]["paused"] = json!(true);
+        }))
+        .unwrap();
+        assert_eq!(drain.policy.hold.expires_in, SignedDuration::from_mins(90));
+        assert_eq!(drain.policy.drain.min_consuming_percent, Some(0));
+        assert_eq!(drain.policy.drain.scheduled, Scheduled::Wait);
+        assert_eq!(drain.policy.drain.deadline.unwrap().action, DeadlineAction::PermitStop);
+        assert!(!drain.policy.drain.scale_in, "left out, it is false with OnRollout");
+        assert_eq!(drain.policy.mode, Mode::Plan);
+        assert!(drain.policy.paused);
+    }
+
+    #[rstest]
+    #[case::two_hours_and_a_bit(json!({"hold": {"expiresIn": "48h1s"}}), &[
+        "spec.hold.expiresIn: 48h1s is not between 1m and 48h: ECS grants holds of whole minutes, of 48 hours at most",
+    ])]
+    #[case::days(json!({"hold": {"expiresIn": "2d"}}), &[
+        "spec.hold.expiresIn: '2d' is not a length of time: write one such as 90s, 30m or 1h30m (h, m, s, ms)",
+    ])]
+    #[case::no_unit(json!({"drain": {"idleFor": 5}}), &[
+        "spec.drain.idleFor: 5 is to be a text (in quotes, if it looks like a number)",
+    ])]
+    #[case::zero(json!({"drain": {"idleFor": "0s"}}), &[
+        "spec.drain.idleFor: 0s is not between 1ms and 1h: idleness is proven by two looks with time between them",
+    ])]
+    #[case::the_sum_is_shown(json!({"hold": {"expiresIn": "1m"}, "drain": {"idleFor": "1m"}}), &[
+        "spec.hold.expiresIn: hold.expiresIn (1m) is too short: half of it must last for a proof of idleness, \
+         drain.idleFor (1m) + 2 × workers.celery.replyTimeout (1s) = 62s; make it 124s or more",
+    ])]
+    #[case::a_deadline_before_any_proof(json!({"drain": {"idleFor": "1s500ms", "deadline": {"after": "2s"}}}), &[
+        "spec.drain.deadline.after: drain.deadline.after (2s) would pass before any task can be proven idle: that takes \
+         drain.idleFor (1s500ms) + 2 × workers.celery.replyTimeout (1s) = 3500ms",
+    ])]
+    #[case::scale_in_without_standing_holds(json!({"hold": {"mode": "OnRollout"}, "drain": {"scaleIn": true}}), &[
+        "spec.drain.scaleIn: true needs hold.mode Standing: with OnRollout no task is held when a scale-in begins. \
+         Leave scaleIn out, or set hold.mode to Standing",
+    ])]
+    #[case::a_wrong_word(json!({"hold": {"mode": "standing"}}), &[
+        "spec.hold.mode: 'standing' is to be one of Standing, OnRollout (did you mean Standing?)",
+    ])]
+    #[case::over_the_top(json!({"drain": {"minConsuming": "150%"}}), &[
+        "spec.drain.minConsuming: '150%' is not a percentage from 0% to 100%: write one such as 50%",
+    ])]
+    #[case::several_at_once(json!({"hold": {"expirsIn": "1h", "mode": 3}, "pause": true}), &[
+        "spec.hold.expirsIn: unknown field (did you mean expiresIn?)",
+        "spec.hold.mode: 3 is to be a text (in quotes, if it looks like a number)",
+        "spec.pause: unknown field (did you mean paused?)",
+    ])]
+    fn what_is_wrong_is_said(#[case] change: Value, #[case] expected: &[&str]) {
+        let manifest = manifest(|manifest| {
+            for (key, value) in change.as_object().unwrap() {
+                manifest["spec"][key] = value.clone();
+            }
+        });
+        assert_eq!(problems(&manifest), expected);
+    }
+
+    #[rstest]
+    #[case(json!({"url": "redis://:hunter2@cache:6379/0"}))]
+    #[case(json!({"url": "redis://app:hunt/er2@cache:6379/0"}))]
+    #[case(json!({"url": "redis://cache:6379/0?password=hunter2"}))]
+    #[case(json!({"url": ["hunter2"]}))]
+    #[case(json!({"url": "redis://cache:6379/0", "urlFrom": {"secretKeyRef": {"name": "broker", "key": "hunter2"}}}))]
+    #[case(json!({"urlFrom": {"secretKeyRef": "hunter2"}}))]
+    fn a_secret_is_refused_and_not_shown(#[case] broker: Value) {
+        let problems = problems(&manifest(|manifest| manifest["spec"]["workers"]["celery"]["broker"] = broker));
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(!problems[0].contains("er2"), "{problems:?}");
+    }
+
+    #[rstest]
+    #[case("redis://cache:6379/0")]
+    #[case("rediss://app@cache/0")]
+    #[case("redis+socket:///run/redis.sock?virtual_host=1")]
+    fn a_url_without_a_password_is_fine(#[case] url: &str) {
+        let manifest = manifest(|manifest| manifest["spec"]["workers"]["celery"]["broker"]["url"] = json!(url));
+        assert_eq!(problems(&manifest), [""; 0]);
+    }
+
+    #[rstest]
+    #[case("worker@{taskId}", true)]
+    #[case("{containerName}@{runtimeId}", true)]
+    #[case("worker@{taskid}", false)]
+    #[case("worker@{taskId", false)]
+    #[case("worker@%h", false)]
+    #[case("worker-{taskId}", false)]
+    #[case("worker@host", false)]
+    fn a_template_must_tell_tasks_apart(#[case] template: &str, #[case] fine: bool) {
+        let manifest = manifest(|manifest| manifest["spec"]["workers"]["celery"]["nodeName"] = json!(template));
+        assert_eq!(problems(&manifest).is_empty(), fine, "{:?}", problems(&manifest));
+    }
+
+    #[test]
+    fn no_fleet_and_two_fleets_are_refused() {
+        let none = manifest(|manifest| manifest["spec"]["fleet"] = json!({}));
+        assert_eq!(problems(&none), ["spec.fleet: give exactly one kind of fleet: ecs"]);
+        let two = manifest(|manifest| manifest["spec"]["fleet"]["kubernetes"] = json!({"deployment": "transcoder"}));
+        assert_eq!(problems(&two), ["spec.fleet.kubernetes: unknown field (known here: ecs)"]);
+    }
+}

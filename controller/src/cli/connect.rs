@@ -1,0 +1,143 @@
+//! From a manifest to what the loop runs on: the one place of the command line where fleets and workers are chosen.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use clap::Args;
+use worker_drain_plan::{
+    Memory, Report,
+    observation::{Failure, FailureKind},
+};
+
+use super::{
+    exit::{Complaint, Exit},
+    manifest::Manifest,
+};
+use crate::{
+    clock::{Clock, SystemClock},
+    fleet::ecs::{EcsFleet, Limiters},
+    reconcile::Drain,
+    record::{
+        Record,
+        file::{DrainId, FileRecord},
+    },
+    settings::{celery as celery_settings, ecs},
+    workers::celery::{Celery, CelerySettings, SettingsError},
+};
+
+/// How the outside is reached, as far as a manifest does not say.
+#[derive(Clone, Debug, Args)]
+pub struct ConnectArgs {
+    /// Where the memory of a drain is kept: a file, or a folder with `/` at its end [default: a file of its own under
+    /// `$XDG_STATE_HOME/worker-drain/` or `~/.local/state/worker-drain/`]
+    #[arg(long, value_name = "PATH")]
+    state: Option<PathBuf>,
+
+    /// A profile of the shared AWS configuration [default: `AWS_PROFILE`]
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+}
+
+/// A drain that runs on real things.
+pub type Connected<R> = Drain<EcsFleet, Celery, R, SystemClock>;
+
+/// Why a drain could not be set up.
+pub type Refusal = (Exit, Complaint);
+
+impl ConnectArgs {
+    /// Errors: one file cannot hold the memory of several drains.
+    pub fn check(&self, drains: usize) -> Result<(), Complaint> {
+        match &self.state {
+            Some(path) if drains > 1 && !is_folder(path) => Err(Complaint::new(format!(
+                "--state {} is one file, and there are {drains} WorkerDrains: give a folder, with / at its end",
+                path.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sets a drain up to be run. Nothing outside is asked or changed yet.
+    pub async fn connect(&self, manifest: &Manifest, limiters: &Limiters) -> Result<Connected<FileRecord>, Refusal> {
+        let (fleet, workers) = self.outside(manifest, limiters).await?;
+        let id = id(manifest, &fleet);
+        let record = FileRecord::open(self.path(&id)?, id).map_err(|failure| cannot(manifest, &failure))?;
+        Ok(Drain { policy: manifest.drain.policy.clone(), fleet, workers, record, clock: SystemClock })
+    }
+
+    /// Sets a drain up to be looked at, with what another run remembers, if any.
+    pub async fn peek(&self, manifest: &Manifest, limiters: &Limiters) -> Result<Connected<Peeked>, Refusal> {
+        let (fleet, workers) = self.outside(manifest, limiters).await?;
+        let id = id(manifest, &fleet);
+        let memory = FileRecord::peek(&self.path(&id)?, &id).map_err(|failure| cannot(manifest, &failure))?;
+        let record = Peeked(memory);
+        Ok(Drain { policy: manifest.drain.policy.clone(), fleet, workers, record, clock: SystemClock })
+    }
+
+    async fn outside(&self, manifest: &Manifest, limiters: &Limiters) -> Result<(EcsFleet, Celery), Refusal> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let workers = Celery::open(&celery(manifest), Arc::clone(&clock)).map_err(|error| unfit(manifest, &error))?;
+        let settings = ecs(&manifest.drain.ecs, self.profile.clone());
+        let fleet = EcsFleet::connect(settings, limiters, clock).await.map_err(|failure| cannot(manifest, &failure))?;
+        Ok((fleet, workers))
+    }
+
+    fn path(&self, id: &DrainId) -> Result<PathBuf, Refusal> {
+        let folder = match &self.state {
+            Some(path) if !is_folder(path) => return Ok(path.clone()),
+            Some(folder) => Some(folder),
+            None => None,
+        };
+        let var = |name| env::var_os(name).map(PathBuf::from);
+        let default = id.default_path(var("XDG_STATE_HOME").as_deref(), var("HOME").as_deref());
+        match (folder, default.or_else(|| id.default_path(Some(Path::new("/")), None))) {
+            (Some(folder), Some(path)) => Ok(folder.join(path.file_name().unwrap_or_default())),
+            (None, Some(path)) if var("XDG_STATE_HOME").or_else(|| var("HOME")).is_some() => Ok(path),
+            _ => Err((Exit::BadInput, Complaint::new("neither XDG_STATE_HOME nor HOME is set: say --state PATH"))),
+        }
+    }
+}
+
+fn is_folder(path: &Path) -> bool {
+    path.as_os_str().to_string_lossy().ends_with('/') || path.is_dir()
+}
+
+fn id(manifest: &Manifest, fleet: &EcsFleet) -> DrainId {
+    let drain = &manifest.drain;
+    DrainId {
+        namespace: drain.namespace.clone().unwrap_or_else(|| "default".into()),
+        name: drain.name.clone(),
+        cluster: drain.ecs.cluster.clone(),
+        service: drain.ecs.service.clone(),
+        region: fleet.region().to_owned(),
+    }
+}
+
+fn celery(manifest: &Manifest) -> CelerySettings {
+    celery_settings(&manifest.drain.celery, manifest.broker_url.expose())
+}
+
+fn unfit(manifest: &Manifest, error: &SettingsError) -> Refusal {
+    let message = format!("WorkerDrain {}: spec.workers.celery: {error}", manifest.drain.full_name());
+    (Exit::BadInput, Complaint::new(message))
+}
+
+fn cannot(manifest: &Manifest, failure: &Failure) -> Refusal {
+    (Exit::CouldNotRun, Complaint::new(format!("{}: {}", manifest.drain.full_name(), failure.message)))
+}
+
+/// The memory of another run, which is looked at and never changed.
+#[derive(Clone, Debug)]
+pub struct Peeked(Memory);
+
+impl Record for Peeked {
+    async fn load(&self) -> Result<Memory, Failure> {
+        Ok(self.0.clone())
+    }
+
+    async fn save(&self, _: &Memory, _: &Report) -> Result<(), Failure> {
+        Err(Failure::new(FailureKind::Invalid, "this memory is only looked at"))
+    }
+}

@@ -1,0 +1,157 @@
+//! `worker-drain controller`: the operator, as the chart starts it.
+
+use std::{
+    env,
+    net::{Ipv6Addr, SocketAddr},
+};
+
+use clap::{ArgAction, Args, ValueEnum};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use super::exit::{Complaint, Exit, complain};
+use crate::operator::{self, LeaseRef, OperatorError, Settings};
+
+/// Run the operator: drain as the `WorkerDrain`s of a Kubernetes cluster say
+///
+/// It reaches the API server as a process in a Pod does, or as `KUBECONFIG` says.
+#[derive(Clone, Debug, Args)]
+pub struct ControllerArgs {
+    /// Only `WorkerDrain`s of this namespace; may be given several times [default: of all namespaces]
+    #[arg(long = "namespace", value_name = "NAME")]
+    namespaces: Vec<String>,
+
+    /// Let only the holder of a Lease act, so that several replicas can run
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    leader_election: bool,
+
+    /// The namespace of the Lease [default: the one that this runs in]
+    #[arg(long, value_name = "NAME")]
+    lease_namespace: Option<String>,
+
+    /// The name of the Lease
+    #[arg(long, value_name = "NAME", default_value = "worker-drain")]
+    lease_name: String,
+
+    /// Where `/livez`, `/readyz` and `/metrics` are told, such as `:8080` or `127.0.0.1:8080`
+    #[arg(long, value_name = "ADDRESS", default_value = ":8080", value_parser = address)]
+    metrics_address: SocketAddr,
+
+    /// How logs look
+    #[arg(long, value_name = "FORMAT", default_value = "json")]
+    log_format: LogFormat,
+
+    /// What is logged: `error`, `warn`, `info`, `debug` or `trace` (`RUST_LOG` says it in detail)
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log_level: tracing::level_filters::LevelFilter,
+
+    /// How this replica is called in the Lease and in events
+    #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "worker-drain")]
+    identity: String,
+}
+
+/// How logs look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// An object a line, for machines.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// An address; without a host it is every one of this machine.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let parsed = match text.strip_prefix(':') {
+        Some(port) => port.parse().ok().map(|port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))),
+        None => text.parse().ok(),
+    };
+    parsed.ok_or_else(|| String::from("write :PORT or IP:PORT, such as :8080 or 127.0.0.1:8080"))
+}
+
+impl ControllerArgs {
+    /// Runs until SIGTERM or SIGINT; a second one ends it at once.
+    pub async fn run(self) -> Exit {
+        let Self {
+            namespaces,
+            leader_election,
+            lease_namespace,
+            lease_name,
+            metrics_address,
+            log_format,
+            log_level,
+            identity,
+        } = self;
+        start_logs(log_format, log_level);
+        let lease = leader_election.then_some(LeaseRef { namespace: lease_namespace, name: lease_name });
+        let settings = Settings { namespaces, lease, identity, admin: metrics_address };
+        let stop = CancellationToken::new();
+        let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+            (Err(error), _) | (_, Err(error)) => return failed(&format!("cannot wait for signals: {error}")),
+        };
+        let operator = operator::run(settings, stop.clone());
+        tokio::pin!(operator);
+        let ended = tokio::select! {
+            ended = &mut operator => ended,
+            () = either(&mut terminate, &mut interrupt) => {
+                stop.cancel();
+                tokio::select! {
+                    ended = &mut operator => ended,
+                    () = either(&mut terminate, &mut interrupt) => return Exit::Interrupted,
+                }
+            }
+        };
+        match ended {
+            Ok(()) => Exit::Done,
+            Err(error) => failed(&told(&error)),
+        }
+    }
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// The error with its causes. kube's own texts have their causes in them already.
+fn told(error: &OperatorError) -> String {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{error}{cause}")
+}
+
+fn failed(why: &str) -> Exit {
+    tracing::error!(why, "worker-drain cannot run");
+    complain(&[Complaint::new(why)]);
+    Exit::CouldNotRun
+}
+
+fn start_logs(format: LogFormat, level: tracing::level_filters::LevelFilter) {
+    let asked = env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
+    let filter = asked.unwrap_or_else(|| format!("warn,worker_drain={level}"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr);
+    // Fails only if it was done before, and then there are logs too.
+    let _ = match format {
+        LogFormat::Json => subscriber.json().flatten_event(true).with_span_list(false).try_init(),
+        LogFormat::Text => subscriber.try_init(),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::address;
+
+    #[rstest]
+    #[case(":8080", Some("[::]:8080"))]
+    #[case("127.0.0.1:0", Some("127.0.0.1:0"))]
+    #[case("[::1]:9", Some("[::1]:9"))]
+    #[case("8080", None)]
+    #[case("localhost:8080", None)]
+    fn addresses_are_as_the_chart_writes_them(#[case] text: &str, #[case] expected: Option<&str>) {
+        assert_eq!(address(text).ok().map(|address| address.to_string()).as_deref(), expected);
+    }
+}

@@ -1,0 +1,214 @@
+//! The loop of one drain: look until the outside answers, then one pass after another until nothing is left to do.
+//!
+//! It decides nothing about tasks; only when it has seen enough. Dropped at any moment, it leaves every hold as it is.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::{
+    sync::mpsc::Sender,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use worker_drain_plan::{
+    Report,
+    observation::{Failure, FailureKind, Observation, Seen},
+    report::Cut,
+};
+
+use super::exit::{Complaint, Exit};
+use crate::{
+    clock::Clock,
+    fleet::Fleet,
+    reconcile::{Drain, Pass},
+    record::Record,
+    workers::Workers,
+};
+
+/// Between two attempts at memory that cannot be read or written.
+const RECORD_RETRY: Duration = Duration::from_secs(5);
+
+/// Between two looks while a rollout is waited for that may begin at any moment.
+const EXPECTANT: SignedDuration = SignedDuration::from_secs(2);
+
+/// A settled fleet whose last actions are refused again and again is settled all the same after so many passes.
+const SETTLED_PASSES: u32 = 3;
+
+/// When a drain has seen enough.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// How long the outside may stay out of reach before the first good look.
+    pub connect: Duration,
+    /// How long a rollout is waited for if none is seen; `None`: for as long as it takes.
+    pub grace: Option<Duration>,
+    /// Go on after the rollout has drained.
+    pub watch: bool,
+}
+
+/// What happened to a drain.
+#[derive(Clone, Debug)]
+pub enum Happening {
+    /// One pass is over.
+    Passed(Box<Pass>),
+    /// A pass could not be made, or not be remembered.
+    Failed(Failure),
+}
+
+/// How a drain ended by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// How.
+    pub exit: Exit,
+    /// Why, if something went wrong.
+    pub complaint: Option<Complaint>,
+}
+
+impl End {
+    const fn well(exit: Exit) -> Self {
+        Self { exit, complaint: None }
+    }
+}
+
+/// What goes on in one drain, and where it is told.
+#[derive(Clone, Debug)]
+pub struct Teller {
+    /// Which drain.
+    pub index: usize,
+    /// Where to.
+    pub to: Sender<(usize, Happening)>,
+}
+
+impl Teller {
+    async fn tell(&self, happening: Happening) {
+        // Nobody listens any more only when the program is about to end.
+        let _ = self.to.send((self.index, happening)).await;
+    }
+}
+
+/// Drives one drain until it ends, or until it is told to stop (`None`).
+pub async fn drive<F: Fleet, W: Workers, R: Record, C: Clock>(
+    drain: &Drain<F, W, R, C>,
+    patience: Patience,
+    teller: &Teller,
+    stop: &CancellationToken,
+) -> Option<End> {
+    let began = drain.clock.now();
+    let cut_before = match stop.run_until_cancelled(first_look(drain, patience.connect, teller)).await? {
+        Ok(report) => report.cut,
+        Err(end) => return Some(end),
+    };
+    let mut progress = Progress { patience, began, cut_before, saw_rollout: false, settled_passes: 0 };
+    loop {
+        let pause = match drain.pass().await {
+            Ok(pass) => {
+                let pause = progress.pause(&pass);
+                let end = progress.learn(&pass, drain.clock.now());
+                teller.tell(Happening::Passed(Box::new(pass))).await;
+                if let Some(exit) = end {
+                    return Some(End::well(exit));
+                }
+                pause
+            }
+            Err(failure) => {
+                teller.tell(Happening::Failed(failure)).await;
+                RECORD_RETRY
+            }
+        };
+        stop.run_until_cancelled(sleep(jittered(pause))).await?;
+    }
+}
+
+/// Looks, without doing anything, until fleet and workers were both seen once. Errors: they cannot be.
+async fn first_look<F: Fleet, W: Workers, R: Record, C: Clock>(
+    drain: &Drain<F, W, R, C>,
+    bound: Duration,
+    teller: &Teller,
+) -> Result<Report, End> {
+    let deadline = Instant::now() + bound;
+    let mut pause = Duration::from_millis(500);
+    loop {
+        let (failure, may_pass) = match drain.look().await {
+            Ok(pass) => {
+                let (failure, report) = (failure(&pass.observation).cloned(), pass.plan.report.clone());
+                teller.tell(Happening::Passed(Box::new(pass))).await;
+                match failure {
+                    None => return Ok(report),
+                    Some(failure) => (failure.clone(), may_pass(failure.kind)),
+                }
+            }
+            Err(failure) => (failure, false),
+        };
+        if !may_pass || Instant::now() + pause >= deadline {
+            let tried = if may_pass { format!(" (tried for {}s)", bound.as_secs()) } else { String::new() };
+            let complaint = Complaint::new(format!("{}{tried}", failure.message));
+            return Err(End { exit: Exit::CouldNotRun, complaint: Some(complaint) });
+        }
+        sleep(jittered(pause)).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+/// What could not be seen, if anything. The fleet comes first: without it nobody knows whose workers to ask for.
+pub fn failure(observation: &Observation) -> Option<&Failure> {
+    match (&observation.fleet, &observation.workers) {
+        (Seen::Err { failure, .. }, _) | (_, Seen::Err { failure, .. }) => Some(failure),
+        _ => None,
+    }
+}
+
+/// Whether waiting may help; else a person must mend it.
+const fn may_pass(kind: FailureKind) -> bool {
+    match kind {
+        FailureKind::Unreachable | FailureKind::Throttled => true,
+        FailureKind::Denied | FailureKind::NotFound | FailureKind::Invalid => false,
+    }
+}
+
+/// Up to a tenth more or less, so that many drains do not ask all at once.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::random_range(0.9..1.1))
+}
+
+/// What was seen so far, as far as the end depends on it.
+#[derive(Debug)]
+struct Progress {
+    patience: Patience,
+    began: Timestamp,
+    cut_before: Cut,
+    saw_rollout: bool,
+    settled_passes: u32,
+}
+
+impl Progress {
+    /// Learns from a pass. Some: that was enough.
+    fn learn(&mut self, pass: &Pass, now: Timestamp) -> Option<Exit> {
+        let report = &pass.plan.report;
+        self.saw_rollout |= report.rollout.is_some() || ended_since(report, self.began).next().is_some();
+        self.settled_passes = if report.settled { self.settled_passes + 1 } else { 0 };
+        let at_rest = report.settled && (pass.plan.actions.is_empty() || self.settled_passes >= SETTLED_PASSES);
+        if !at_rest || self.patience.watch {
+            return None;
+        }
+        let waited = Duration::try_from(now.duration_since(self.began)).unwrap_or_default();
+        let enough = self.saw_rollout || self.patience.grace.is_some_and(|grace| waited >= grace);
+        enough.then(|| so_far(report, self.cut_before))
+    }
+
+    /// How long to wait before the next pass.
+    fn pause(&self, pass: &Pass) -> Duration {
+        let wake = pass.plan.wake_after;
+        let expectant = !self.saw_rollout && !self.patience.watch;
+        let wake = if expectant { wake.min(EXPECTANT) } else { wake };
+        Duration::try_from(wake).unwrap_or_default()
+    }
+}
+
+fn ended_since(report: &Report, began: Timestamp) -> impl Iterator<Item = &worker_drain_plan::report::PastRollout> {
+    report.past.iter().filter(move |past| past.until >= began)
+}
+
+/// How a run would end if it ended with this report and well otherwise, having found so much cut at its beginning. A
+/// task that did not answer when it was permitted to stop counts: it may have had jobs.
+pub fn so_far(report: &Report, cut_before: Cut) -> Exit {
+    if report.cut.tasks > cut_before.tasks { Exit::JobsCut } else { Exit::Done }
+}

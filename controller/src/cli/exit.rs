@@ -1,0 +1,99 @@
+//! How the program ends, and how that is said to whoever started it.
+
+use std::process::ExitCode;
+
+/// How a command ended. The order is from best to worst: of several drains the worst counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    /// No old task is left, and no job was cut.
+    Done,
+    /// The time limit was reached; everything is still safely held.
+    TimeLimit,
+    /// It could not run: something outside could not be reached, or let us not in.
+    CouldNotRun,
+    /// Jobs were cut, because a deadline with `PermitStop` passed.
+    JobsCut,
+    /// The manifest or the arguments are wrong; nothing was done.
+    BadInput,
+    /// A signal ended it; holds were left as they are.
+    Interrupted,
+}
+
+impl Exit {
+    /// The code that is documented.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::CouldNotRun => 1,
+            Self::BadInput => 2,
+            Self::TimeLimit => 3,
+            Self::JobsCut => 4,
+            Self::Interrupted => 130,
+        }
+    }
+
+    /// One word for programs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Done => "Drained",
+            Self::TimeLimit => "TimeLimit",
+            Self::CouldNotRun => "CouldNotRun",
+            Self::JobsCut => "JobsCut",
+            Self::BadInput => "BadInput",
+            Self::Interrupted => "Interrupted",
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// Something that is told to the user on standard error, with what would help.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// What is wrong: names the thing, its value where that is no secret, and what would be right.
+    pub message: String,
+    /// What to do, where that is a thing of its own.
+    pub hint: Option<String>,
+}
+
+impl Complaint {
+    /// Without a hint.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    /// With a hint.
+    pub fn with_hint(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: Some(hint.into()) }
+    }
+}
+
+/// Tells the user. Each complaint is one line, whatever it was made from.
+pub fn complain(complaints: &[Complaint]) {
+    for Complaint { message, hint } in complaints {
+        eprintln!("error: {}", one_line(message));
+        if let Some(hint) = hint {
+            eprintln!("hint: {}", one_line(hint));
+        }
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Exit;
+
+    #[test]
+    fn lost_jobs_are_worse_than_lost_time() {
+        let all = [Exit::TimeLimit, Exit::Done, Exit::JobsCut, Exit::CouldNotRun];
+        assert_eq!(all.into_iter().max(), Some(Exit::JobsCut));
+        assert_eq!(all.map(Exit::code), [3, 0, 4, 1]);
+    }
+}

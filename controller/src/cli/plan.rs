@@ -1,0 +1,214 @@
+//! `worker-drain plan`: what would be done next, and why. It looks once, changes nothing, and writes nothing.
+
+use std::fmt::Write;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::json;
+use worker_drain_plan::{
+    Action, NodeName, Observation, age,
+    observation::{Answer, HoldState, Job},
+    report::{TaskReport, Verdict},
+};
+
+use super::{
+    connect::{ConnectArgs, Refusal},
+    drive::failure,
+    exit::{Complaint, Exit, complain},
+    manifest::{Manifest, ManifestArgs},
+    view::{Output, task_object},
+};
+use crate::{
+    clock::{Clock, SystemClock},
+    fleet::ecs::Limiters,
+    reconcile::Pass,
+};
+
+/// Show each task, its node, its evidence, and what would be done next and why; change nothing
+#[derive(Clone, Debug, Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    manifest: ManifestArgs,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+
+    /// How the plan is shown
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl PlanArgs {
+    /// Runs it.
+    pub async fn run(&self) -> Exit {
+        let manifests = match self.manifest.read() {
+            Ok(manifests) => manifests,
+            Err(complaints) => {
+                complain(&complaints);
+                return Exit::BadInput;
+            }
+        };
+        if let Err(complaint) = self.connect.check(manifests.len()) {
+            complain(&[complaint]);
+            return Exit::BadInput;
+        }
+        let limiters = Limiters::default();
+        let mut worst = Exit::Done;
+        for (index, manifest) in manifests.iter().enumerate() {
+            match Box::pin(self.look(manifest, &limiters)).await {
+                Ok(text) => print(index, &text, self.output),
+                Err((exit, complaint)) => {
+                    complain(&[complaint]);
+                    worst = worst.max(exit);
+                }
+            }
+        }
+        worst
+    }
+
+    async fn look(&self, manifest: &Manifest, limiters: &Limiters) -> Result<String, Refusal> {
+        let name = manifest.drain.full_name();
+        let drain = self.connect.peek(manifest, limiters).await?;
+        let looked = drain.look().await;
+        drain.workers.close().await;
+        let cannot = |message: &str| (Exit::CouldNotRun, Complaint::new(format!("{name}: {message}")));
+        let pass = looked.map_err(|failure| cannot(&failure.message))?;
+        if let Some(failure) = failure(&pass.observation) {
+            return Err(cannot(&failure.message));
+        }
+        let now = SystemClock.now();
+        Ok(match self.output {
+            Output::Text => text(&name, &pass, now),
+            Output::Json => object(&name, &pass, now),
+        })
+    }
+}
+
+fn print(index: usize, text: &str, output: Output) {
+    use std::io::Write as _;
+    let between = if index > 0 && output == Output::Text { "\n" } else { "" };
+    // A reader that has gone away has read enough.
+    let _ = write!(std::io::stdout().lock(), "{between}{text}");
+}
+
+/// The plan for people.
+pub fn text(name: &str, pass: &Pass, now: Timestamp) -> String {
+    let report = &pass.plan.report;
+    let counts = report.counts;
+    let mut text = format!("{name}: ECS service {}, {:?}\n", report.fleet, report.phase);
+    let _ = writeln!(
+        text,
+        "  {} tasks wanted, {} live, {} of an old revision; {} take jobs, {} must; {} held",
+        counts.desired, counts.live, counts.old, counts.consuming, counts.floor, counts.held
+    );
+    if let Some(rollout) = &report.rollout {
+        let ago = age(now.duration_since(rollout.since));
+        let _ = writeln!(
+            text,
+            "  rollout of {}, seen for {ago}: {} of {} old tasks ended",
+            rollout.label, rollout.ended, rollout.old
+        );
+    }
+    for (question, verdict) in [("ready", &report.ready), ("drained", &report.drained), ("stalled", &report.stalled)] {
+        let Verdict { reason, message, .. } = verdict;
+        let _ = writeln!(text, "  {question}: {} {reason}: {message}", answer(verdict));
+    }
+    for task in &report.tasks {
+        task_text(&mut text, task, pass, now);
+    }
+    if !report.strangers.is_empty() {
+        let names: Vec<&str> = report.strangers.iter().map(NodeName::as_str).collect();
+        let _ = writeln!(text, "\nworkers that answered and belong to no task of this service: {}", names.join(", "));
+    }
+    for note in &report.notes {
+        let _ = writeln!(text, "\nnote: {note}");
+    }
+    let last = match (pass.plan.actions.len(), pass.plan.dry) {
+        (0, _) => "Nothing would be done now.",
+        (_, false) => "`worker-drain run` would take these steps now. Nothing was done.",
+        (_, true) => "Nothing of this would be done while mode is Plan. Nothing was done.",
+    };
+    let _ = writeln!(text, "\n{last}");
+    text
+}
+
+const fn answer(verdict: &Verdict) -> &'static str {
+    match verdict.answer {
+        Some(true) => "yes,",
+        Some(false) => "no,",
+        None => "unknown,",
+    }
+}
+
+fn task_text(text: &mut String, task: &TaskReport, pass: &Pass, now: Timestamp) {
+    let TaskReport { task: id, revision, leaving, phase, since: _, nodes, hold, hold_refused, waiting_for, .. } = task;
+    let going = leaving.map_or(String::from("stays"), |why| format!("leaves ({why:?})"));
+    let _ = writeln!(text, "\ntask {}  {revision}  {going}  {phase}", id.short());
+    let hold = match hold {
+        HoldState::Until(until) => format!("held for another {}", age(until.duration_since(now))),
+        HoldState::Free => "not held".into(),
+        HoldState::Unread => "not known".into(),
+    };
+    let refused = hold_refused.as_ref().map_or(String::new(), |reason| format!("; refused: {reason}"));
+    let _ = writeln!(text, "  hold: {hold}{refused}");
+    for node in nodes {
+        let _ = writeln!(text, "  node {node}: {}", evidence(node, &pass.observation, now));
+    }
+    if nodes.is_empty() {
+        let _ = writeln!(text, "  node: none known");
+    }
+    if !waiting_for.is_empty() {
+        let _ = writeln!(text, "  why: {waiting_for}");
+    }
+    for action in steps(id, pass) {
+        let _ = writeln!(text, "  next: {action}");
+    }
+}
+
+fn steps<'a>(task: &'a worker_drain_plan::TaskId, pass: &'a Pass) -> impl Iterator<Item = &'a Action> {
+    pass.plan.actions.iter().filter(move |action| action.task() == task)
+}
+
+/// What a node answered.
+fn evidence(node: &NodeName, observation: &Observation, now: Timestamp) -> String {
+    let Some(answer) = observation.workers.ok().and_then(|workers| workers.nodes.get(node)) else {
+        return String::from("does not answer");
+    };
+    let Answer { asked_at: _, answered_at: _, queues, reserved, active, scheduled } = answer;
+    let queues = match queues.as_deref() {
+        None => String::from("does not say what it takes jobs from"),
+        Some([]) => String::from("takes jobs from no queue"),
+        Some(queues) => {
+            let names: Vec<&str> = queues.iter().map(|queue| queue.name.as_str()).collect();
+            format!("takes jobs from {}", names.join(", "))
+        }
+    };
+    let count = |jobs: &Option<Vec<Job>>| jobs.as_ref().map_or_else(|| "?".into(), |jobs| jobs.len().to_string());
+    let mut text =
+        format!("{queues}; {} running, {} waiting, {} for later", count(active), count(reserved), count(scheduled));
+    let oldest = active.iter().flatten().filter_map(|job| Some((job.started_at?, job))).min_by_key(|(at, _)| *at);
+    if let Some((started_at, job)) = oldest {
+        let _ = write!(text, "; oldest {} {}, for {}", job.name, job.id, age(now.duration_since(started_at)));
+    }
+    text
+}
+
+/// The plan for programs.
+fn object(name: &str, pass: &Pass, now: Timestamp) -> String {
+    let report = &pass.plan.report;
+    let tasks = report.tasks.iter().map(|task| {
+        let mut object = task_object(task);
+        object["next"] = json!(steps(&task.task, pass).map(ToString::to_string).collect::<Vec<_>>());
+        object
+    });
+    let condition = |verdict: &Verdict| json!({"answer": verdict.answer, "reason": verdict.reason.to_string(), "message": verdict.message});
+    let mut text = json!({
+        "time": now, "drain": name, "event": "plan", "fleet": report.fleet, "phase": format!("{:?}", report.phase),
+        "ready": condition(&report.ready), "drained": condition(&report.drained), "stalled": condition(&report.stalled),
+        "counts": report.counts, "tasks": tasks.collect::<Vec<_>>(),
+        "strangers": report.strangers, "notes": report.notes, "dry": pass.plan.dry,
+    })
+    .to_string();
+    text.push('\n');
+    text
+}

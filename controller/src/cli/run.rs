@@ -1,0 +1,299 @@
+//! `worker-drain run`: the loop, without Kubernetes.
+
+use std::{pin::pin, time::Duration};
+
+use clap::Args;
+use jiff::{Timestamp, Unit};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc::{self, Receiver},
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    connect::{ConnectArgs, Connected},
+    drive::{End, Happening, Patience, Teller, drive},
+    exit::{Complaint, Exit, complain},
+    manifest::{Manifest, ManifestArgs},
+    view::{Output, View, Watched},
+};
+use crate::{
+    api::values,
+    clock::{Clock, SystemClock},
+    fleet::ecs::Limiters,
+    record::file::FileRecord,
+};
+
+/// How long a pass that is under way may take when the run is to end. It may be cut off anywhere without harm; finishing
+/// only saves the next run a little work.
+const LAST_PASS: Duration = Duration::from_secs(5);
+
+/// How long taking leave of a broker may take.
+const LEAVE: Duration = Duration::from_secs(2);
+
+/// Drain until no task of an old revision is left
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    manifest: ManifestArgs,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+
+    /// How changes are shown
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+
+    /// Stay after the rollout has drained, and drain the next one
+    #[arg(long)]
+    watch: bool,
+
+    /// Wait for a rollout to begin, for as long as it takes
+    #[arg(long)]
+    wait_for_rollout: bool,
+
+    /// How long to wait for a rollout to appear, if none is going on at the start
+    #[arg(long, value_name = "TIME", default_value = "15s", conflicts_with = "wait_for_rollout")]
+    grace: values::Duration,
+
+    /// End after this time with exit code 3, with everything still safely held
+    #[arg(long, value_name = "TIME")]
+    timeout: Option<values::Duration>,
+
+    /// How long ECS and the broker may stay out of reach at the start
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    connect_timeout: values::Duration,
+}
+
+/// Why a run ends before its drains do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    TimeLimit,
+    Signal,
+}
+
+impl RunArgs {
+    /// Runs it.
+    pub async fn run(&self, logs: bool) -> Exit {
+        let manifests = match self.manifest.read() {
+            Ok(manifests) => manifests,
+            Err(complaints) => return ended(Exit::BadInput, &complaints),
+        };
+        if let Err(complaint) = self.connect.check(manifests.len()) {
+            return ended(Exit::BadInput, &[complaint]);
+        }
+        let drains = match self.connect_all(&manifests).await {
+            Ok(drains) => drains,
+            Err((exit, complaints)) => return ended(exit, &complaints),
+        };
+        let signals = signal(SignalKind::interrupt()).and_then(|int| Ok((int, signal(SignalKind::terminate())?)));
+        let Ok((int, term)) = signals else {
+            return ended(Exit::CouldNotRun, &[Complaint::new("cannot be told of signals by this system")]);
+        };
+        let names = manifests.iter().map(|manifest| manifest.drain.full_name()).collect();
+        Run::start(drains, names, self.patience(), View::new(self.output, logs), Signals { int, term })
+            .until_the_end(self.timeout.map(length))
+            .await
+    }
+
+    async fn connect_all(&self, manifests: &[Manifest]) -> Result<Vec<Connected<FileRecord>>, (Exit, Vec<Complaint>)> {
+        let limiters = Limiters::default();
+        let mut drains = Vec::new();
+        let mut refusals = Vec::new();
+        for manifest in manifests {
+            match self.connect.connect(manifest, &limiters).await {
+                Ok(drain) => drains.push(drain),
+                Err(refusal) => refusals.push(refusal),
+            }
+        }
+        match refusals.iter().map(|(exit, _)| *exit).max() {
+            None => Ok(drains),
+            Some(exit) => Err((exit, refusals.into_iter().map(|(_, complaint)| complaint).collect())),
+        }
+    }
+
+    fn patience(&self) -> Patience {
+        Patience {
+            connect: length(self.connect_timeout),
+            grace: (!self.wait_for_rollout).then(|| length(self.grace)),
+            watch: self.watch,
+        }
+    }
+}
+
+fn length(duration: values::Duration) -> Duration {
+    // None is negative: they are read without a sign.
+    Duration::try_from(duration.get()).unwrap_or_default()
+}
+
+fn ended(exit: Exit, complaints: &[Complaint]) -> Exit {
+    complain(complaints);
+    exit
+}
+
+/// Ctrl-C and SIGTERM mean the same.
+struct Signals {
+    int: Signal,
+    term: Signal,
+}
+
+impl Signals {
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.int.recv() => {}
+            _ = self.term.recv() => {}
+        }
+    }
+}
+
+/// All drains of one manifest, under way.
+struct Run {
+    drains: Vec<Watched>,
+    view: View,
+    happenings: Receiver<(usize, Happening)>,
+    driven: JoinSet<(usize, Option<End>)>,
+    ends: Vec<Option<End>>,
+    stop: CancellationToken,
+    signals: Signals,
+}
+
+impl Run {
+    fn start(
+        drains: Vec<Connected<FileRecord>>,
+        names: Vec<String>,
+        patience: Patience,
+        view: View,
+        signals: Signals,
+    ) -> Self {
+        let began = SystemClock.now();
+        let stop = CancellationToken::new();
+        let (to, happenings) = mpsc::channel(64);
+        let mut driven = JoinSet::new();
+        let ends = vec![None; drains.len()];
+        for (index, drain) in drains.into_iter().enumerate() {
+            let (teller, stop) = (Teller { index, to: to.clone() }, stop.clone());
+            driven.spawn(async move {
+                let end = Box::pin(drive(&drain, patience, &teller, &stop)).await;
+                let _ = timeout(LEAVE, drain.workers.close()).await;
+                (index, end)
+            });
+        }
+        let drains = names.into_iter().map(|name| Watched::new(name, began)).collect();
+        Self { drains, view, happenings, driven, ends, stop, signals }
+    }
+
+    async fn until_the_end(mut self, time_limit: Option<Duration>) -> Exit {
+        let cut = self.watch(time_limit).await;
+        if cut.is_some() {
+            self.stop.cancel();
+            self.last_passes().await;
+        }
+        let now = SystemClock.now();
+        let exits: Vec<Exit> = (0..self.drains.len()).map(|index| self.exit(index, cut)).collect();
+        let complaints: Vec<Complaint> = self.complaints();
+        let last_words = (cut == Some(Cut::Signal)).then(|| held(&self.drains));
+        self.view.end(&self.drains, &exits, now);
+        complain(&complaints);
+        if let Some(last_words) = last_words {
+            eprintln!("{last_words}");
+        }
+        exits.into_iter().max().unwrap_or(Exit::Done)
+    }
+
+    /// Shows what happens until every drain has ended, or until that is cut short.
+    async fn watch(&mut self, time_limit: Option<Duration>) -> Option<Cut> {
+        let mut limit = pin!(async {
+            match time_limit {
+                Some(limit) => sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        });
+        let mut tick = interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.signals.next() => return Some(Cut::Signal),
+                Some((index, happening)) = self.happenings.recv() => self.show(index, happening),
+                ended = self.driven.join_next() => match ended {
+                    Some(ended) => self.end(ended),
+                    None => return None,
+                },
+                () = &mut limit => return Some(Cut::TimeLimit),
+                _ = tick.tick() => self.view.tick(&self.drains, SystemClock.now()),
+            }
+        }
+    }
+
+    /// Lets passes that are under way come to their end, within bounds. A second signal ends them at once.
+    async fn last_passes(&mut self) {
+        let mut bound = pin!(sleep(LAST_PASS));
+        loop {
+            tokio::select! {
+                biased;
+                () = self.signals.next() => break,
+                Some((index, happening)) = self.happenings.recv() => self.show(index, happening),
+                ended = self.driven.join_next() => match ended {
+                    Some(ended) => self.end(ended),
+                    None => break,
+                },
+                () = &mut bound => break,
+            }
+        }
+        self.driven.abort_all();
+    }
+
+    fn show(&mut self, index: usize, happening: Happening) {
+        let changes = self.drains[index].take_in(happening);
+        self.view.changed(&self.drains, index, &changes, SystemClock.now());
+    }
+
+    fn end(&mut self, ended: Result<(usize, Option<End>), tokio::task::JoinError>) {
+        // What it told last may still be on its way here.
+        while let Ok((index, happening)) = self.happenings.try_recv() {
+            self.show(index, happening);
+        }
+        if let Ok((index, end)) = ended {
+            self.drains[index].ended = end.as_ref().map(|end| end.exit);
+            self.ends[index] = end;
+        }
+    }
+
+    fn exit(&self, index: usize, cut: Option<Cut>) -> Exit {
+        let drain = &self.drains[index];
+        match (&self.ends[index], cut) {
+            (Some(end), _) => end.exit,
+            (None, Some(Cut::Signal)) => Exit::Interrupted,
+            (None, Some(Cut::TimeLimit)) if drain.is_settled() => drain.so_far(),
+            (None, Some(Cut::TimeLimit)) => drain.so_far().max(Exit::TimeLimit),
+            // It broke off without a word: a bug of ours. Holds stay as they are.
+            (None, None) => Exit::CouldNotRun,
+        }
+    }
+
+    fn complaints(&self) -> Vec<Complaint> {
+        let ends = self.drains.iter().zip(&self.ends);
+        ends.filter_map(|(drain, end)| {
+            let Complaint { message, hint } = end.as_ref()?.complaint.clone()?;
+            Some(Complaint { message: format!("{}: {message}", drain.name), hint })
+        })
+        .collect()
+    }
+}
+
+/// What becomes of holds when nobody renews them.
+fn held(drains: &[Watched]) -> String {
+    let holds: Vec<&Timestamp> = drains.iter().flat_map(|drain| drain.held.values()).collect();
+    match holds.iter().min() {
+        None => String::from("interrupted: no task is held"),
+        Some(first) => {
+            let first = first.round(Unit::Second).unwrap_or(**first);
+            format!(
+                "interrupted: {} task(s) stay held, the first until {first}; run the same command again to go on",
+                holds.len()
+            )
+        }
+    }
+}

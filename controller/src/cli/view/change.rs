@@ -1,0 +1,124 @@
+//! What differs between two reports, in the order in which people want to know it.
+
+use std::collections::BTreeMap;
+
+use worker_drain_plan::{
+    Report, TaskId,
+    report::{PastRollout, Phase, RolloutReport, TaskPhase, TaskReport, Verdict},
+};
+
+use super::label;
+
+/// One thing that changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The fleet was seen for the first time.
+    Seen {
+        /// How people call it.
+        fleet: String,
+        /// Live tasks, and how many of them are old.
+        live: u32,
+        /// Of an old revision.
+        old: u32,
+    },
+    /// What goes on as a whole is another thing now.
+    Phase {
+        /// What it was; `None` at first sight.
+        from: Option<Phase>,
+        /// What it is.
+        to: Phase,
+    },
+    /// A rollout began, or was found going on.
+    Began(RolloutReport),
+    /// A rollout ended.
+    Ended(PastRollout),
+    /// An answer to one of the questions that conditions answer: which one, and the answer.
+    Verdict(&'static str, Verdict),
+    /// A task is elsewhere, or was seen for the first time.
+    Task {
+        /// Where it was.
+        from: Option<String>,
+        /// Where it is.
+        to: String,
+        /// All of it.
+        task: Box<TaskReport>,
+    },
+    /// Advice.
+    Note(String),
+    /// A pass could not be made or remembered.
+    Trouble(String),
+    /// Passes can be made again.
+    Recovered,
+}
+
+/// What differs. Nothing differs only because time has passed.
+pub fn between(before: Option<&Report>, after: &Report) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let was_seen = before.is_some_and(|before| !before.fleet.is_empty());
+    if !was_seen && !after.fleet.is_empty() {
+        let counts = after.counts;
+        changes.push(Change::Seen { fleet: after.fleet.clone(), live: counts.live, old: counts.old });
+    }
+    let from = before.map(|before| before.phase);
+    if from != Some(after.phase) {
+        changes.push(Change::Phase { from, to: after.phase });
+    }
+    rollouts(before, after, &mut changes);
+    verdicts(before, after, &mut changes);
+    let known = before.map(|before| &before.notes);
+    let notes = after.notes.iter().filter(|note| known.is_none_or(|known| !known.contains(note)));
+    changes.extend(notes.cloned().map(Change::Note));
+    tasks(before, after, &mut changes);
+    changes
+}
+
+fn rollouts(before: Option<&Report>, after: &Report, changes: &mut Vec<Change>) {
+    let running = before.and_then(|before| before.rollout.as_ref());
+    if let Some(before) = before {
+        let is_new =
+            |past: &&PastRollout| !before.past.iter().any(|known| known.to == past.to && known.since == past.since);
+        changes.extend(after.past.iter().filter(is_new).cloned().map(Change::Ended));
+    }
+    if let Some(rollout) = &after.rollout
+        && running.is_none_or(|running| running.to != rollout.to)
+    {
+        changes.push(Change::Began(rollout.clone()));
+    }
+}
+
+fn verdicts(before: Option<&Report>, after: &Report, changes: &mut Vec<Change>) {
+    let pairs = [
+        ("ready", before.map(|before| &before.ready), &after.ready),
+        ("drained", before.map(|before| &before.drained), &after.drained),
+        ("stalled", before.map(|before| &before.stalled), &after.stalled),
+    ];
+    for (name, before, after) in pairs {
+        let is_news = match before {
+            Some(before) => (before.answer, before.reason) != (after.answer, after.reason),
+            // At first only what is not as everybody would wish.
+            None => after.answer != Some(name != "stalled"),
+        };
+        if is_news {
+            changes.push(Change::Verdict(name, after.clone()));
+        }
+    }
+}
+
+fn tasks(before: Option<&Report>, after: &Report, changes: &mut Vec<Change>) {
+    let tasks = before.map(|before| before.tasks.as_slice()).unwrap_or_default();
+    let known: BTreeMap<&TaskId, String> = tasks.iter().map(|task| (&task.task, label(task))).collect();
+    for task in &after.tasks {
+        let (from, to) = (known.get(&task.task).cloned(), label(task));
+        let is_news = match &from {
+            Some(from) => *from != to,
+            None => task.leaving.is_some() || (before.is_some() && !known.is_empty()) || is_trouble(task.phase),
+        };
+        if is_news {
+            changes.push(Change::Task { from, to, task: Box::new(task.clone()) });
+        }
+    }
+}
+
+pub(super) const fn is_trouble(phase: TaskPhase) -> bool {
+    matches!(phase, TaskPhase::AtRisk | TaskPhase::Unmapped | TaskPhase::Unknown | TaskPhase::Overdue)
+}

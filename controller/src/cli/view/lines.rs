@@ -1,0 +1,101 @@
+//! One line for each change: `time  drain  what  how  (why)`, with two spaces between. Stable, so that scripts can grep.
+
+use std::fmt::Write;
+
+use jiff::{Timestamp, Unit};
+use worker_drain_plan::{
+    age,
+    report::{PastRollout, RolloutOutcome, Verdict},
+};
+
+use super::{Change, Watched};
+use crate::cli::exit::Exit;
+
+/// One change.
+pub fn line(drain: &str, change: &Change, now: Timestamp) -> String {
+    let (what, how, why) = match change {
+        Change::Seen { fleet, live, old } => {
+            (String::from("fleet"), fleet.clone(), format!("{}, {old} of an old revision", tasks(*live)))
+        }
+        Change::Phase { from, to } => {
+            let from = from.map_or(String::new(), |from| format!("{from:?} → "));
+            (String::from("phase"), format!("{from}{to:?}"), String::new())
+        }
+        Change::Began(rollout) => (
+            String::from("rollout"),
+            format!("began → {}", rollout.label),
+            format!("{}, {} of them ended", old_tasks(rollout.old), rollout.ended),
+        ),
+        Change::Ended(past) => (String::from("rollout"), format!("ended → {}", past.label), ended(past)),
+        Change::Verdict(name, verdict) => ((*name).to_owned(), answer(verdict), verdict.message.clone()),
+        Change::Task { from: Some(from), to, task } => {
+            (task.task.short().to_owned(), format!("{from} → {to}"), task.waiting_for.clone())
+        }
+        Change::Task { from: None, to, task } => {
+            let revision = if task.waiting_for.is_empty() { "" } else { "; " };
+            (task.task.short().to_owned(), to.clone(), format!("{}{revision}{}", task.revision, task.waiting_for))
+        }
+        Change::Note(note) => (String::from("note"), note.clone(), String::new()),
+        Change::Trouble(message) => (String::from("trouble"), String::from("every hold is kept"), message.clone()),
+        Change::Recovered => (String::from("trouble"), String::from("over"), String::new()),
+    };
+    let why = if why.is_empty() { why } else { format!("  ({why})") };
+    let now = now.round(Unit::Second).unwrap_or(now);
+    format!("{now}  {drain}  {what}  {how}{why}")
+}
+
+fn answer(verdict: &Verdict) -> String {
+    let answer = match verdict.answer {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "unknown",
+    };
+    format!("{answer} {}", verdict.reason)
+}
+
+fn ended(past: &PastRollout) -> String {
+    let PastRollout { since, until, tasks, outcome, jobs_cut, ended_unpermitted, .. } = past;
+    let outcome = match outcome {
+        RolloutOutcome::Drained => "drained",
+        RolloutOutcome::RolledBack => "rolled back",
+        RolloutOutcome::JobsCut => "jobs were cut",
+        RolloutOutcome::EndedUnpermitted => "not all of it by our permit",
+    };
+    let mut text = format!("{outcome}; {} in {}", old_tasks(*tasks), age(until.duration_since(*since)));
+    if *jobs_cut > 0 {
+        let _ = write!(text, ", {} cut", jobs(*jobs_cut));
+    }
+    if *ended_unpermitted > 0 {
+        let _ = write!(text, ", {ended_unpermitted} ended without our permit");
+    }
+    text
+}
+
+/// How it ended for one drain.
+pub fn summary(drain: &Watched, exit: Exit, now: Timestamp) -> String {
+    let (ended, cut) = drain.balance();
+    let left = drain.report.as_ref().map_or(0, |report| report.counts.old);
+    let outcome = match exit {
+        Exit::Done if drain.last_rollout().is_none() => String::from("nothing to do, no old task is left"),
+        Exit::Done => String::from("done, no old task is left"),
+        Exit::JobsCut if left == 0 => String::from("done, but jobs were cut"),
+        Exit::JobsCut => format!("jobs were cut, and {} left", old_tasks(left)),
+        Exit::TimeLimit => format!("time limit reached, {} left and held", old_tasks(left)),
+        Exit::Interrupted => format!("interrupted, {} left; holds are left as they are", old_tasks(left)),
+        Exit::CouldNotRun | Exit::BadInput => String::from("could not run"),
+    };
+    let took = age(now.duration_since(drain.began));
+    format!("{}: {outcome}; {} drained, {} cut, took {took}", drain.name, tasks(ended), jobs(cut))
+}
+
+fn tasks(count: u32) -> String {
+    format!("{count} task{}", if count == 1 { "" } else { "s" })
+}
+
+fn old_tasks(count: u32) -> String {
+    format!("{count} old task{}", if count == 1 { "" } else { "s" })
+}
+
+fn jobs(count: u32) -> String {
+    format!("{count} job{}", if count == 1 { "" } else { "s" })
+}

@@ -1,0 +1,195 @@
+//! The table: a pure function of what was seen, the time, and the size of the terminal.
+
+use std::fmt::Write;
+
+use jiff::Timestamp;
+use worker_drain_plan::{
+    Report, age,
+    observation::HoldState,
+    report::{Phase, TaskPhase, TaskReport},
+};
+
+use super::{Size, Watched, change::is_trouble, label};
+
+/// How a piece of text looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Plain,
+    Bold,
+    Dim,
+    Good,
+    Waiting,
+    Bad,
+}
+
+impl Look {
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Bold => "\x1b[1m",
+            Self::Dim => "\x1b[2m",
+            Self::Good => "\x1b[32m",
+            Self::Waiting => "\x1b[33m",
+            Self::Bad => "\x1b[31m",
+        }
+    }
+}
+
+type Line = Vec<(Look, String)>;
+
+const HEADINGS: [&str; 8] = ["TASK", "REVISION", "NODE", "PHASE", "JOBS", "OLDEST", "HOLD", "WAITS FOR"];
+
+/// No column but the last is wider.
+const WIDEST: usize = 28;
+
+/// The table, as lines that fit the terminal.
+pub fn table(drains: &[Watched], now: Timestamp, size: Size, colour: bool) -> Vec<String> {
+    // The last line of the terminal is the cursor's; each drain has a heading, headings of columns, and "and more".
+    let for_tasks = size.height.saturating_sub(1 + 3 * drains.len()) / drains.len().max(1);
+    let lines = drains.iter().flat_map(|drain| of_drain(drain, now, for_tasks.max(1)));
+    let lines: Vec<String> = lines.map(|line| fitted(&line, size.width, colour)).collect();
+    let most = size.height.saturating_sub(1).max(1);
+    lines.into_iter().take(most).collect()
+}
+
+fn of_drain(drain: &Watched, now: Timestamp, for_tasks: usize) -> Vec<Line> {
+    let mut lines = vec![heading(drain, now)];
+    if let Some(trouble) = &drain.trouble {
+        lines.push(vec![(Look::Bad, format!("  every hold is kept: {trouble}"))]);
+    }
+    let Some(report) = &drain.report else { return lines };
+    if report.ready.answer != Some(true) {
+        lines.push(vec![(Look::Bad, format!("  {}: {}", report.ready.reason, report.ready.message))]);
+    }
+    if report.tasks.is_empty() {
+        return lines;
+    }
+    let rows: Vec<[String; 8]> = report.tasks.iter().take(for_tasks).map(|task| row(task, now)).collect();
+    let headings = HEADINGS.map(String::from);
+    let mut widths = [0; 8];
+    for cells in rows.iter().chain([&headings]) {
+        for (width, cell) in widths.iter_mut().zip(cells) {
+            *width = (*width).max(cell.chars().count()).min(WIDEST);
+        }
+    }
+    lines.push(laid_out(&headings, &widths, [Look::Dim; 8]));
+    for (cells, task) in rows.iter().zip(&report.tasks) {
+        lines.push(laid_out(cells, &widths, looks(task)));
+    }
+    if let Some(more) = report.tasks.len().checked_sub(for_tasks).filter(|more| *more > 0) {
+        lines.push(vec![(Look::Dim, format!("  … and {more} more"))]);
+    }
+    lines
+}
+
+fn heading(drain: &Watched, now: Timestamp) -> Line {
+    let mut line = vec![(Look::Bold, drain.name.clone())];
+    match &drain.report {
+        None => line.push((Look::Dim, String::from("  connecting …"))),
+        Some(report) => {
+            line.push((Look::Plain, format!("  {}", phase(report))));
+            if !report.blocked_by.is_empty() {
+                line.push((Look::Waiting, format!("  blocked by {}", report.blocked_by)));
+            }
+        }
+    }
+    line.push((Look::Dim, format!("  {}", age(now.duration_since(drain.began)))));
+    line
+}
+
+fn phase(report: &Report) -> String {
+    let counts = report.counts;
+    let Some(rollout) = &report.rollout else {
+        let phase = match report.phase {
+            Phase::Steady => "steady",
+            Phase::ScalingIn => "scaling in",
+            Phase::Paused => "paused",
+            Phase::Withdrawing => "withdrawing",
+            Phase::Withdrawn => "withdrawn",
+            Phase::Draining => "draining",
+            Phase::RollingBack => "rolling back",
+            Phase::Unknown => return "not seen".into(),
+        };
+        return format!("{phase}  {} live, {} consuming, {} held", counts.live, counts.consuming, counts.held);
+    };
+    let verb = match report.phase {
+        Phase::RollingBack => "rolling back to",
+        Phase::Paused => "paused, draining to",
+        _ => "draining to",
+    };
+    format!("{verb} {}  {}/{} drained", rollout.label, rollout.ended, rollout.old)
+}
+
+fn row(task: &TaskReport, now: Timestamp) -> [String; 8] {
+    let node = match task.nodes.as_slice() {
+        [] => String::from("-"),
+        [node] => node.to_string(),
+        [first, rest @ ..] => format!("{first} +{}", rest.len()),
+    };
+    let since = |time: Option<Timestamp>| time.map(|time| age(now.duration_since(time)));
+    let hold = match task.hold {
+        HoldState::Until(until) if until > now => age(until.duration_since(now)),
+        HoldState::Until(_) | HoldState::Free => "-".into(),
+        HoldState::Unread => "?".into(),
+    };
+    [
+        task.task.short().chars().take(8).collect(),
+        task.revision.clone(),
+        node,
+        label(task),
+        task.jobs.map_or_else(|| "?".into(), |jobs| (jobs.active + jobs.reserved).to_string()),
+        since(task.oldest_job.as_ref().and_then(|job| job.started_at)).unwrap_or_else(|| "-".into()),
+        hold,
+        task.waiting_for.clone(),
+    ]
+}
+
+fn looks(task: &TaskReport) -> [Look; 8] {
+    let phase = match task.phase {
+        phase if is_trouble(phase) => Look::Bad,
+        TaskPhase::Held | TaskPhase::Cancelling | TaskPhase::Busy | TaskPhase::Restoring => Look::Waiting,
+        TaskPhase::Idle | TaskPhase::Permitted | TaskPhase::Stopping | TaskPhase::Serving => Look::Good,
+        _ => Look::Dim,
+    };
+    let rest = if task.leaving.is_none() { Look::Dim } else { Look::Plain };
+    [rest, rest, rest, phase, rest, rest, rest, rest]
+}
+
+fn laid_out(cells: &[String; 8], widths: &[usize; 8], looks: [Look; 8]) -> Line {
+    let last = cells.len() - 1;
+    let mut line = vec![(Look::Plain, String::from("  "))];
+    for (index, ((cell, width), look)) in cells.iter().zip(widths).zip(looks).enumerate() {
+        if index == last {
+            line.push((look, cell.clone()));
+        } else {
+            line.push((look, format!("{:<width$}  ", clipped(cell, *width))));
+        }
+    }
+    line
+}
+
+fn clipped(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.into();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// One line that is no wider than the terminal.
+fn fitted(line: &Line, width: usize, colour: bool) -> String {
+    let mut left = width;
+    let mut text = String::new();
+    for (look, piece) in line {
+        let piece = clipped(piece, left);
+        left -= piece.chars().count();
+        if colour && *look != Look::Plain {
+            let _ = write!(text, "{}{piece}\x1b[0m", look.code());
+        } else {
+            text += &piece;
+        }
+        if left == 0 {
+            break;
+        }
+    }
+    if colour { text } else { text.trim_end().into() }
+}

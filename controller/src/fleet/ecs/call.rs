@@ -1,0 +1,215 @@
+//! One call to ECS: its turn in the token bucket, its time limit, its retries, and how its failure is told.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use aws_sdk_ecs::error::{ProvideErrorMetadata, SdkError};
+use worker_drain_plan::observation::{Failure, FailureKind};
+
+use super::{
+    Target,
+    failure::describe,
+    limiter::{Limiter, Row},
+};
+
+/// How often one call is tried, all in all, if ECS cannot be reached. A call that is throttled is tried for as long as it
+/// may take: throttling is to slow us down and not to fail anything.
+const ATTEMPTS: u32 = 4;
+/// The pause before the second attempt; it doubles with each. The pause is drawn between half of it and all of it, so
+/// that drains that failed together do not come back together.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The ECS operations that we use, all of them: the IAM policy in `docs/iam.md` grants exactly these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// Reads the service: its deployments, counts and limits.
+    DescribeServices,
+    /// Lists the service's tasks.
+    ListTasks,
+    /// Reads tasks.
+    DescribeTasks,
+    /// Reads holds.
+    GetTaskProtection,
+    /// Holds and releases.
+    UpdateTaskProtection,
+}
+
+impl Operation {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::DescribeServices,
+        Self::ListTasks,
+        Self::DescribeTasks,
+        Self::GetTaskProtection,
+        Self::UpdateTaskProtection,
+    ];
+
+    /// AWS's name for it; `ecs:` before it makes the IAM action.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DescribeServices => "DescribeServices",
+            Self::ListTasks => "ListTasks",
+            Self::DescribeTasks => "DescribeTasks",
+            Self::GetTaskProtection => "GetTaskProtection",
+            Self::UpdateTaskProtection => "UpdateTaskProtection",
+        }
+    }
+
+    /// The row of AWS's throttling table that it draws on.
+    pub const fn row(self) -> Row {
+        match self {
+            Self::DescribeServices => Row::ServiceRead,
+            Self::ListTasks | Self::DescribeTasks => Row::ClusterRead,
+            Self::GetTaskProtection | Self::UpdateTaskProtection => Row::Protection,
+        }
+    }
+
+    const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// How many requests were sent to ECS, by operation; retries count.
+#[derive(Debug, Default)]
+pub struct Calls([AtomicU64; Operation::ALL.len()]);
+
+impl Calls {
+    /// By operation; those that were never sent are not listed.
+    pub fn by_operation(&self) -> BTreeMap<Operation, u64> {
+        Operation::ALL.into_iter().map(|operation| (operation, self.of(operation))).filter(|(_, n)| *n > 0).collect()
+    }
+
+    /// Of one operation.
+    pub fn of(&self, operation: Operation) -> u64 {
+        self.0[operation.index()].load(Ordering::Relaxed)
+    }
+
+    /// All together.
+    pub fn total(&self) -> u64 {
+        Operation::ALL.into_iter().map(|operation| self.of(operation)).sum()
+    }
+
+    fn count(&self, operation: Operation) {
+        self.0[operation.index()].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Whatever is asked of ECS goes through here.
+#[derive(Debug)]
+pub(super) struct Caller {
+    pub(super) target: Target,
+    pub(super) limiter: Arc<Limiter>,
+    pub(super) calls: Arc<Calls>,
+    /// How long one call may take with all its retries, not counting the time that it waits for its turn.
+    pub(super) time_limit: Duration,
+}
+
+impl Caller {
+    /// Makes one call. All operations that we use may be repeated without harm, so it is tried again when ECS cannot be
+    /// reached or throttles us, and each attempt takes its turn in the bucket.
+    pub(super) async fn call<T, E, F>(&self, operation: Operation, send: impl Fn() -> F) -> Result<T, Failure>
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+        F: Future<Output = Result<T, SdkError<E>>>,
+    {
+        let mut left = self.time_limit;
+        for attempt in 1.. {
+            self.limiter.pass(operation).await.map_err(|crowded| self.crowded(operation, &crowded))?;
+            self.calls.count(operation);
+            let begun = tokio::time::Instant::now();
+            let answer = tokio::time::timeout(left, send()).await;
+            left = left.saturating_sub(begun.elapsed());
+            let failure = match answer {
+                Ok(Ok(answer)) => {
+                    self.limiter.answered(operation);
+                    return Ok(answer);
+                }
+                Ok(Err(error)) => describe(operation, &self.target, &error),
+                Err(_) => self.late(operation),
+            };
+            if failure.kind == FailureKind::Throttled {
+                self.limiter.throttled(operation);
+            }
+            let pause = pause_before(attempt + 1);
+            let again = match failure.kind {
+                FailureKind::Throttled => true,
+                FailureKind::Unreachable => attempt < ATTEMPTS,
+                FailureKind::Denied | FailureKind::NotFound | FailureKind::Invalid => false,
+            };
+            if !again || left <= pause {
+                return Err(failure);
+            }
+            tracing::debug!(operation = operation.name(), attempt, kind = ?failure.kind, "an ECS call is tried again");
+            tokio::time::sleep(pause).await;
+            left = left.saturating_sub(pause);
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    fn crowded(&self, operation: Operation, crowded: &super::limiter::Crowded) -> Failure {
+        let (name, service) = (operation.name(), self.target.label());
+        Failure::new(
+            FailureKind::Throttled,
+            format!(
+                "ECS {name} for {service} was not sent: {crowded}. ECS throttles this account and Region; nothing needs \
+                 to be done unless it lasts"
+            ),
+        )
+    }
+
+    fn late(&self, operation: Operation) -> Failure {
+        let (name, service, limit) = (operation.name(), self.target.label(), self.time_limit.as_secs());
+        Failure::new(FailureKind::Unreachable, format!("ECS {name} for {service} had no answer within {limit}s"))
+    }
+}
+
+fn pause_before(attempt: u32) -> Duration {
+    let whole = FIRST_PAUSE.saturating_mul(1 << attempt.saturating_sub(2).min(10)).min(LONGEST_PAUSE);
+    whole / 2 + whole.mul_f64(rand::random_range(0.0..=0.5))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_documented_policy_grants_exactly_what_is_called() {
+        let text = include_str!("../../../../docs/iam.md");
+        let policy = text.split("## The policy").nth(1).and_then(|rest| rest.split("Why it is").next()).unwrap();
+        let granted: BTreeSet<&str> = policy
+            .split('"')
+            .filter_map(|word| word.strip_prefix("ecs:"))
+            .filter(|word| word.starts_with(char::is_uppercase))
+            .collect();
+        assert_eq!(granted, Operation::ALL.map(Operation::name).into());
+    }
+
+    #[test]
+    fn calls_are_counted_by_operation() {
+        let calls = Calls::default();
+        calls.count(Operation::ListTasks);
+        calls.count(Operation::ListTasks);
+        calls.count(Operation::UpdateTaskProtection);
+        assert_eq!(calls.total(), 3);
+        let expected = BTreeMap::from([(Operation::ListTasks, 2), (Operation::UpdateTaskProtection, 1)]);
+        assert_eq!(calls.by_operation(), expected);
+    }
+
+    #[test]
+    fn pauses_double_and_vary() {
+        for (attempt, whole_ms) in [(2, 100), (3, 200), (4, 400), (9, 2000), (40, 2000)] {
+            let pause = pause_before(attempt);
+            assert!(pause >= Duration::from_millis(whole_ms / 2) && pause <= Duration::from_millis(whole_ms));
+        }
+    }
+}

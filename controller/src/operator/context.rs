@@ -1,0 +1,110 @@
+//! What all passes share, and what is kept of each drain from pass to pass. None of it matters: it may be lost at any
+//! time, and costs a look then.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{Client, Resource, api::DynamicObject};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc};
+
+use super::{
+    events::{Happening, Told},
+    lease::Leadership,
+    metrics::{Key, Metrics},
+    outside::Outside,
+};
+use crate::{api::WorkerDrain, fleet::ecs::Limiters, record::pages::PageCache};
+
+/// What all passes share.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// Whether this process may act.
+    pub leadership: Leadership,
+    /// The token buckets of all accounts and Regions.
+    pub limiters: Limiters,
+    /// What Prometheus is told.
+    pub metrics: Arc<Metrics>,
+    /// How many passes may be under way.
+    pub slots: Semaphore,
+    /// Where events go.
+    pub events: mpsc::Sender<(ObjectReference, Happening)>,
+    /// What is kept of each drain.
+    pub entries: Entries,
+}
+
+impl Context {
+    /// Hands events over to be published. Never waits: an event that cannot be handed over is lost, and counted.
+    pub fn publish(&self, drain: &DynamicObject, happenings: Vec<Happening>) {
+        let mut reference = drain.object_ref(&kube::api::ApiResource::erase::<WorkerDrain>(&()));
+        // Events of one drain belong together, whatever its version is.
+        reference.resource_version = None;
+        for happening in happenings {
+            tracing::info!(reason = happening.reason, warning = happening.warning, note = happening.note, "event");
+            if self.events.try_send((reference.clone(), happening)).is_err() {
+                self.metrics.event_lost();
+            }
+        }
+    }
+
+    /// A drain is gone.
+    pub async fn forget(&self, key: &Key) {
+        self.metrics.forget(key);
+        let entry = self.entries.lock().remove(key);
+        if let Some(entry) = entry {
+            entry.lock().await.outside.close().await;
+        }
+    }
+}
+
+/// What is kept of each drain.
+#[derive(Default)]
+pub struct Entries(Mutex<BTreeMap<Key, Arc<AsyncMutex<Entry>>>>);
+
+impl Entries {
+    /// What is kept of this one.
+    pub fn of(&self, key: &Key) -> Arc<AsyncMutex<Entry>> {
+        Arc::clone(self.lock().entry(key.clone()).or_default())
+    }
+
+    /// All that there are.
+    pub fn all(&self) -> Vec<Arc<AsyncMutex<Entry>>> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Arc<AsyncMutex<Entry>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is kept of one drain.
+#[derive(Default)]
+pub struct Entry {
+    /// Its fleet and workers.
+    pub outside: Outside,
+    /// The pages of its memory that were read last.
+    pub pages: PageCache,
+    /// What was told of it last.
+    pub told: Option<Told>,
+    /// Passes that failed, one after another.
+    pub failures: u32,
+    uid: Option<String>,
+    term: u64,
+}
+
+impl Entry {
+    /// Forgets what was of another drain of the same name, or of a time after which somebody else may have led.
+    pub async fn begin(&mut self, drain: &DynamicObject, term: u64) {
+        if self.uid != drain.metadata.uid {
+            self.outside.close().await;
+            *self = Self { uid: drain.metadata.uid.clone(), ..Self::default() };
+        }
+        if self.term != term {
+            self.told = None;
+            self.term = term;
+        }
+    }
+}

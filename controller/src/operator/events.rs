@@ -1,0 +1,408 @@
+//! Events: what changed between two reports, for a person who reads `kubectl describe` afterwards. Pure.
+//!
+//! Only transitions make events; a fleet of thousands makes one event a kind and pass, with the first names and a count.
+//! The reasons here are for people and may change; programs read the conditions.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{Debug, Write as _},
+};
+
+use worker_drain_plan::{
+    Action, Outcome, Report,
+    actions::Ground,
+    report::{Phase, RolloutOutcome, TaskPhase},
+};
+
+use crate::api::{
+    WorkerDrainStatus,
+    status::{PastRolloutStatus, condition},
+};
+
+/// So many tasks are named in one event; the others are counted.
+const MOST_NAMES: usize = 3;
+
+/// The longest note that the API server takes.
+const LONGEST_NOTE: usize = 1000;
+
+/// Something that a person cares about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happening {
+    /// Whether it is something to worry about.
+    pub warning: bool,
+    /// What, in one word.
+    pub reason: &'static str,
+    /// Events of the same reason and subject within minutes are counted as one.
+    pub subject: String,
+    /// For a person.
+    pub note: String,
+}
+
+impl Happening {
+    /// Nothing to worry about.
+    pub fn normal(reason: &'static str, subject: impl Into<String>, note: impl Into<String>) -> Self {
+        Self { warning: false, reason, subject: subject.into(), note: clipped(note.into()) }
+    }
+
+    /// Something to look at.
+    pub fn warning(reason: &'static str, subject: impl Into<String>, note: impl Into<String>) -> Self {
+        Self { warning: true, ..Self::normal(reason, subject, note) }
+    }
+}
+
+/// What was told last, as far as events are made from its changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    phase: String,
+    /// By the short name of the task: where it is, and whether its hold was refused.
+    tasks: BTreeMap<String, (String, bool)>,
+    /// There are tasks that are not in `tasks`.
+    partly: bool,
+    rollout: Option<String>,
+    ended: Option<(String, String)>,
+    blocked: Option<String>,
+    ready: Option<bool>,
+}
+
+impl Told {
+    /// What a status tells: of its tasks, those that it shows.
+    pub fn of_status(status: &WorkerDrainStatus) -> Self {
+        let ready = status.conditions.iter().find(|condition| condition.type_ == condition::READY);
+        Self {
+            phase: status.phase.clone().unwrap_or_default(),
+            tasks: status
+                .tasks
+                .iter()
+                .map(|task| (task.task.clone(), (task.phase.clone(), task.hold_refused.is_some())))
+                .collect(),
+            partly: status.tasks_omitted > 0,
+            rollout: status.rollout.as_ref().map(|rollout| rollout.id.clone()),
+            ended: status.past_rollouts.first().map(|PastRolloutStatus { id, ended_at, .. }| {
+                // Statuses have whole seconds.
+                (id.clone(), ended_at.0.as_second().to_string())
+            }),
+            blocked: status.blocked_by.clone().filter(|reason| is_blocked(reason)),
+            ready: ready.map(|ready| ready.status == "True"),
+        }
+    }
+
+    /// What a report tells.
+    pub fn of_report(report: &Report) -> Self {
+        Self {
+            phase: word(&report.phase),
+            tasks: report
+                .tasks
+                .iter()
+                .map(|task| (task.task.short().to_owned(), (word(&task.phase), task.hold_refused.is_some())))
+                .collect(),
+            partly: false,
+            rollout: report.rollout.as_ref().map(|rollout| rollout.to.to_string()),
+            ended: report.past.first().map(|past| (past.to.to_string(), past.until.as_second().to_string())),
+            blocked: Some(report.blocked_by.clone()).filter(|reason| is_blocked(reason)),
+            ready: Some(report.ready.answer == Some(true)),
+        }
+    }
+}
+
+/// Whether what a drain waits for is something other than the end of a job, and nobody asked for it.
+pub fn is_blocked(reason: &str) -> bool {
+    !matches!(reason, "" | "JobsRunning" | "InProgress" | "Paused" | "PlanOnly")
+}
+
+/// What happened between what was told before and this report, which tells of these outcomes.
+pub fn happenings(before: &Told, report: &Report, outcomes: &[(Action, Outcome)]) -> Vec<Happening> {
+    let after = Told::of_report(report);
+    let mut happenings = Vec::new();
+    happenings.extend(rollout_seen(before, report, &after));
+    happenings.extend(tasks(before, &after));
+    happenings.extend(cut(outcomes));
+    if after.blocked.is_some() && after.blocked != before.blocked {
+        let verdict = if report.ready.answer == Some(true) { &report.drained } else { &report.ready };
+        happenings.push(Happening::warning("DrainBlocked", &report.blocked_by, &verdict.message));
+    }
+    if after.ready == Some(true) && before.ready == Some(false) {
+        happenings.push(Happening::normal("Ready", "Ready", &report.ready.message));
+    }
+    happenings.extend(rollout_ended(before, report, &after));
+    happenings
+}
+
+fn rollout_seen(before: &Told, report: &Report, after: &Told) -> Option<Happening> {
+    let rollout = report.rollout.as_ref().filter(|_| after.rollout != before.rollout)?;
+    let (reason, what) = match report.phase {
+        Phase::RollingBack => ("RollbackSeen", "going back to"),
+        _ => ("RolloutSeen", "rolling out"),
+    };
+    let note = format!("{what} {}: {} old tasks are to be drained", rollout.label, rollout.old);
+    Some(Happening::normal(reason, rollout.to.to_string(), note))
+}
+
+/// What happened to tasks: for each kind of step one event that names some of them.
+fn tasks(before: &Told, after: &Told) -> Vec<Happening> {
+    let mut cancelled = Vec::new();
+    let mut permitted = Vec::new();
+    let mut restored = Vec::new();
+    let mut refused = Vec::new();
+    for (task, (phase, is_refused)) in &after.tasks {
+        let known = before.tasks.get(task);
+        if known.is_none() && before.partly {
+            // It may have been told long ago.
+            continue;
+        }
+        let (was, was_refused) = known.map_or(("", false), |(was, refused)| (was.as_str(), *refused));
+        let takes_none = |phase: &str| [TaskPhase::Busy, TaskPhase::Idle].iter().any(|none| word(none) == phase);
+        let is = |phase: &str, wanted: TaskPhase| phase == word(&wanted);
+        let gone = [TaskPhase::Permitted, TaskPhase::Stopping, TaskPhase::Stopped].iter().any(|gone| is(was, *gone));
+        // Silence and a deadline come and go; that a worker takes no more jobs was told before them.
+        let interrupted = [TaskPhase::Unknown, TaskPhase::Overdue].iter().any(|phase| is(was, *phase));
+        if takes_none(phase) && !takes_none(was) && !gone && !interrupted {
+            cancelled.push(task);
+        }
+        if is(phase, TaskPhase::Permitted) && !gone {
+            permitted.push(task);
+        }
+        if is(was, TaskPhase::Restoring) && is(phase, TaskPhase::Serving) {
+            restored.push(task);
+        }
+        if *is_refused && !was_refused {
+            refused.push(task);
+        }
+    }
+    let mut out = Vec::new();
+    let mut add = |names: &[&String], warning: bool, reason, what: &str| {
+        if let Some(first) = names.first() {
+            let note = format!("{}: {what}", listed(names));
+            out.push(Happening { warning, ..Happening::normal(reason, first.as_str(), note) });
+        }
+    };
+    add(&refused, true, "HoldRefused", "may be stopped at any moment, because the scheduler refused to hold it");
+    add(&cancelled, false, "ConsumersCancelled", "takes no more jobs; those that it has are waited for");
+    add(&permitted, false, "TaskPermitted", "may be stopped now");
+    add(&restored, false, "UndoDone", "takes jobs again");
+    out
+}
+
+fn cut(outcomes: &[(Action, Outcome)]) -> Option<Happening> {
+    let cut = outcomes.iter().filter_map(|(action, outcome)| match (action, outcome) {
+        (Action::Permit { task, ground: Ground::Deadline { jobs } }, Outcome::Done) => Some((task.short(), *jobs)),
+        _ => None,
+    });
+    let (names, jobs): (Vec<_>, Vec<_>) = cut.unzip();
+    let first = names.first()?;
+    let sum: u32 = jobs.iter().flatten().sum();
+    let unknown = if jobs.contains(&None) { " or more" } else { "" };
+    let note = format!("{}: the deadline has passed; {sum}{unknown} jobs are cut", listed(&names));
+    Some(Happening::warning("JobsCut", *first, note))
+}
+
+fn rollout_ended(before: &Told, report: &Report, after: &Told) -> Option<Happening> {
+    let past = report.past.first().filter(|_| after.ended != before.ended)?;
+    let took = worker_drain_plan::age(past.until.duration_since(past.since));
+    let mut note = format!("{}: {} old tasks have ended in {took}", past.label, past.tasks);
+    let warning = match past.outcome {
+        RolloutOutcome::Drained => false,
+        RolloutOutcome::RolledBack => {
+            note.push_str("; the deployment was rolled back");
+            false
+        }
+        RolloutOutcome::JobsCut => {
+            let _ = write!(note, "; {} jobs were cut", past.jobs_cut);
+            true
+        }
+        RolloutOutcome::EndedUnpermitted => {
+            let _ = write!(note, "; {} of them without permission", past.ended_unpermitted);
+            true
+        }
+    };
+    Some(Happening { warning, ..Happening::normal("RolloutDrained", past.to.to_string(), note) })
+}
+
+/// The first names, and how many more there are.
+pub fn listed<T: AsRef<str>>(names: &[T]) -> String {
+    let shown: Vec<&str> = names.iter().take(MOST_NAMES).map(AsRef::as_ref).collect();
+    let what = if names.len() == 1 { "task" } else { "tasks" };
+    match names.len().saturating_sub(MOST_NAMES) {
+        0 => format!("{what} {}", shown.join(", ")),
+        more => format!("{what} {} and {more} more", shown.join(", ")),
+    }
+}
+
+fn word(variant: &impl Debug) -> String {
+    format!("{variant:?}")
+}
+
+fn clipped(mut note: String) -> String {
+    if note.len() > LONGEST_NOTE {
+        let end = (0..=LONGEST_NOTE - '…'.len_utf8()).rev().find(|end| note.is_char_boundary(*end)).unwrap_or(0);
+        note.truncate(end);
+        note.push('…');
+    }
+    note
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+    use worker_drain_plan::{
+        memory::Why,
+        observation::HoldState,
+        report::{Counts, Cut, PastRollout, Reason, RolloutReport, TaskReport, Verdict},
+    };
+
+    use super::*;
+    use crate::api::render::render;
+
+    fn verdict(answer: bool, reason: Reason) -> Verdict {
+        Verdict { answer: Some(answer), reason, message: format!("because of {reason}") }
+    }
+
+    /// A fleet with these tasks.
+    fn report(tasks: &[(&str, TaskPhase)]) -> Report {
+        let task = |(name, phase): &(&str, TaskPhase)| TaskReport {
+            task: format!("task/{name}").into(),
+            revision: "app:1".into(),
+            leaving: Some(Why::Rollout),
+            phase: *phase,
+            since: Timestamp::UNIX_EPOCH,
+            nodes: Vec::new(),
+            jobs: None,
+            oldest_job: None,
+            hold: HoldState::Free,
+            hold_refused: None,
+            waiting_for: String::new(),
+        };
+        Report {
+            fleet: "media/app".into(),
+            phase: Phase::Draining,
+            ready: verdict(true, Reason::AllSeen),
+            drained: verdict(false, Reason::InProgress),
+            stalled: verdict(false, Reason::NotStalled),
+            settled: false,
+            rollout: None,
+            past: Vec::new(),
+            cut: Cut::default(),
+            counts: Counts::default(),
+            tasks: tasks.iter().map(task).collect(),
+            blocked_by: String::new(),
+            strangers: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    fn told(before: &Report, after: &Report) -> Vec<String> {
+        let happenings = happenings(&Told::of_report(before), after, &[]);
+        happenings.into_iter().map(|it| format!("{}: {}", it.reason, it.note)).collect()
+    }
+
+    #[test]
+    fn each_step_of_a_task_is_told_once() {
+        use TaskPhase::{Busy, Cancelling, Held, Idle, Permitted, Restoring, Serving, Stopped, Unknown};
+        let steps = [
+            (Held, Cancelling, None),
+            (
+                Cancelling,
+                Busy,
+                Some("ConsumersCancelled: task a: takes no more jobs; those that it has are waited for"),
+            ),
+            (Busy, Unknown, None),
+            (Unknown, Busy, None),
+            (Busy, Idle, None),
+            (Idle, Permitted, Some("TaskPermitted: task a: may be stopped now")),
+            (Permitted, Stopped, None),
+            (Busy, Restoring, None),
+            (Restoring, Serving, Some("UndoDone: task a: takes jobs again")),
+        ];
+        for (before, after, expected) in steps {
+            let said = told(&report(&[("a", before)]), &report(&[("a", after)]));
+            assert_eq!(said, expected.into_iter().collect::<Vec<_>>(), "{before:?} to {after:?}");
+        }
+    }
+
+    #[test]
+    fn many_tasks_are_one_event() {
+        let names: Vec<String> = (1000..6000).map(|number| number.to_string()).collect();
+        let all = |phase| report(&names.iter().map(|name| (name.as_str(), phase)).collect::<Vec<_>>());
+        let said = told(&all(TaskPhase::Cancelling), &all(TaskPhase::Busy));
+        assert_eq!(said.len(), 1);
+        assert!(said[0].contains("tasks 1000, 1001, 1002 and 4997 more"), "{said:?}");
+    }
+
+    #[test]
+    fn what_a_status_shows_is_told_no_second_time_by_another_process() {
+        let mut now = report(&[("a", TaskPhase::Busy), ("b", TaskPhase::Permitted)]);
+        now.rollout = Some(rollout());
+        now.blocked_by = "NodeSilent".into();
+        now.past = vec![past(RolloutOutcome::Drained)];
+        let status = render(None, &now, Timestamp::UNIX_EPOCH);
+        assert_eq!(Told::of_status(&status), Told::of_report(&now));
+        assert_eq!(happenings(&Told::of_status(&status), &now, &[]), []);
+    }
+
+    #[test]
+    fn of_a_task_that_a_status_did_not_show_nothing_is_guessed() {
+        let names: Vec<String> = (1000..1100).map(|number| number.to_string()).collect();
+        let now = report(&names.iter().map(|name| (name.as_str(), TaskPhase::Busy)).collect::<Vec<_>>());
+        let status = render(None, &now, Timestamp::UNIX_EPOCH);
+        assert_eq!(happenings(&Told::of_status(&status), &now, &[]), []);
+    }
+
+    fn rollout() -> RolloutReport {
+        let (to, label) = ("ecs-svc/2".into(), "app:2".into());
+        RolloutReport { to, label, since: Timestamp::UNIX_EPOCH, old: 3, ended: 0, jobs_cut: 0 }
+    }
+
+    fn past(outcome: RolloutOutcome) -> PastRollout {
+        PastRollout {
+            to: "ecs-svc/2".into(),
+            label: "app:2".into(),
+            since: Timestamp::UNIX_EPOCH,
+            until: Timestamp::UNIX_EPOCH + SignedDuration::from_mins(90),
+            tasks: 3,
+            outcome,
+            jobs_cut: 0,
+            ended_unpermitted: 1,
+        }
+    }
+
+    #[test]
+    fn a_rollout_is_told_when_it_begins_and_when_it_ends() {
+        let mut begun = report(&[]);
+        begun.rollout = Some(rollout());
+        assert_eq!(told(&report(&[]), &begun), ["RolloutSeen: rolling out app:2: 3 old tasks are to be drained"]);
+        let mut ended = report(&[]);
+        ended.past = vec![past(RolloutOutcome::EndedUnpermitted)];
+        let said = told(&begun, &ended);
+        assert_eq!(said, ["RolloutDrained: app:2: 3 old tasks have ended in 1h30m; 1 of them without permission"]);
+    }
+
+    #[test]
+    fn what_blocks_is_told_when_it_changes_and_a_running_job_does_not_block() {
+        let with = |reason: Reason| {
+            let mut report = report(&[]);
+            report.drained = verdict(false, reason);
+            report.blocked_by = reason.to_string();
+            report
+        };
+        let none = report(&[]);
+        assert_eq!(told(&none, &with(Reason::JobsRunning)), [""; 0]);
+        assert_eq!(told(&none, &with(Reason::NodeSilent)), ["DrainBlocked: because of NodeSilent"]);
+        assert_eq!(told(&with(Reason::NodeSilent), &with(Reason::NodeSilent)), [""; 0]);
+        assert_eq!(told(&with(Reason::NodeSilent), &with(Reason::Unmapped)), ["DrainBlocked: because of Unmapped"]);
+    }
+
+    #[test]
+    fn jobs_that_are_cut_are_counted() {
+        let cut =
+            |task: &str, jobs| (Action::Permit { task: task.into(), ground: Ground::Deadline { jobs } }, Outcome::Done);
+        let outcomes = [cut("task/a", Some(2)), cut("task/b", None)];
+        let said = happenings(&Told::default(), &report(&[]), &outcomes);
+        assert!(said[0].warning);
+        assert_eq!(said[0].note, "tasks a, b: the deadline has passed; 2 or more jobs are cut");
+    }
+
+    #[test]
+    fn a_note_is_never_longer_than_the_api_server_takes() {
+        let happening = Happening::normal("Any", "any", "ü".repeat(2000));
+        assert!(happening.note.len() <= LONGEST_NOTE && happening.note.ends_with('…'));
+    }
+}

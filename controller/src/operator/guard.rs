@@ -1,0 +1,124 @@
+//! What stands between a pass and the outside: nothing is done without a claim to act, and everything is counted.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use jiff::SignedDuration;
+use worker_drain_plan::{
+    NodeName, Outcome, QueueName, TaskId,
+    observation::{Failure, Queue, WorkersView},
+};
+
+use super::{
+    lease::{Acting, Leadership},
+    metrics::{Kind, Metrics, System},
+};
+use crate::{
+    fleet::{Fleet, FleetLook},
+    identity::Expected,
+    workers::Workers,
+};
+
+/// So many actions are begun on one look at the claim: ten requests to ECS.
+const BATCH: usize = 100;
+
+/// A fleet or workers; or the failure to have them, which is told with every look and every action. A pass needs both:
+/// holds are renewed though the broker's Secret is gone.
+#[derive(Clone, Debug)]
+pub enum OrFailure<T> {
+    /// There it is.
+    There(T),
+    /// Why it is not.
+    Failure(Failure),
+}
+
+/// A fleet or workers under guard.
+#[derive(Clone, Debug)]
+pub struct Guarded<T> {
+    inner: OrFailure<T>,
+    leadership: Leadership,
+    metrics: Arc<Metrics>,
+}
+
+impl<T> Guarded<T> {
+    /// Under guard of this claim.
+    pub fn new(inner: OrFailure<T>, leadership: Leadership, metrics: Arc<Metrics>) -> Self {
+        Self { inner, leadership, metrics }
+    }
+
+    fn inner(&self) -> Result<&T, Failure> {
+        match &self.inner {
+            OrFailure::There(inner) => Ok(inner),
+            OrFailure::Failure(failure) => Err(failure.clone()),
+        }
+    }
+
+    fn seen<V>(&self, system: System, seen: Result<V, Failure>) -> Result<V, Failure> {
+        if let Err(failure) = &seen {
+            self.metrics.failed(system, failure.kind);
+        }
+        seen
+    }
+
+    /// Whom to ask for one batch of actions, and the claim to do so; or what becomes of the batch instead.
+    async fn for_batch(&self, of: usize) -> Result<(&T, Acting), Vec<Outcome>> {
+        match (self.inner(), self.leadership.act().await) {
+            (_, None) => Err(vec![Outcome::Stale; of]),
+            (Err(failure), _) => Err(vec![Outcome::Failed(failure); of]),
+            (Ok(inner), Some(acting)) => Ok((inner, acting)),
+        }
+    }
+}
+
+/// Takes actions in batches, each only while the claim is good.
+macro_rules! take_in_batches {
+    ($self:ident, $kind:expr, $actions:ident, $take:ident) => {{
+        let mut outcomes = Vec::with_capacity($actions.len());
+        for batch in $actions.chunks(BATCH) {
+            outcomes.extend(match $self.for_batch(batch.len()).await {
+                Ok((inner, _acting)) => inner.$take(batch).await,
+                Err(instead) => instead,
+            });
+        }
+        $self.metrics.acted($kind, &outcomes);
+        outcomes
+    }};
+}
+
+impl<F: Fleet> Fleet for Guarded<F> {
+    async fn observe(&self, tracked: &BTreeSet<TaskId>) -> Result<FleetLook, Failure> {
+        let seen = match self.inner() {
+            Ok(fleet) => fleet.observe(tracked).await,
+            Err(failure) => Err(failure),
+        };
+        self.seen(System::Ecs, seen)
+    }
+
+    async fn hold(&self, holds: &[(TaskId, SignedDuration)]) -> Vec<Outcome> {
+        take_in_batches!(self, Kind::Hold, holds, hold)
+    }
+
+    async fn release(&self, tasks: &[TaskId]) -> Vec<Outcome> {
+        take_in_batches!(self, Kind::Release, tasks, release)
+    }
+}
+
+impl<W: Workers> Workers for Guarded<Arc<W>> {
+    async fn observe(&self, tasks: &BTreeMap<TaskId, Expected>) -> Result<WorkersView, Failure> {
+        let seen = match self.inner() {
+            Ok(workers) => workers.observe(tasks).await,
+            Err(failure) => Err(failure),
+        };
+        self.seen(System::Broker, seen)
+    }
+
+    async fn cancel(&self, cancels: &[(NodeName, Vec<QueueName>)]) -> Vec<Outcome> {
+        take_in_batches!(self, Kind::Cancel, cancels, cancel)
+    }
+
+    async fn give_back(&self, undos: &[(NodeName, Vec<Queue>)]) -> Vec<Outcome> {
+        take_in_batches!(self, Kind::GiveBack, undos, give_back)
+    }
+}

@@ -1,0 +1,48 @@
+//! Publishes events, one after another and beside the passes: an event that cannot be published is lost, and a pass never
+//! waits for one.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Client,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use tokio::{sync::mpsc::Receiver, time::timeout};
+
+use super::{events::Happening, metrics::Metrics};
+
+/// An event is not worth waiting for.
+const BOUND: Duration = Duration::from_secs(5);
+
+/// Publishes what it is handed, until nobody can hand over any more.
+pub async fn run(
+    client: Client,
+    identity: String,
+    mut waiting: Receiver<(ObjectReference, Happening)>,
+    metrics: Arc<Metrics>,
+) -> &'static str {
+    let reporter = Reporter { controller: "workerdrain.io/controller".into(), instance: Some(identity) };
+    let recorder = Recorder::new(client, reporter);
+    while let Some((drain, happening)) = waiting.recv().await {
+        let Happening { warning, reason, subject, note } = happening;
+        let event = Event {
+            type_: if warning { EventType::Warning } else { EventType::Normal },
+            reason: reason.into(),
+            // Repeats are counted as one by type, reason and this, not by the note; so it tells two tasks apart.
+            action: subject.chars().take(128).collect(),
+            note: Some(note),
+            secondary: None,
+        };
+        let published = timeout(BOUND, recorder.publish(&event, &drain)).await;
+        match published {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                metrics.event_lost();
+                tracing::warn!(reason, %error, "an event could not be published");
+            }
+            Err(_) => metrics.event_lost(),
+        }
+    }
+    "the publisher of events"
+}

@@ -1,0 +1,176 @@
+//! Which drain is looked at when: a queue for each watched namespace, over the metadata of its drains.
+
+use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures::{FutureExt, StreamExt, stream};
+use kube::{
+    Client,
+    api::Api,
+    core::PartialObjectMeta,
+    runtime::{
+        Predicate, PredicateConfig, WatchStreamExt,
+        controller::{self, Action, Controller},
+        predicates, reflector,
+        reflector::ObjectRef,
+        watcher,
+    },
+};
+use tokio::{sync::OwnedMutexGuard, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+use worker_drain_plan::observation::{Failure, FailureKind};
+
+use super::{
+    admin::Health,
+    context::{Context, Entry},
+    lease::Leadership,
+    metrics::{Key, PassEnd},
+    pass::{self, Next},
+};
+use crate::api::WorkerDrain;
+
+/// Only what a signal needs: a spec that cannot be read does no harm here, and statuses are not kept in memory.
+type Signal = PartialObjectMeta<WorkerDrain>;
+
+/// A pass that takes longer is cut off. Its calls have bounds of their own; a fleet of thousands waits its turn at ECS.
+const PASS_BOUND: Duration = Duration::from_mins(3);
+
+/// Signals that come so close to one another are one.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+
+/// A watch is made anew after so long, in seconds: a connection that died unnoticed costs no more.
+const WATCH_SECONDS: u32 = 120;
+
+/// After a pass that failed: this long, then twice as long each time.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+
+/// At most so long.
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// One for all namespaces, or one for each of these.
+pub fn apis(client: &Client, namespaces: &[String]) -> Vec<Api<Signal>> {
+    if namespaces.is_empty() {
+        return vec![Api::all(client.clone())];
+    }
+    let unique: std::collections::BTreeSet<&String> = namespaces.iter().collect();
+    unique.into_iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
+}
+
+/// Lets passes run as signals and plans ask for them, until told to stop; then waits for those under way.
+pub async fn run(api: Api<Signal>, context: Arc<Context>, health: Health, stop: CancellationToken) -> &'static str {
+    let (store, writer) = reflector::store();
+    // An annotation may abandon a drain. Nothing of ours changes one, so no pass of ours makes the next one.
+    let changes = predicates::generation.combine(predicates::finalizers).combine(predicates::annotations);
+    let signals = watcher(api, watcher::Config::default().timeout(WATCH_SECONDS))
+        .default_backoff()
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(changes, PredicateConfig::default());
+    let synced = health.wait_for(store.clone());
+    let passes = Controller::for_stream(signals, store)
+        .with_config(controller::Config::default().debounce(DEBOUNCE).concurrency(u16::MAX))
+        .reconcile_all_on(new_terms(context.leadership.clone()))
+        .graceful_shutdown_on(stop.clone().cancelled_owned())
+        .run(one, |_, never: &Infallible, _| match *never {}, Arc::clone(&context));
+    let ended = passes.for_each(|result| {
+        let context = Arc::clone(&context);
+        async move {
+            match result {
+                Ok(_) => {}
+                Err(controller::Error::ObjectNotFound(gone)) => {
+                    context.forget(&(gone.namespace.unwrap_or_default(), gone.name)).await;
+                }
+                Err(controller::Error::QueueError(error)) => {
+                    tracing::warn!(%error, "WorkerDrains cannot be watched");
+                }
+                Err(error) => tracing::warn!(%error, "the queue of passes"),
+            }
+        }
+    });
+    tokio::join!(ended, synced);
+    "the queue of passes"
+}
+
+/// Every time that this process may act anew, every drain is looked at.
+fn new_terms(leadership: Leadership) -> impl futures::Stream<Item = ()> + Send + 'static {
+    stream::unfold((leadership, 0), |(mut leadership, term)| async move {
+        let term = leadership.next_term(term).await?;
+        Some(((), (leadership, term)))
+    })
+}
+
+/// One pass over the drain that a signal names.
+async fn one(signal: Arc<Signal>, context: Arc<Context>) -> Result<Action, Infallible> {
+    let reference = ObjectRef::from_obj(&*signal);
+    let key = (reference.namespace.clone().unwrap_or_default(), reference.name.clone());
+    let _slot = context.slots.acquire().await;
+    // Judged as late as possible. All drains are looked at when a claim begins.
+    if !context.leadership.is_current() {
+        return Ok(Action::await_change());
+    }
+    let entry = context.entries.of(&key).lock_owned().await;
+    let span = tracing::info_span!("pass", namespace = key.0, drain = key.1);
+    Ok(guarded(&context, &key, entry).instrument(span).await)
+}
+
+/// Whatever becomes of the pass is this drain's trouble alone.
+async fn guarded(context: &Context, key: &Key, mut entry: OwnedMutexGuard<Entry>) -> Action {
+    let began = tokio::time::Instant::now();
+    let pass = AssertUnwindSafe(Box::pin(pass::pass(context, key, &mut entry))).catch_unwind();
+    let (end, next) = match timeout(PASS_BOUND, pass).await {
+        Ok(Ok(Ok(next))) => (PassEnd::Ok, Ok(next)),
+        Ok(Ok(Err(failure))) => (PassEnd::Error, Err(failure)),
+        Ok(Err(panic)) => {
+            let why = panic_text(&*panic);
+            tracing::error!(why, "a pass has panicked; only this drain suffers");
+            let told = AssertUnwindSafe(pass::tell_panic(context, key, &mut entry, &why)).catch_unwind();
+            let _ = timeout(PASS_BOUND, told).await;
+            (PassEnd::Panic, Err(Failure::new(FailureKind::Invalid, why)))
+        }
+        Err(_) => {
+            let message = format!("the pass was cut off after {} s", PASS_BOUND.as_secs());
+            (PassEnd::Timeout, Err(Failure::new(FailureKind::Unreachable, message)))
+        }
+    };
+    context.metrics.passed(end, began.elapsed());
+    match next {
+        Ok(Next::After(wait)) => {
+            entry.failures = 0;
+            Action::requeue(wait)
+        }
+        Ok(Next::Gone) => {
+            drop(entry);
+            context.forget(key).await;
+            Action::await_change()
+        }
+        Err(failure) => {
+            pass::count_failure(context, &failure);
+            let wait = backoff(entry.failures);
+            entry.failures = entry.failures.saturating_add(1);
+            tracing::warn!(why = failure.message, again_in = ?wait, "the pass failed; every hold is kept");
+            Action::requeue(wait)
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| String::from("no message"))
+}
+
+fn backoff(failures: u32) -> Duration {
+    let wait = BACKOFF_MIN.saturating_mul(1 << failures.min(8)).min(BACKOFF_MAX);
+    wait.mul_f64(rand::random_range(0.7..1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_pass_is_made_ever_more_seldom_and_never_given_up() {
+        assert!(backoff(0) <= BACKOFF_MIN);
+        assert!(backoff(3) >= Duration::from_secs(5));
+        assert!(backoff(u32::MAX) <= BACKOFF_MAX);
+    }
+}

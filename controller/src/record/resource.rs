@@ -1,0 +1,303 @@
+//! Status and memory in the resource itself, for the operator.
+//!
+//! Both are one document, the resource's status, written in one request: what a person is told and what an undo needs can
+//! never tell two stories. Every write names the version of the resource that it was made from, so that of two writers
+//! only one succeeds, and the other one looks again. A memory too large for a status lies in [`pages`](super::pages)
+//! beside it, and the status names them (docs/decisions/0005).
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use kube::{
+    Client,
+    api::{Api, ApiResource, DynamicObject, Patch, PatchParams},
+    core::ObjectMeta,
+};
+use serde_json::{Value, json};
+use tokio::{sync::Mutex, time::timeout};
+use worker_drain_plan::{
+    Memory, Report,
+    observation::{Failure, FailureKind},
+};
+
+use super::{
+    Record,
+    pages::{Damaged, Packed, PageCache, Pages},
+};
+use crate::{
+    api::{WorkerDrain, WorkerDrainStatus, render::render},
+    clock::Clock,
+};
+
+/// Under this name the API server knows which fields are ours.
+pub const FIELD_MANAGER: &str = "worker-drain";
+
+/// No call to the API server may take longer. It answers in milliseconds; one that does not is not there.
+pub const CALL_BOUND: Duration = Duration::from_secs(10);
+
+/// A status is never larger, so that watching and listing drains of the largest services stays cheap.
+const LARGEST_STATUS: usize = 60 * 1024;
+
+/// A larger memory lies in pages.
+const LARGEST_INLINE: usize = 16 * 1024;
+
+/// How often a write is made again because the resource has changed in something that is not ours.
+const ATTEMPTS: usize = 3;
+
+/// Calls the API server with a bound, and puts what goes wrong into words.
+pub async fn call<T>(what: &str, request: impl Future<Output = kube::Result<T>> + Send) -> Result<T, Failure> {
+    match timeout(CALL_BOUND, request).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(failure(what, &error)),
+        Err(_) => Err(Failure::new(
+            FailureKind::Unreachable,
+            format!("the Kubernetes API server did not answer within {} s: {what}", CALL_BOUND.as_secs()),
+        )),
+    }
+}
+
+/// Calls to the API server that tell "there is no such thing" from failures.
+pub async fn call_opt<T>(
+    what: &str,
+    request: impl Future<Output = kube::Result<T>> + Send,
+) -> Result<Option<T>, Failure> {
+    match call(what, request).await {
+        Ok(value) => Ok(Some(value)),
+        Err(failure) if failure.kind == FailureKind::NotFound => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+fn failure(what: &str, error: &kube::Error) -> Failure {
+    let (kind, why) = match error {
+        // Display of this variant would print it all twice.
+        kube::Error::Api(status) => {
+            let kind = match status.code {
+                401 | 403 => FailureKind::Denied,
+                404 => FailureKind::NotFound,
+                429 => FailureKind::Throttled,
+                400 | 413 | 422 => FailureKind::Invalid,
+                _ => FailureKind::Unreachable,
+            };
+            (kind, status.message.clone())
+        }
+        other => (FailureKind::Unreachable, other.to_string()),
+    };
+    Failure::new(kind, format!("the Kubernetes API server refused to {what}: {why}"))
+}
+
+/// The API for drains as they are, whatever this program thinks of them.
+pub fn drains(client: Client, namespace: &str) -> Api<DynamicObject> {
+    Api::namespaced_with(client, namespace, &ApiResource::erase::<WorkerDrain>(&()))
+}
+
+/// The status of a resource. Errors: it is not one that this program can read.
+pub fn status_of(resource: &DynamicObject) -> Result<WorkerDrainStatus, serde_json::Error> {
+    match resource.data.get("status") {
+        None | Some(Value::Null) => Ok(WorkerDrainStatus::default()),
+        Some(status) => serde_json::from_value(status.clone()),
+    }
+}
+
+/// The status and the memory of one drain, as of one look at its resource. One is made for each pass, from a resource
+/// that was read for it.
+#[derive(Debug)]
+pub struct ResourceRecord<C> {
+    api: Api<DynamicObject>,
+    pages: Pages,
+    name: String,
+    namespace: String,
+    uid: String,
+    generation: Option<i64>,
+    clock: C,
+    known: Mutex<Known>,
+}
+
+/// What the resource holds, as far as this record has read or written it.
+#[derive(Debug)]
+struct Known {
+    version: String,
+    status: WorkerDrainStatus,
+    /// The memory that `status` holds or names; `None`: not read yet.
+    memory: Option<Arc<Memory>>,
+}
+
+impl<C: Clock> ResourceRecord<C> {
+    /// The record in this resource. Errors: its status is not one that this program can read, and so neither is what it
+    /// remembers.
+    pub fn of(client: &Client, resource: &DynamicObject, cache: PageCache, clock: C) -> Result<Self, Failure> {
+        let ObjectMeta { name, namespace, uid, resource_version, generation, .. } = &resource.metadata;
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let status = status_of(resource).map_err(|error| {
+            let why = "it may have been written by a newer worker-drain, which should then go on with it";
+            Failure::new(FailureKind::Invalid, format!("the status cannot be read ({error}): {why}"))
+        })?;
+        let known = Known { version: text(resource_version), status, memory: None };
+        Ok(Self {
+            api: drains(client.clone(), &text(namespace)),
+            pages: Pages::of(client.clone(), &resource.metadata, cache),
+            name: text(name),
+            namespace: text(namespace),
+            uid: text(uid),
+            generation: *generation,
+            clock,
+            known: Mutex::new(known),
+        })
+    }
+
+    /// The status as it was read or written last.
+    pub async fn status(&self) -> WorkerDrainStatus {
+        self.known.lock().await.status.clone()
+    }
+
+    /// Changes the status otherwise than by a report; what is remembered stays.
+    pub async fn amend(&self, change: impl FnOnce(&mut WorkerDrainStatus) + Send) -> Result<(), Failure> {
+        let mut known = self.known.lock().await;
+        let mut status = known.status.clone();
+        change(&mut status);
+        status.memory.clone_from(&known.status.memory);
+        status.observed_generation = self.generation;
+        if same(&status, &known.status) { Ok(()) } else { self.write(&mut known, status).await }
+    }
+
+    async fn remembered(&self, known: &mut Known) -> Result<Arc<Memory>, Failure> {
+        if let Some(memory) = &known.memory {
+            return Ok(Arc::clone(memory));
+        }
+        let memory = match &known.status.memory {
+            None => Arc::default(),
+            Some(text) => {
+                let packed = text.parse().map_err(|damaged| unreadable(&damaged))?;
+                self.pages.unpack(&packed).await?
+            }
+        };
+        known.memory = Some(Arc::clone(&memory));
+        Ok(memory)
+    }
+
+    /// Writes the status, unless somebody else has written one since it was read. Whatever else changed meanwhile (the
+    /// spec, a label) is no reason to forget what was just done.
+    async fn write(&self, known: &mut Known, status: WorkerDrainStatus) -> Result<(), Failure> {
+        let mut attempt = 1;
+        loop {
+            match self.apply(&known.version, &status).await {
+                Ok(written) => {
+                    known.version = written.metadata.resource_version.unwrap_or_default();
+                    known.status = status;
+                    return Ok(());
+                }
+                Err(Refused::Conflict) if attempt < ATTEMPTS => {
+                    attempt += 1;
+                    known.version = self.unchanged_version(known).await?;
+                }
+                Err(Refused::Conflict) => return Err(overtaken()),
+                Err(Refused::Failed(failure)) => return Err(failure),
+            }
+        }
+    }
+
+    /// The resource's version now, if its status is still the one that is known.
+    async fn unchanged_version(&self, known: &Known) -> Result<String, Failure> {
+        let now = call("read the WorkerDrain", self.api.get(&self.name)).await?;
+        let is_ours = now.metadata.uid.as_ref() == Some(&self.uid);
+        match status_of(&now) {
+            Ok(status) if is_ours && same(&status, &known.status) => {
+                Ok(now.metadata.resource_version.unwrap_or_default())
+            }
+            _ => Err(overtaken()),
+        }
+    }
+
+    async fn apply(&self, version: &str, status: &WorkerDrainStatus) -> Result<DynamicObject, Refused> {
+        let body = json!({
+            "apiVersion": format!("{}/{}", crate::api::GROUP, crate::api::VERSION),
+            "kind": "WorkerDrain",
+            "metadata": {
+                "name": self.name, "namespace": self.namespace, "uid": self.uid, "resourceVersion": version,
+            },
+            "status": status,
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let patch = Patch::Apply(&body);
+        let request = self.api.patch_status(&self.name, &params, &patch);
+        match timeout(CALL_BOUND, request).await {
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(Refused::Conflict),
+            Ok(result) => call("write the status", std::future::ready(result)).await.map_err(Refused::Failed),
+            Err(_) => Err(Refused::Failed(Failure::new(
+                FailureKind::Unreachable,
+                "the Kubernetes API server did not answer when the status was written",
+            ))),
+        }
+    }
+}
+
+enum Refused {
+    Conflict,
+    Failed(Failure),
+}
+
+impl<C: Clock> Record for ResourceRecord<C> {
+    async fn load(&self) -> Result<Memory, Failure> {
+        let mut known = self.known.lock().await;
+        Ok(Memory::clone(&*self.remembered(&mut known).await?))
+    }
+
+    async fn save(&self, memory: &Memory, report: &Report) -> Result<(), Failure> {
+        let mut known = self.known.lock().await;
+        let before = self.remembered(&mut known).await?;
+        let mut status = render(Some(&known.status), report, self.clock.now());
+        status.observed_generation = self.generation;
+        if *before == *memory {
+            status.memory.clone_from(&known.status.memory);
+            fit(&mut status);
+            return if same(&status, &known.status) { Ok(()) } else { self.write(&mut known, status).await };
+        }
+        let packed = self.pages.pack(memory, LARGEST_INLINE).await?;
+        status.memory = (*memory != Memory::default()).then(|| packed.to_string());
+        fit(&mut status);
+        let replaced = known.status.memory.as_deref().and_then(|text| text.parse::<Packed>().ok());
+        let written = self.write(&mut known, status).await;
+        match &written {
+            Ok(()) => {
+                known.memory = Some(Arc::new(memory.clone()));
+                // Only now does nothing name them any more.
+                self.pages.delete(replaced.as_ref()).await;
+            }
+            // An answer that was lost may have been a yes: the pages stay, and end with the resource.
+            Err(failure) if failure.kind == FailureKind::Unreachable => {}
+            Err(_) => self.pages.delete(Some(&packed)).await,
+        }
+        written
+    }
+}
+
+/// Equal as the API server keeps them: it drops, for example, fractions of seconds.
+fn same(a: &WorkerDrainStatus, b: &WorkerDrainStatus) -> bool {
+    a == b || serde_json::to_value(a).ok() == serde_json::to_value(b).ok()
+}
+
+/// Shows fewer tasks until the status fits.
+fn fit(status: &mut WorkerDrainStatus) {
+    while serde_json::to_vec(status).is_ok_and(|bytes| bytes.len() > LARGEST_STATUS) && !status.tasks.is_empty() {
+        let shown = status.tasks.len() * 3 / 4;
+        status.tasks_omitted += u32::try_from(status.tasks.len() - shown).unwrap_or_default();
+        status.tasks.truncate(shown);
+    }
+}
+
+fn overtaken() -> Failure {
+    Failure::new(
+        FailureKind::Unreachable,
+        "somebody else has written the status meanwhile, such as another replica; it is looked at again",
+    )
+}
+
+fn unreadable(damaged: &Damaged) -> Failure {
+    Failure::new(
+        FailureKind::Invalid,
+        format!(
+            "status.memory cannot be read: {damaged}. It tells which queues have to be given back to which workers, so it \
+             is not passed over. If nothing was being drained, delete the WorkerDrain with the annotation \
+             workerdrain.io/abandon: \"true\" and apply it again"
+        ),
+    )
+}

@@ -1,0 +1,274 @@
+//! Which node is which task's. Pure.
+//!
+//! A mistake here would stop a worker that has work to do, so nothing is guessed: a node that could be several tasks' is
+//! none's, and every task that has a part in it is told so.
+//!
+//! Without a template, a node is recognised by the host part of its name (what follows `@`; Celery's default is the
+//! container's host name), by the first of these rules that any task meets:
+//!
+//! 1. the task's id is in the node's name: how a worker should be named, and Fargate's host name in a VPC without DNS
+//!    host names (`<task id>-<number>`);
+//! 2. it is a container's runtime id;
+//! 3. it is the first 12 digits of a container's runtime id (Docker's default, on EC2 in bridge mode);
+//! 4. it is the private DNS name of the task's network interface, or its first label (Fargate, and EC2 in awsvpc mode;
+//!    both forms have been seen);
+//! 5. it tells the task's private address, as `ip-10-0-4-168` or plainly.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use worker_drain_plan::{NodeName, TaskId, observation::Mapping};
+
+use super::template::Template;
+use crate::identity::{Expected, Identity};
+
+/// How many names are told to a person.
+const TOLD: usize = 3;
+/// Ids of at least this length are made to be unique, so that one inside a longer name is no coincidence (ECS: 32).
+const UNIQUE_LENGTH: usize = 32;
+/// How much of a container's id Docker makes its host name.
+const DOCKER_HOST_LENGTH: usize = 12;
+
+/// How a task's nodes are recognised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// By what is known of the task: see the module.
+    Automatic,
+    /// By their exact names.
+    Template(Template),
+}
+
+/// Who answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answered {
+    /// The names of all nodes that answered.
+    pub nodes: BTreeSet<NodeName>,
+    /// Those of them under whose name more than one process answered.
+    pub shared: BTreeSet<NodeName>,
+    /// Whether something came that was no readable answer: a node that was not understood is not found.
+    pub unreadable: bool,
+}
+
+/// Which node is which task's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Matched {
+    /// For every task.
+    pub tasks: BTreeMap<TaskId, Mapping>,
+    /// Nodes that answered and that no task has a claim to.
+    pub strangers: BTreeSet<NodeName>,
+}
+
+/// Tells which node is which task's. No node is ever mapped to two tasks.
+pub fn match_nodes(naming: &Naming, tasks: &BTreeMap<TaskId, Expected>, answered: &Answered) -> Matched {
+    let claims = claims(naming, tasks, &answered.nodes);
+    let mut own: BTreeMap<&TaskId, BTreeSet<NodeName>> = BTreeMap::new();
+    let mut contested: BTreeMap<&TaskId, Vec<String>> = BTreeMap::new();
+    for (node, claimants) in &claims {
+        let why = why_contested(node, claimants, answered);
+        for task in claimants {
+            match &why {
+                Some(why) => contested.entry(task).or_default().push(why.clone()),
+                None => drop(own.entry(task).or_default().insert((*node).clone())),
+            }
+        }
+    }
+
+    let strangers: BTreeSet<NodeName> =
+        answered.nodes.iter().filter(|node| !claims.contains_key(node)).cloned().collect();
+    let mapping = |task: &TaskId, expected: &Expected| {
+        if let Some(why) = contested.get(task) {
+            return Mapping::Ambiguous { why: bounded(why.iter().cloned(), "; ") };
+        }
+        match own.get(task) {
+            Some(nodes) => Mapping::Nodes(nodes.clone()),
+            None => Mapping::NotFound { hint: hint(naming, task, &expected.identity, &strangers, answered.unreadable) },
+        }
+    };
+    let tasks = tasks.iter().map(|(task, expected)| (task.clone(), mapping(task, expected))).collect();
+    Matched { tasks, strangers }
+}
+
+/// Who claims each node. What a task was seen to have before is claimed too, whether or not it answers now.
+fn claims<'a>(
+    naming: &Naming,
+    tasks: &'a BTreeMap<TaskId, Expected>,
+    answered: &'a BTreeSet<NodeName>,
+) -> BTreeMap<&'a NodeName, BTreeSet<&'a TaskId>> {
+    let mut claims: BTreeMap<&NodeName, BTreeSet<&TaskId>> = BTreeMap::new();
+    for (task, expected) in tasks {
+        for node in &expected.nodes {
+            claims.entry(node).or_default().insert(task);
+        }
+    }
+    match naming {
+        Naming::Template(template) => {
+            for (task, expected) in tasks {
+                for name in template.names(task, &expected.identity) {
+                    if let Some(node) = answered.get(&name) {
+                        claims.entry(node).or_default().insert(task);
+                    }
+                }
+            }
+        }
+        Naming::Automatic => {
+            let known: Vec<Known> = tasks.iter().map(|(task, expected)| Known::of(task, &expected.identity)).collect();
+            for node in answered {
+                let found = recognise(node, &known);
+                if !found.is_empty() {
+                    claims.entry(node).or_default().extend(found);
+                }
+            }
+        }
+    }
+    claims
+}
+
+/// What a task is known by, in lower case.
+struct Known<'a> {
+    task: &'a TaskId,
+    id: String,
+    runtime_ids: Vec<String>,
+    host_names: Vec<String>,
+    addresses: &'a BTreeSet<IpAddr>,
+}
+
+impl<'a> Known<'a> {
+    fn of(task: &'a TaskId, identity: &'a Identity) -> Self {
+        let runtime_ids = identity.containers.iter().filter_map(|container| container.runtime_id.as_ref());
+        let lower = |names: Vec<&String>| names.into_iter().map(|name| name.to_ascii_lowercase()).collect();
+        Self {
+            task,
+            id: task.short().to_ascii_lowercase(),
+            runtime_ids: lower(runtime_ids.collect()),
+            host_names: lower(identity.host_names.iter().collect()),
+            addresses: &identity.addresses,
+        }
+    }
+}
+
+type Rule<'a> = &'a dyn Fn(&Known<'_>) -> bool;
+
+/// The tasks that meet the first rule that any task meets.
+fn recognise<'a>(node: &NodeName, tasks: &[Known<'a>]) -> BTreeSet<&'a TaskId> {
+    let name = node.as_str().to_ascii_lowercase();
+    let host = name.split_once('@').map_or(name.as_str(), |(_, host)| host);
+    let address = address(host);
+    let rules: [Rule<'_>; 5] = [
+        &|task| names_task(&name, host, &task.id),
+        &|task| task.runtime_ids.iter().any(|id| id == host),
+        &|task| host.len() == DOCKER_HOST_LENGTH && task.runtime_ids.iter().any(|id| id.starts_with(host)),
+        &|task| task.host_names.iter().any(|full| is_host_name(host, full)),
+        &|task| address.is_some_and(|address| task.addresses.contains(&address)),
+    ];
+    rules
+        .iter()
+        .map(|meets| tasks.iter().filter(|task| meets(task)).map(|task| task.task).collect())
+        .find(|found: &BTreeSet<&TaskId>| !found.is_empty())
+        .unwrap_or_default()
+}
+
+/// Rule 1. A short id, such as a pod's name, could be the beginning of another's, so it has to be the whole host.
+fn names_task(name: &str, host: &str, id: &str) -> bool {
+    if id.len() < UNIQUE_LENGTH {
+        return !id.is_empty() && (host == id || first_label(host) == id);
+    }
+    name.match_indices(id).any(|(at, _)| {
+        let touches = |neighbour: Option<char>| neighbour.is_some_and(|c| c.is_ascii_alphanumeric());
+        !touches(name[..at].chars().next_back()) && !touches(name[at + id.len()..].chars().next())
+    })
+}
+
+/// Rule 4.
+fn is_host_name(host: &str, full: &str) -> bool {
+    !full.is_empty() && (host == full || host == first_label(full))
+}
+
+/// Rule 5.
+fn address(host: &str) -> Option<IpAddr> {
+    if let Ok(address) = host.parse() {
+        return Some(address);
+    }
+    let numbers = first_label(host).strip_prefix("ip-")?.replace('-', ".");
+    numbers.parse::<Ipv4Addr>().ok().map(IpAddr::V4)
+}
+
+fn first_label(host: &str) -> &str {
+    host.split_once('.').map_or(host, |(label, _)| label)
+}
+
+/// Why a node cannot be told to be one task's, if it cannot.
+fn why_contested(node: &NodeName, claimants: &BTreeSet<&TaskId>, answered: &Answered) -> Option<String> {
+    if claimants.len() > 1 {
+        let tasks = bounded(claimants.iter().map(|task| task.short().to_owned()), ", ");
+        return Some(format!("node {node} could be that of several tasks: {tasks}"));
+    }
+    answered.shared.contains(node).then(|| {
+        format!(
+            "several processes answer as {node}: their answers cannot be told apart; \
+             name each worker by its task, as in worker@<task id>"
+        )
+    })
+}
+
+fn hint(
+    naming: &Naming,
+    task: &TaskId,
+    identity: &Identity,
+    strangers: &BTreeSet<NodeName>,
+    unreadable: bool,
+) -> String {
+    let (looked_for, like) = match naming {
+        Naming::Template(template) => {
+            let names = template.names(task, identity);
+            let told = bounded(names.iter().map(ToString::to_string), " or ");
+            let like = names.first().map(ToString::to_string).unwrap_or_default();
+            if names.is_empty() {
+                (format!("the task has not all that {template} is made of"), like)
+            } else {
+                (format!("no node answered as {told}"), like)
+            }
+        }
+        Naming::Automatic => {
+            let known: Vec<String> = [task.short().to_owned()]
+                .into_iter()
+                .chain(identity.containers.iter().filter_map(|container| container.runtime_id.clone()))
+                .chain(identity.host_names.iter().cloned())
+                .chain(identity.addresses.iter().map(ToString::to_string))
+                .collect();
+            let like = identity.host_names.first().cloned().unwrap_or_else(|| task.short().to_owned());
+            (format!("no node that answered has the host {}", bounded_to(5, known.into_iter(), " or ")), like)
+        }
+    };
+    let not_read = if unreadable {
+        "; some replies could not be read: workers reply in their task_serializer, which is to be json"
+    } else {
+        ""
+    };
+    format!("{looked_for}; {}{not_read}", nearest(&like, strangers))
+}
+
+fn nearest(like: &str, strangers: &BTreeSet<NodeName>) -> String {
+    if strangers.is_empty() {
+        return "no node answered that is not already some task's".into();
+    }
+    let mut names: Vec<&str> = strangers.iter().map(NodeName::as_str).collect();
+    // Likeness as an integer, so that the order is total; equals stay in the order of their names.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between 0 and 1000")]
+    names.sort_by_key(|name| std::cmp::Reverse((strsim::jaro_winkler(like, name) * 1000.0) as u32));
+    format!("nodes that are no task's: {}", bounded(names.into_iter().map(String::from), ", "))
+}
+
+fn bounded(items: impl ExactSizeIterator<Item = String>, separator: &str) -> String {
+    bounded_to(TOLD, items, separator)
+}
+
+fn bounded_to(most: usize, items: impl ExactSizeIterator<Item = String>, separator: &str) -> String {
+    let more = items.len().saturating_sub(most);
+    let text = items.take(most).collect::<Vec<_>>().join(separator);
+    if more > 0 { format!("{text} and {more} more") } else { text }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! The JSON in which kombu wraps every message on Redis.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::names::Names;
+use crate::workers::celery::{pidbox::Request, transport::Reply};
+
+/// Wraps a request.
+pub(super) fn wrap(request: &Request, names: &Names) -> String {
+    json!({
+        "body": STANDARD.encode(request.body(&names.reply_to())),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {"expires": seconds(request.expires)},
+        "properties": {
+            "body_encoding": "base64",
+            "delivery_info": {"exchange": names.exchange, "routing_key": ""},
+            "delivery_mode": 2,
+            "delivery_tag": Uuid::new_v4().to_string(),
+            "priority": 0,
+        },
+    })
+    .to_string()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "to the microsecond for some centuries, and kombu has it so")]
+fn seconds(at: Timestamp) -> f64 {
+    at.as_microsecond() as f64 / 1_000_000.0
+}
+
+/// Unwraps a reply. `None`: it is none.
+pub(super) fn unwrap(envelope: &[u8]) -> Option<Reply> {
+    #[derive(Deserialize)]
+    struct Envelope {
+        body: String,
+        headers: Headers,
+        #[serde(default)]
+        properties: Properties,
+    }
+    #[derive(Deserialize)]
+    struct Headers {
+        ticket: String,
+    }
+    #[derive(Default, Deserialize)]
+    struct Properties {
+        body_encoding: Option<String>,
+    }
+
+    let Envelope { body, headers, properties } = serde_json::from_slice(envelope).ok()?;
+    let body = match properties.body_encoding.as_deref() {
+        Some("base64") => STANDARD.decode(body).ok()?,
+        _ => body.into_bytes(),
+    };
+    Some(Reply { ticket: headers.ticket, body })
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::{Names, Reply, unwrap, wrap};
+    use crate::workers::celery::{
+        pidbox::{Method, Request},
+        settings::CelerySettings,
+    };
+
+    #[test]
+    fn a_request_expires() {
+        let names = Names::new(&CelerySettings::new("redis://a"), 0);
+        let request = Request::new(Method::Active, None, "2026-01-01T00:00:00.5Z".parse().unwrap());
+        let envelope: Value = serde_json::from_str(&wrap(&request, &names)).unwrap();
+        assert_eq!(envelope["headers"]["expires"], json!(1_767_225_600.5));
+        let body = STANDARD.decode(envelope["body"].as_str().unwrap()).unwrap();
+        assert_eq!(body, request.body(&names.reply_to()).into_bytes());
+    }
+
+    #[test]
+    fn a_reply_is_unwrapped_with_and_without_base64() {
+        let reply = Reply { ticket: "t".into(), body: b"{}".to_vec() };
+        let plain =
+            json!({"body": "{}", "headers": {"ticket": "t", "clock": 3}, "properties": {"body_encoding": null}});
+        assert_eq!(unwrap(plain.to_string().as_bytes()), Some(reply.clone()));
+        let encoded = json!({"body": "e30=", "headers": {"ticket": "t"}, "properties": {"body_encoding": "base64"}});
+        assert_eq!(unwrap(encoded.to_string().as_bytes()), Some(reply));
+    }
+
+    #[rstest]
+    #[case(b"")]
+    #[case(b"\xff\xff")]
+    #[case(b"[]")]
+    #[case(b"{\"body\": 5}")]
+    #[case(b"{\"body\": \"e30=\", \"headers\": {}}")]
+    #[case(b"{\"body\": \"!\", \"headers\": {\"ticket\": \"t\"}, \"properties\": {\"body_encoding\": \"base64\"}}")]
+    fn junk_is_no_reply(#[case] envelope: &[u8]) {
+        assert_eq!(unwrap(envelope), None);
+    }
+}

@@ -1,0 +1,137 @@
+//! What our keys and channels are called on the broker. The names are kombu's (`kombu/transport/redis.py`), observed on
+//! kombu 5.5.4 and 5.7.0.
+
+use uuid::Uuid;
+
+use crate::workers::celery::{pidbox::ReplyTo, settings::CelerySettings};
+
+/// What our reply queues begin with, so that those of a process that was killed are known for ours.
+const OURS: &str = "worker-drain-";
+/// What parts the three fields of a binding. It is no option of kombu's: `sep` parts only priorities.
+const FIELD: &str = "\x06\x16";
+
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    prefix: String,
+    sep: String,
+    steps: Vec<u8>,
+    reply_exchange: String,
+    oid: String,
+    /// The channel that every node listens on.
+    pub(super) channel: String,
+    /// The exchange in the envelope.
+    pub(super) exchange: String,
+}
+
+impl Names {
+    pub(super) fn new(settings: &CelerySettings, database: u32) -> Self {
+        let options = &settings.transport_options;
+        let exchange = format!("{}.pidbox", settings.control_exchange);
+        let fanout = options.fanout_prefix.for_database(database);
+        Self {
+            channel: format!("{}{fanout}{exchange}", options.global_keyprefix),
+            prefix: options.global_keyprefix.clone(),
+            sep: options.sep.clone(),
+            steps: options.priority_steps.clone(),
+            reply_exchange: format!("reply.{exchange}"),
+            oid: format!("{OURS}{}", Uuid::new_v4()),
+            exchange,
+        }
+    }
+
+    pub(super) fn reply_to(&self) -> ReplyTo {
+        ReplyTo { exchange: self.reply_exchange.clone(), routing_key: self.oid.clone() }
+    }
+
+    /// The set of all reply queues of all clients.
+    pub(super) fn bindings(&self) -> String {
+        format!("{}_kombu.binding.{}", self.prefix, self.reply_exchange)
+    }
+
+    /// Our entry in it: routing key, pattern (none), queue.
+    pub(super) fn binding(&self) -> String {
+        binding(&self.oid, &self.queue_of(&self.oid))
+    }
+
+    /// Where kombu keeps until when the sets of bindings are wanted.
+    pub(super) fn deadlines(&self) -> (String, &str) {
+        (format!("{}_kombu.binding_deadlines", self.prefix), &self.reply_exchange)
+    }
+
+    /// The lists that our replies may come in: one for each priority, the most urgent first.
+    pub(super) fn lists(&self) -> Vec<String> {
+        self.lists_of(&self.oid)
+    }
+
+    /// A key that exists as long as we live.
+    pub(super) fn alive(&self) -> String {
+        self.alive_of(&self.oid)
+    }
+
+    /// The client whose binding this is, if it is one of ours.
+    pub(super) fn oid_of<'a>(&self, binding: &'a str) -> Option<&'a str> {
+        let (oid, _) = binding.split_once(FIELD)?;
+        (oid.starts_with(OURS) && binding == self::binding(oid, &self.queue_of(oid))).then_some(oid)
+    }
+
+    pub(super) fn alive_of(&self, oid: &str) -> String {
+        format!("{}{oid}.alive", self.prefix)
+    }
+
+    pub(super) fn lists_of(&self, oid: &str) -> Vec<String> {
+        let queue = self.queue_of(oid);
+        let list = |step: &u8| match step {
+            0 => format!("{}{queue}", self.prefix),
+            step => format!("{}{queue}{}{step}", self.prefix, self.sep),
+        };
+        self.steps.iter().map(list).collect()
+    }
+
+    fn queue_of(&self, oid: &str) -> String {
+        format!("{oid}.{}", self.reply_exchange)
+    }
+}
+
+fn binding(oid: &str, queue: &str) -> String {
+    format!("{oid}{FIELD}{FIELD}{queue}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Names;
+    use crate::workers::celery::settings::{CelerySettings, FanoutPrefix};
+
+    #[test]
+    fn names_are_kombus() {
+        let names = Names::new(&CelerySettings::new("redis://a"), 2);
+        let oid = &names.oid;
+        assert_eq!(names.channel, "/2.celery.pidbox");
+        assert_eq!(names.bindings(), "_kombu.binding.reply.celery.pidbox");
+        assert_eq!(names.binding(), format!("{oid}\x06\x16\x06\x16{oid}.reply.celery.pidbox"));
+        assert_eq!(names.deadlines(), ("_kombu.binding_deadlines".to_owned(), "reply.celery.pidbox"));
+        let queue = format!("{oid}.reply.celery.pidbox");
+        assert_eq!(names.lists(), ["", "\x06\x163", "\x06\x166", "\x06\x169"].map(|step| format!("{queue}{step}")));
+    }
+
+    #[test]
+    fn options_change_names() {
+        let mut settings = CelerySettings::new("redis://a");
+        settings.control_exchange = "media".into();
+        settings.transport_options.global_keyprefix = "team:".into();
+        settings.transport_options.fanout_prefix = FanoutPrefix::None;
+        let names = Names::new(&settings, 2);
+        assert_eq!(names.channel, "team:media.pidbox");
+        assert_eq!(names.bindings(), "team:_kombu.binding.reply.media.pidbox");
+        assert!(names.lists()[0].starts_with("team:worker-drain-"));
+        assert!(names.binding().starts_with("worker-drain-"));
+    }
+
+    #[test]
+    fn only_our_own_bindings_are_ours() {
+        let names = Names::new(&CelerySettings::new("redis://a"), 0);
+        assert_eq!(names.oid_of(&names.binding()), Some(names.oid.as_str()));
+        assert_eq!(names.oid_of("0af3\x06\x16\x06\x160af3.reply.celery.pidbox"), None);
+        assert_eq!(names.oid_of("worker-drain-1\x06\x16\x06\x16somebody.elses.queue"), None);
+        assert_eq!(names.oid_of("junk"), None);
+    }
+}

@@ -1,0 +1,284 @@
+//! What the outside tells of a Celery broker and its workers: plain data, checked before anything is connected to.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use thiserror::Error;
+
+use super::{
+    match_nodes::Naming,
+    template::{Template, TemplateError},
+};
+
+/// How to reach a fleet's Celery workers.
+///
+/// [`CelerySettings::new`] has Celery's own defaults for all but the URL. Nothing is checked before
+/// [`Broker::open`](super::Broker::open) or [`Celery::open`](super::Celery::open).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CelerySettings {
+    /// Where the broker is: what Celery calls `broker_url`.
+    pub url: BrokerUrl,
+    /// How nodes are named, such as `worker@{taskId}`. `None`: they are matched by what is known of their task.
+    pub node_name: Option<String>,
+    /// Celery's `control_exchange`.
+    pub control_exchange: String,
+    /// Celery's `broker_transport_options`, as far as they change names.
+    pub transport_options: TransportOptions,
+    /// A file of certificates (PEM) to trust instead of the system's, for `rediss://` and `amqps://`.
+    pub tls_ca_file: Option<PathBuf>,
+    /// Our own certificate (PEM), with those that lead to its authority, for an `amqps://` broker that wants one.
+    pub tls_certificate_file: Option<PathBuf>,
+    /// Its key (PEM, without a password).
+    pub tls_key_file: Option<PathBuf>,
+    /// How long replies are awaited when not all are known to have come.
+    pub reply_bound: Duration,
+    /// How long it may take to connect, and each single operation on the broker.
+    pub operation_bound: Duration,
+}
+
+/// The options of Celery's `broker_transport_options` that change names on a Redis broker, with kombu's defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransportOptions {
+    /// `global_keyprefix`: comes before every key and channel.
+    pub global_keyprefix: String,
+    /// `fanout_prefix`: comes before every channel.
+    pub fanout_prefix: FanoutPrefix,
+    /// `priority_steps`: the priorities that have lists of their own.
+    pub priority_steps: Vec<u8>,
+    /// `sep`: stands between a queue's name and a priority.
+    pub sep: String,
+}
+
+impl Default for TransportOptions {
+    fn default() -> Self {
+        Self {
+            global_keyprefix: String::new(),
+            fanout_prefix: FanoutPrefix::Database,
+            priority_steps: vec![0, 3, 6, 9],
+            sep: "\x06\x16".into(),
+        }
+    }
+}
+
+/// What comes before a channel's name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum FanoutPrefix {
+    /// `true`: `/{db}.`, with the number of the database.
+    #[default]
+    Database,
+    /// `false`: nothing.
+    None,
+    /// This text, in which `{db}` is the number of the database. kombu understands its own messages only when it begins
+    /// with `/` and its only dot is its end, as in `/{db}/ours.`.
+    Text(String),
+}
+
+impl FanoutPrefix {
+    pub(super) fn for_database(&self, database: u32) -> String {
+        match self {
+            Self::Database => format!("/{database}."),
+            Self::None => String::new(),
+            Self::Text(text) => text.replace("{db}", &database.to_string()),
+        }
+    }
+}
+
+impl CelerySettings {
+    /// Celery's defaults, a reply bound of 1 s (Celery's own) and an operation bound of 2 s.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: BrokerUrl(url.into()),
+            node_name: None,
+            control_exchange: "celery".into(),
+            transport_options: TransportOptions::default(),
+            tls_ca_file: None,
+            tls_certificate_file: None,
+            tls_key_file: None,
+            reply_bound: Duration::from_secs(1),
+            operation_bound: Duration::from_secs(2),
+        }
+    }
+
+    /// How nodes are recognised.
+    pub fn naming(&self) -> Result<Naming, SettingsError> {
+        let Some(template) = &self.node_name else { return Ok(Naming::Automatic) };
+        let template: Template = template.parse().map_err(SettingsError::NodeName)?;
+        Ok(Naming::Template(template))
+    }
+
+    /// The parts that no transport checks.
+    pub(super) fn check(&self) -> Result<(), SettingsError> {
+        if self.control_exchange.is_empty() {
+            return Err(SettingsError::NoControlExchange);
+        }
+        for (name, bound) in [("reply bound", self.reply_bound), ("operation bound", self.operation_bound)] {
+            if bound < Duration::from_millis(10) || bound > Duration::from_mins(1) {
+                return Err(SettingsError::Bound { name, bound });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A broker's URL. It may hold a password, so that neither `Display` nor `Debug` shows one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BrokerUrl(String);
+
+impl BrokerUrl {
+    /// The URL with its password. For connecting, never for showing.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// What stands before the first `://`, in small letters.
+    pub(super) fn scheme(&self) -> Result<String, SettingsError> {
+        if self.0.trim().is_empty() {
+            return Err(SettingsError::NoUrl);
+        }
+        let scheme = self.0.trim_start().split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        scheme.ok_or_else(|| SettingsError::Url { why: "it has no scheme, such as redis:// or amqp://".into() })
+    }
+}
+
+impl<T: Into<String>> From<T> for BrokerUrl {
+    fn from(url: T) -> Self {
+        Self(url.into())
+    }
+}
+
+impl fmt::Display for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((scheme, rest)) = self.0.split_once("://") else { return f.write_str("***") };
+        // Passwords stand before the last @, and may stand in the query too. A password that was not encoded may hold
+        // any of these signs: rather too little is shown than too much.
+        match rest.rsplit_once('@') {
+            Some((user, rest)) => {
+                let user = user.split_once(':').map_or("", |(user, _)| user);
+                write!(f, "{scheme}://{user}:***@{}", rest.split('?').next().unwrap_or_default())
+            }
+            None => write!(f, "{scheme}://{}", rest.split('?').next().unwrap_or_default()),
+        }
+    }
+}
+
+impl fmt::Debug for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BrokerUrl({self})")
+    }
+}
+
+/// What is wrong with [`CelerySettings`]. Messages name the thing, its value unless that is secret, and what is right.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SettingsError {
+    /// No URL, or one of spaces.
+    #[error(
+        "the broker's URL is empty: give what Celery has as broker_url, such as redis://host:6379/0 or amqp://host:5672//"
+    )]
+    NoUrl,
+    /// It is no URL.
+    #[error("the broker's URL cannot be read: {why}; it is to be of the form redis://[user][:password]@host:port/db")]
+    Url {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It is no URL of a RabbitMQ broker.
+    #[error(
+        "the broker's URL cannot be read: {why}; it is to be of the form amqp://[user[:password]]@host:port/virtual-host"
+    )]
+    AmqpUrl {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Brokers of several kinds.
+    #[error("{scheme}:// among URLs of the same broker that begin with amqp://")]
+    Mixed {
+        /// The scheme that is not like the first.
+        scheme: String,
+    },
+    /// Several URLs, which Celery takes as replacements for one another.
+    #[error("the broker's URL is a list of {count}: give the one that is in use")]
+    SeveralUrls {
+        /// How many.
+        count: usize,
+    },
+    /// A scheme that Celery has and we do not (yet) have.
+    #[error(
+        "a broker at {scheme}:// is not supported yet: amqp://, amqps://, redis://, rediss://, redis+socket:// and unix:// are"
+    )]
+    NotYet {
+        /// The scheme.
+        scheme: String,
+    },
+    /// Amazon SQS.
+    #[error(
+        "a broker at {scheme}:// cannot be asked anything: Celery has no remote control over Amazon SQS, so that its \
+         workers can neither be told to stop taking jobs nor say what they run; workers that answer over HTTP are planned"
+    )]
+    Sqs {
+        /// The scheme.
+        scheme: String,
+    },
+    /// A scheme that nobody has.
+    #[error(
+        "{scheme}:// is not a broker that is known: amqp://, amqps://, redis://, rediss://, redis+socket:// and unix:// are \
+         supported"
+    )]
+    Scheme {
+        /// The scheme.
+        scheme: String,
+    },
+    /// A database that cannot be.
+    #[error("{value:?} is not a database of Redis: give a number, as in redis://host:6379/0")]
+    Database {
+        /// What the URL has.
+        value: String,
+    },
+    /// The naming of nodes.
+    #[error(transparent)]
+    NodeName(TemplateError),
+    /// No name for the control exchange.
+    #[error("controlExchange is empty: Celery's default is \"celery\"")]
+    NoControlExchange,
+    /// A bound that makes no sense.
+    #[error("the {name} of {bound:?} is not between 10 ms and 1 min")]
+    Bound {
+        /// Which.
+        name: &'static str,
+        /// Its value.
+        bound: Duration,
+    },
+    /// A certificate file that cannot be used.
+    #[error("the certificates in {file} cannot be used: {why}")]
+    Certificates {
+        /// Which.
+        file: String,
+        /// Why not.
+        why: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::{BrokerUrl, CelerySettings, FanoutPrefix};
+
+    #[rstest]
+    #[case("redis://:hunter2@cache:6379/3", "redis://:***@cache:6379/3")]
+    #[case("rediss://app:hunter2@cache/0?ssl_cert_reqs=none", "rediss://app:***@cache/0")]
+    #[case("redis://cache:6379/0?password=hunter2", "redis://cache:6379/0")]
+    #[case("redis://:hun@ter2/@cache:6379/0", "redis://:***@cache:6379/0")]
+    #[case("redis+socket://:hunter2@/run/redis.sock", "redis+socket://:***@/run/redis.sock")]
+    #[case("amqp://app:hunter2@a;amqp://app:hunter2@b:5673//", "amqp://app:***@b:5673//")]
+    #[case("hunter2", "***")]
+    fn a_password_is_never_shown(#[case] url: &str, #[case] shown: &str) {
+        assert_eq!(BrokerUrl::from(url).to_string(), shown);
+        assert!(!format!("{:?}", CelerySettings::new(url)).contains("ter2"));
+    }
+
+    #[test]
+    fn a_channel_has_the_prefix_that_kombu_gives_it() {
+        assert_eq!(FanoutPrefix::default().for_database(3), "/3.");
+        assert_eq!(FanoutPrefix::None.for_database(3), "");
+        assert_eq!(FanoutPrefix::Text("/team-{db}/".into()).for_database(3), "/team-3/");
+    }
+}

@@ -1,0 +1,102 @@
+//! Cancelling consumers and giving queues back, as read back from the nodes.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use test_support::{Jobs, SampleApp, python_with_celery_5_5};
+use worker_drain::workers::{Workers, celery::CelerySettings};
+use worker_drain_plan::{Outcome, QueueName, observation::Queue};
+
+use super::{all_answer, ids, known_tasks, look_until, node, open, queues, settings};
+use crate::a_broker;
+
+fn queue_names(names: &[&str]) -> Vec<QueueName> {
+    names.iter().map(|name| QueueName::from(*name)).collect()
+}
+
+#[tokio::test]
+async fn a_cancel_is_read_back_and_undone() {
+    let broker = a_broker().await;
+    let app = SampleApp::new(broker.url());
+    let workers = (app.worker("worker@one").queues(["slow", "fast"]).spawn(), app.worker("worker@two").spawn());
+    let _workers = (workers.0.ready().await, workers.1.ready().await);
+    let celery = open(&settings(&broker.url()));
+    let tasks = known_tasks(&["one", "two"]);
+    let before = all_answer(&celery, &tasks).await.nodes[&node("one")].queues.clone().unwrap();
+    assert!(before.iter().all(|queue| queue.binding.is_some()), "{before:?}");
+
+    let outcomes = celery.cancel(&[(node("one"), queue_names(&["slow", "fast"]))]).await;
+    assert_eq!(outcomes, [Outcome::Done]);
+    let view =
+        look_until("it is cancelled", &celery, &tasks, |view| queues(&view.nodes[&node("one")]).is_empty()).await;
+    assert_eq!(queues(&view.nodes[&node("two")]), ["celery"], "nobody else is told");
+    assert_eq!(view.nodes[&node("one")].queues, Some(vec![]), "it answered that there are none");
+
+    let waits = app.submit(Jobs::with_ids(["waits"]).queue("slow").seconds(0.0, 0.0)).await;
+    // Again, and for a queue that never was: Celery says ok to all of it.
+    let again = celery.cancel(&[(node("one"), queue_names(&["slow", "never-was"])), (node("two"), vec![])]).await;
+    assert_eq!(again, [Outcome::Done, Outcome::Done]);
+    assert_eq!(app.journal().tally(&waits).started.len(), 0);
+
+    assert_eq!(celery.give_back(&[(node("one"), before.clone())]).await, [Outcome::Done]);
+    let view = look_until("it is back", &celery, &tasks, |view| queues(&view.nodes[&node("one")]).len() == 2).await;
+    let sorted =
+        |queues: &[Queue]| queues.iter().map(|queue| (queue.name.clone(), queue.clone())).collect::<BTreeMap<_, _>>();
+    assert_eq!(sorted(view.nodes[&node("one")].queues.as_ref().unwrap()), sorted(&before), "it is as it was before");
+    app.journal().wait_finished(&waits).await;
+}
+
+#[tokio::test]
+async fn what_was_prefetched_is_still_run() {
+    let broker = a_broker().await;
+    let app = SampleApp::new(broker.url());
+    let _worker = app.worker("worker@one").prefetch(3).start().await;
+    let celery = open(&settings(&broker.url()));
+    let tasks = known_tasks(&["one"]);
+    let jobs = app.submit(Jobs::new(6).seconds(1.0, 1.0)).await;
+    look_until("three are held", &celery, &tasks, |view| {
+        let answer = &view.nodes[&node("one")];
+        ids(answer.active.as_ref()).len() == 1 && ids(answer.reserved.as_ref()).len() >= 2
+    })
+    .await;
+
+    celery.cancel(&[(node("one"), queue_names(&["celery"]))]).await;
+    let view = look_until("it is cancelled and idle", &celery, &tasks, |view| {
+        let answer = &view.nodes[&node("one")];
+        queues(answer).is_empty() && ids(answer.active.as_ref()).is_empty() && ids(answer.reserved.as_ref()).is_empty()
+    })
+    .await;
+    let done = app.journal().tally(&jobs);
+    assert!(done.finished.len() >= 3 && done.started == done.finished, "{done:?}\n{view:?}");
+}
+
+#[tokio::test]
+async fn an_older_celery_obeys_too() {
+    let broker = a_broker().await;
+    let app = SampleApp::new(broker.url()).python(python_with_celery_5_5());
+    let _worker = app.worker("worker@old").queues(["slow"]).start().await;
+    let celery = open(&settings(&broker.url()));
+    let tasks = known_tasks(&["old"]);
+    let before = all_answer(&celery, &tasks).await.nodes[&node("old")].queues.clone().unwrap();
+
+    assert_eq!(celery.cancel(&[(node("old"), queue_names(&["slow"]))]).await, [Outcome::Done]);
+    look_until("it is cancelled", &celery, &tasks, |view| queues(&view.nodes[&node("old")]).is_empty()).await;
+    assert_eq!(celery.give_back(&[(node("old"), before)]).await, [Outcome::Done]);
+    look_until("it is back", &celery, &tasks, |view| queues(&view.nodes[&node("old")]) == ["slow"]).await;
+}
+
+#[tokio::test]
+async fn an_order_to_a_silent_node_was_sent_and_no_more_is_known() {
+    let broker = a_broker().await;
+    let app = SampleApp::new(broker.url());
+    let mut worker = app.worker("worker@one").start().await;
+    let celery = open(&CelerySettings { reply_bound: Duration::from_secs(1), ..settings(&broker.url()) });
+    let tasks = known_tasks(&["one"]);
+    all_answer(&celery, &tasks).await;
+
+    worker.freeze();
+    let orders = [(node("one"), queue_names(&["celery"])), (node("nobody"), queue_names(&["celery"]))];
+    assert_eq!(celery.cancel(&orders).await, [Outcome::Done, Outcome::Done]);
+    assert!(celery.observe(&tasks).await.unwrap().nodes.is_empty());
+    worker.thaw();
+    look_until("it answers again", &celery, &tasks, |view| view.nodes.len() == 1).await;
+}

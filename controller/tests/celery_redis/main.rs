@@ -1,0 +1,22 @@
+//! Celery's remote control over Redis, on real parts: redis-server, and Celery workers of the sample app.
+
+#[path = "../celery_both/mod.rs"]
+mod both;
+mod brokers;
+mod failures;
+mod many;
+
+use test_support::Redis;
+
+/// Whether the broker tells to how many it hands a request.
+const TELLS_HOW_MANY: bool = true;
+
+/// A broker that is nobody else's, and that goes with the value.
+async fn a_broker() -> Redis {
+    Redis::start().await
+}
+
+/// A broker that may be stopped.
+async fn a_broker_to_stop() -> Redis {
+    Redis::start().await
+}

@@ -1,0 +1,85 @@
+//! How a run ends, and what it leaves.
+
+use std::{process::Output, time::Duration};
+
+use rstest::rstest;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use test_support::{Redis, wait_until};
+use tokio::time::timeout;
+
+use crate::stage::{PATIENCE, Stage};
+
+fn said(output: &Output) -> Vec<Value> {
+    String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap_or_else(|| panic!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_with_nothing_to_drain_is_done() {
+    let (stage, redis) = (Stage::with(0).await, Redis::start().await);
+    let output = stage.call(&["run", "--grace", "1s", "-o", "json"], "media", "transcoder", &redis.url()).await;
+    let end = said(&output).pop().unwrap();
+    assert_eq!((code(&output), &end["event"], &end["outcome"]), (0, &"end".into(), &"Drained".into()));
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_limit_leaves_everything_held() {
+    let (stage, redis) = (Stage::with(2).await, Redis::start().await);
+    stage.until_held(&redis.url(), 2).await;
+    stage.deploy();
+    // No worker answers for the old tasks, so that nothing may let them go.
+    let run = ["run", "--timeout", "6s", "-o", "json"];
+    let output = stage.call(&run, "media", "transcoder", &redis.url()).await;
+    let end = said(&output).pop().unwrap();
+    assert_eq!((code(&output), &end["outcome"]), (3, &"TimeLimit".into()), "{end}");
+    assert_eq!(stage.held(), 2);
+}
+
+#[rstest]
+#[case(Signal::INT)]
+#[case(Signal::TERM)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_leaves_holds_as_they_are_and_says_so(#[case] signal: Signal) {
+    let (stage, redis) = (Stage::with(2).await, Redis::start().await);
+    let child = stage.begin(&["run", "--watch"], "media", "transcoder", &redis.url());
+    // Signals are listened to before the first look.
+    wait_until("both tasks are held", PATIENCE, || std::future::ready(stage.held() == 2)).await;
+    let id = Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
+    kill_process(id, signal).unwrap();
+    let output = timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(code(&output), 130, "{stderr}");
+    assert!(stderr.contains("2 task(s) stay held, the first until "), "{stderr}");
+    assert_eq!(stage.held(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_after_the_first_look_ends_nothing() {
+    let (stage, mut redis) = (Stage::with(1).await, Redis::start().await);
+    let url = redis.url();
+    let mut child = stage.begin(&["run", "--watch", "--connect-timeout", "1s"], "media", "transcoder", &url);
+    wait_until("the task is held", PATIENCE, || std::future::ready(stage.held() == 1)).await;
+    redis.stop().await;
+    let early = timeout(Duration::from_secs(5), child.wait()).await;
+    assert!(early.is_err(), "it ended: {early:?}");
+    assert_eq!(stage.held(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_runs_of_one_drain_do_not_share_a_memory() {
+    let (stage, redis) = (Stage::with(1).await, Redis::start().await);
+    let first = stage.begin(&["run", "--watch"], "media", "transcoder", &redis.url());
+    wait_until("the task is held", PATIENCE, || std::future::ready(stage.held() == 1)).await;
+    let second = stage.call(&["run"], "media", "transcoder", &redis.url()).await;
+    assert_eq!(code(&second), 1);
+    let plan = stage.call(&["plan"], "media", "transcoder", &redis.url()).await;
+    let text = String::from_utf8_lossy(&plan.stdout).into_owned();
+    assert_eq!(code(&plan), 0, "a plan disturbs nobody");
+    assert!(text.contains("its worker has not answered yet") && text.contains("hold: held for another "), "{text}");
+    drop(first);
+}

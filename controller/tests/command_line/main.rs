@@ -1,0 +1,7 @@
+//! The binary on an emulated ECS and a real Redis: how it refuses, and how it ends.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod endings;
+mod refusals;
+mod stage;

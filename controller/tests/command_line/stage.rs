@@ -1,0 +1,144 @@
+//! An emulated ECS with one service, and the binary that is called on it.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use ecs_emulator::{
+    Config, Emulator,
+    model::{CallFault, ContainerDefinition, CreateService, Faults, UpdateService},
+};
+use serde_json::Map;
+use tempfile::TempDir;
+use test_support::wait_until;
+use tokio::{
+    process::{Child, Command},
+    time::timeout,
+};
+
+/// A bound for what should take seconds; a busy machine may need much longer.
+pub const PATIENCE: Duration = Duration::from_mins(2);
+
+/// An emulated ECS with one service, whose tasks are only pretended: no worker runs in them.
+pub struct Stage {
+    pub emulator: Emulator,
+    folder: TempDir,
+    pub environment: BTreeMap<String, String>,
+}
+
+impl Stage {
+    pub async fn start() -> Self {
+        Self::with(1).await
+    }
+
+    /// With so many tasks.
+    pub async fn with(desired: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let emulator = Emulator::start(Config::fast(folder.path().join("logs"))).await.unwrap();
+        let now = emulator.now();
+        emulator.with_world(|world| {
+            world.create_cluster("media", now).unwrap();
+            let containers = vec![ContainerDefinition::new("worker", &[])];
+            world.register_task_definition("worker", containers, Map::new(), now).unwrap();
+            let request = CreateService {
+                cluster: "media".to_owned(),
+                name: "transcoder".to_owned(),
+                task_definition: "worker".to_owned(),
+                desired,
+                ..CreateService::default()
+            };
+            world.create_service(&request, now).unwrap();
+        });
+        let environment = [
+            ("AWS_ENDPOINT_URL_ECS", emulator.endpoint()),
+            ("AWS_ACCESS_KEY_ID", "emulated"),
+            ("AWS_SECRET_ACCESS_KEY", "emulated"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+            ("AWS_CONFIG_FILE", "/nonexistent"),
+            ("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent"),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Self { emulator, folder, environment }
+    }
+
+    /// Runs the command on this cluster, service and broker.
+    pub async fn call(&self, command: &[&str], cluster: &str, service: &str, broker: &str) -> Output {
+        let child = self.begin(command, cluster, service, broker);
+        timeout(PATIENCE, child.wait_with_output()).await.expect("it ends in time").unwrap()
+    }
+
+    /// The same, without waiting for the end.
+    pub fn begin(&self, command: &[&str], cluster: &str, service: &str, broker: &str) -> Child {
+        let manifest = format!(
+            "apiVersion: workerdrain.io/v1alpha1
+kind: WorkerDrain
+metadata: {{name: transcoder}}
+spec:
+  fleet:
+    ecs: {{cluster: {cluster}, service: {service}, region: us-east-1}}
+  workers:
+    celery:
+      broker: {{urlFrom: {{secretKeyRef: {{name: broker, key: url}}}}}}
+"
+        );
+        let file = self.folder.path().join("drain.yaml");
+        fs::write(&file, manifest).unwrap();
+        Command::new(env!("CARGO_BIN_EXE_worker-drain"))
+            .args(command)
+            .arg("-f")
+            .arg(file)
+            .args(["--secret", "broker/url=env:BROKER_URL", "--state"])
+            .arg(self.folder.path().join("state/"))
+            .env_clear()
+            .env("BROKER_URL", broker)
+            .envs(&self.environment)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap()
+    }
+
+    /// Has ECS refuse every call.
+    pub fn refuse(&self, error: &str) {
+        let fault = CallFault {
+            error: Some(error.to_owned()),
+            message: "for a test".to_owned(),
+            times: None,
+            after_effect: false,
+            delay: Duration::ZERO,
+        };
+        self.emulator.set_faults(Faults { fail: [("*".to_owned(), fault)].into(), ..Faults::default() });
+    }
+
+    /// A new deployment of the same task definition.
+    pub fn deploy(&self) {
+        let request = UpdateService {
+            cluster: "media".to_owned(),
+            service: "transcoder".to_owned(),
+            force_new_deployment: true,
+            ..UpdateService::default()
+        };
+        let now = self.emulator.now();
+        self.emulator.with_world(|world| world.update_service(&request, now).unwrap());
+    }
+
+    /// Has so many tasks held, by a run that is killed then.
+    pub async fn until_held(&self, broker: &str, tasks: usize) {
+        let mut child = self.begin(&["run", "--watch"], "media", "transcoder", broker);
+        wait_until("all tasks are held", PATIENCE, || std::future::ready(self.held() == tasks)).await;
+        child.kill().await.unwrap();
+    }
+
+    /// How many tasks are held.
+    pub fn held(&self) -> usize {
+        self.emulator.with_world(|world| {
+            let now = world.now();
+            world.state().tasks.values().filter(|task| task.is_protected(now)).count()
+        })
+    }
+}

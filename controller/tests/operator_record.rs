@@ -1,0 +1,199 @@
+//! Status and memory in the resource, against a real API server.
+
+#![allow(clippy::unwrap_used, reason = "all of it is test")]
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use kube::{
+    Client, Config,
+    api::{Api, ListParams},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use test_support::{ControlPlane, LONG, repository, wait_until};
+use uuid::Uuid;
+use worker_drain::{
+    api::{DrainSpec, WorkerDrain},
+    clock::{Clock, SystemClock},
+    record::{
+        Record,
+        pages::PageCache,
+        resource::{ResourceRecord, drains},
+    },
+};
+use worker_drain_plan::{
+    Memory, Observation, Plan, Policy, TaskId,
+    observation::{
+        Answer, FailureKind, FleetView, HoldState, Job, Life, Mapping, Queue, Revision, Seen, Task, WorkersView,
+    },
+    plan,
+};
+
+const DRAIN: &str = r"
+apiVersion: workerdrain.io/v1alpha1
+kind: WorkerDrain
+metadata: {name: transcoder, namespace: default}
+spec:
+  fleet: {ecs: {cluster: media, service: transcoder}}
+  workers: {celery: {broker: {url: 'redis://broker'}}}
+";
+
+struct Lab {
+    plane: ControlPlane,
+    client: Client,
+}
+
+impl Lab {
+    async fn start() -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let plane = ControlPlane::start().await;
+        let crd = repository().join("crds/workerdrains.yaml").display().to_string();
+        plane.kubectl(["apply", "--server-side", "--filename", &crd]).ok().await;
+        plane.kubectl(["wait", "--for=condition=Established", "crd/workerdrains.workerdrain.io"]).ok().await;
+        let kubeconfig = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let lab = Self { plane, client: Client::try_from(config).unwrap() };
+        lab.kubectl("apply --filename -", DRAIN).await;
+        lab
+    }
+
+    async fn kubectl(&self, words: &str, stdin: &str) -> String {
+        self.plane.kubectl(words.split(' ')).stdin(stdin).ok().await
+    }
+
+    /// A record as a pass makes one: of the resource as it is now.
+    async fn record(&self) -> ResourceRecord<SystemClock> {
+        let resource = drains(self.client.clone(), "default").get("transcoder").await.unwrap();
+        ResourceRecord::of(&self.client, &resource, PageCache::default(), SystemClock).unwrap()
+    }
+
+    async fn drain(&self) -> WorkerDrain {
+        Api::<WorkerDrain>::default_namespaced(self.client.clone()).get("transcoder").await.unwrap()
+    }
+
+    async fn pages(&self) -> usize {
+        let api: Api<ControllerRevision> = Api::default_namespaced(self.client.clone());
+        api.list(&ListParams::default()).await.unwrap().items.len()
+    }
+
+    fn policy(drain: &WorkerDrain) -> Policy {
+        DrainSpec::try_from(drain).unwrap().policy
+    }
+}
+
+/// A service in the middle of a deployment: each old task has a worker with a job.
+fn busy(tasks: u128, now: Timestamp) -> Observation {
+    let (mut known, mut mapped, mut nodes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    for number in 0..tasks {
+        let id = Uuid::from_u128(number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)).simple().to_string();
+        let task: TaskId = format!("arn:aws:ecs:eu-west-1:123456789012:task/media/{id}").into();
+        let node: worker_drain_plan::NodeName = format!("worker@{id}").into();
+        let revision = if number % 2 == 0 { "ecs-svc/1" } else { "ecs-svc/2" };
+        let hold = HoldState::Until(now + SignedDuration::from_hours(1));
+        let started_at = Some(now - SignedDuration::from_hours(9));
+        known.insert(task.clone(), Task { revision: revision.into(), life: Life::Running, started_at, hold });
+        let job = Job { id: id.clone(), name: "app.tasks.transcode".into(), started_at };
+        let answer = Answer {
+            asked_at: now,
+            answered_at: now,
+            queues: Some(vec![Queue { name: "celery".into(), binding: None }]),
+            reserved: Some(vec![job.clone(), job.clone()]),
+            active: Some(vec![job]),
+            scheduled: Some(Vec::new()),
+        };
+        nodes.insert(node.clone(), answer);
+        mapped.insert(task, Mapping::Nodes([node].into()));
+    }
+    let revision = |label: &str| Revision { label: label.into(), created_at: None };
+    let view = FleetView {
+        name: "media/transcoder".into(),
+        desired: u32::try_from(tasks).unwrap(),
+        minimum_healthy_percent: 50,
+        maximum_percent: 200,
+        current: "ecs-svc/2".into(),
+        revisions: [("ecs-svc/1".into(), revision("app:1")), ("ecs-svc/2".into(), revision("app:2"))].into(),
+        tasks: known,
+        longest_hold: SignedDuration::from_hours(48),
+    };
+    let workers = WorkersView { tasks: mapped, nodes, strangers: [].into() };
+    Observation { fleet: Seen::Ok { value: view, at: now }, workers: Seen::Ok { value: workers, at: now } }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_of_a_service_of_five_thousand_tasks_stays_small_and_its_memory_whole() {
+    let lab = Lab::start().await;
+    let now: Timestamp = SystemClock.now();
+    let policy = Lab::policy(&lab.drain().await);
+    let Plan { memory, report, .. } = plan(&policy, &busy(5000, now), &Memory::default(), now);
+    let record = lab.record().await;
+    assert_eq!(record.load().await.unwrap(), Memory::default());
+    record.save(&memory, &report).await.unwrap();
+
+    let status = lab.drain().await.status.unwrap();
+    let size = serde_json::to_vec(&status).unwrap().len();
+    let pages = lab.pages().await;
+    eprintln!("5,000 tasks: {size} bytes of status, {pages} pages");
+    assert!(size < 64 * 1024, "the status has {size} bytes");
+    assert_eq!(lab.record().await.load().await.unwrap(), memory, "another process remembers the same");
+
+    // Nothing new: nothing is written. Something new: the old pages go.
+    let version = lab.drain().await.metadata.resource_version;
+    let record = lab.record().await;
+    record.save(&memory, &report).await.unwrap();
+    assert_eq!(lab.drain().await.metadata.resource_version, version);
+    let later = now + SignedDuration::from_secs(5);
+    let Plan { memory, report, .. } = plan(&policy, &busy(5000, later), &memory, later);
+    let mut memory = memory;
+    memory.cut.jobs += 1;
+    record.save(&memory, &report).await.unwrap();
+    assert_eq!(lab.pages().await, pages);
+    assert_eq!(lab.record().await.load().await.unwrap(), memory);
+
+    lab.plane.kubectl(["delete", "wd", "transcoder"]).ok().await;
+    wait_until("the pages are gone with their drain", 2 * LONG, async || lab.pages().await == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_writers_one_succeeds_and_what_others_change_is_in_nobodys_way() {
+    let lab = Lab::start().await;
+    let now: Timestamp = SystemClock.now();
+    let policy = Lab::policy(&lab.drain().await);
+    let Plan { memory, report, .. } = plan(&policy, &busy(10, now), &Memory::default(), now);
+    let (first, second) = (lab.record().await, lab.record().await);
+    first.load().await.unwrap();
+    second.load().await.unwrap();
+    first.save(&memory, &report).await.unwrap();
+    let mut other = memory.clone();
+    other.cut.jobs = 7;
+    let failure = second.save(&other, &report).await.unwrap_err();
+    assert_eq!((failure.kind, failure.message.contains("somebody else")), (FailureKind::Unreachable, true));
+    assert_eq!(lab.record().await.load().await.unwrap(), memory);
+
+    // A label, or a new spec, in the middle of a pass.
+    lab.kubectl("label wd transcoder team=media", "").await;
+    lab.kubectl("patch wd transcoder --type=merge --patch {\"spec\":{\"paused\":true}}", "").await;
+    other.cut.jobs = 8;
+    first.save(&other, &report).await.unwrap();
+    let drain = lab.drain().await;
+    assert_eq!(lab.record().await.load().await.unwrap(), other);
+    assert!(drain.spec.paused, "what others wrote stays");
+    assert!(drain.status.unwrap().observed_generation < drain.metadata.generation, "the new spec was not looked at");
+
+    // What a kill leaves behind, and a status of somebody else's.
+    lab.kubectl(
+        "patch wd transcoder --subresource=status --type=merge --patch {\"status\":{\"memory\":\"here:x\"}}",
+        "",
+    )
+    .await;
+    let failure = lab.record().await.load().await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Invalid);
+    assert!(failure.message.contains("workerdrain.io/abandon"), "{}", failure.message);
+
+    // Another drain of the same name is another drain.
+    let stale = lab.record().await;
+    lab.kubectl("delete wd transcoder", "").await;
+    lab.kubectl("apply --filename -", DRAIN).await;
+    assert!(stale.save(&memory, &report).await.is_err());
+    assert_eq!(lab.record().await.load().await.unwrap(), Memory::default());
+}

@@ -1,0 +1,212 @@
+//! A Kubernetes cluster with the operator installed as users install it: by its chart, under the identity and the rights
+//! that the chart gives it. Only its Pods run as local processes, because there are no nodes.
+
+use std::{path::PathBuf, process::Command, time::Duration};
+
+use serde_json::Value;
+use test_support::{Call, ControlPlane, PodCommand, Process, Signal, free_port, repository, wait_until};
+
+use crate::{
+    drain::binary,
+    stage::{SERVICE, Stage},
+};
+
+/// Where drains are.
+pub const NAMESPACE: &str = "media";
+
+/// Where the operator is.
+const OPERATOR: &str = "ops";
+
+const BOUND: Duration = Duration::from_mins(3);
+
+/// A control plane with the chart installed.
+#[derive(Debug)]
+pub struct Cluster {
+    plane: ControlPlane,
+    pods: Vec<PodCommand>,
+    kubeconfig: PathBuf,
+}
+
+/// A replica of the operator. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Operator {
+    process: Process,
+    address: String,
+}
+
+impl Cluster {
+    /// Starts it, and installs the chart with these values more.
+    pub async fn start(values: &[&str]) -> Self {
+        let plane = ControlPlane::start().await;
+        for namespace in [NAMESPACE, OPERATOR] {
+            plane.kubectl(["create", "namespace", namespace]).ok().await;
+        }
+        let chart = repository().join("charts/worker-drain").display().to_string();
+        let mut install = vec!["install", "worker-drain", &chart, "--namespace", OPERATOR];
+        install.extend(values.iter().flat_map(|value| ["--set", value]));
+        plane.helm(install).ok().await;
+        let selector = "app.kubernetes.io/instance=worker-drain";
+        let pods = plane.pod_commands(OPERATOR, selector, 2).await;
+        let kubeconfig = plane.service_account_kubeconfig(OPERATOR, &pods[0].service_account).await;
+        Self { plane, pods, kubeconfig }
+    }
+
+    /// Its control plane.
+    pub fn plane(&mut self) -> &mut ControlPlane {
+        &mut self.plane
+    }
+
+    /// Starts one of the Pods, with this stage's ECS.
+    pub fn operator(&self, pod: usize, stage: &Stage) -> Operator {
+        self.operator_with(pod, stage.aws_environment())
+    }
+
+    /// Starts one of the Pods, with this environment besides its own.
+    pub fn operator_with(&self, pod: usize, environment: Vec<(&'static str, String)>) -> Operator {
+        let address = format!("127.0.0.1:{}", free_port());
+        let pod = self.pods[pod].clone().with_flag("--metrics-address", &address);
+        let mut command: Command = pod.to_command(&binary());
+        command.env("KUBECONFIG", &self.kubeconfig).envs(environment);
+        Operator { process: Process::start(format!("operator {}", pod.pod), &command), address }
+    }
+
+    /// kubectl, with the arguments separated by spaces, in the drains' namespace.
+    pub fn kubectl(&self, words: &str) -> Call {
+        self.plane.kubectl(words.split(' ').chain(["--namespace", NAMESPACE]))
+    }
+
+    /// Applies a manifest.
+    pub async fn apply(&self, manifest: &str) {
+        self.kubectl("apply --filename -").stdin(manifest).ok().await;
+    }
+
+    /// A drain as it is now.
+    pub async fn drain(&self, name: &str) -> Value {
+        let text = self.kubectl(&format!("get workerdrain {name} --output json")).ok().await;
+        serde_json::from_str(&text).expect("kubectl's JSON")
+    }
+
+    /// Waits until a drain is so.
+    pub async fn until(&self, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        wait_until(what, BOUND, async || {
+            last = self.drain(name).await;
+            holds(&last)
+        })
+        .await;
+        last
+    }
+
+    /// The answer and the reason of a condition; `None`: it is not there.
+    pub fn condition<'a>(drain: &'a Value, type_: &str) -> Option<(&'a str, &'a str)> {
+        let conditions = drain["status"]["conditions"].as_array()?;
+        let condition = conditions.iter().find(|condition| condition["type"] == type_)?;
+        Some((condition["status"].as_str()?, condition["reason"].as_str()?))
+    }
+
+    /// The reasons of all events, in the order in which they happened.
+    pub async fn events(&self, name: &str) -> Vec<String> {
+        let call = format!("get events.events.k8s.io --output json --field-selector regarding.name={name}");
+        let events: Value = serde_json::from_str(&self.kubectl(&call).ok().await).expect("kubectl's JSON");
+        let mut events: Vec<&Value> = events["items"].as_array().expect("a list").iter().collect();
+        events.sort_by_key(|event| event["eventTime"].as_str().unwrap_or_default());
+        events.iter().map(|event| event["reason"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Who holds the Lease.
+    pub async fn leader(&self) -> String {
+        let path = "jsonpath={.spec.holderIdentity}";
+        let call = ["get", "lease", "worker-drain", "--namespace", OPERATOR, "--output", path];
+        self.plane.kubectl(call).output().await.stdout
+    }
+
+    /// Which of the Pods holds the Lease; waits until one does.
+    pub async fn leading_pod(&self) -> usize {
+        let mut found = None;
+        wait_until("a replica leads", BOUND, async || {
+            let leader = self.leader().await;
+            found = self.pods.iter().position(|pod| leader.starts_with(&format!("{}_", pod.pod)));
+            found.is_some()
+        })
+        .await;
+        found.expect("it was waited for")
+    }
+}
+
+impl Operator {
+    /// Its process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Asks it to end, as Kubernetes does, and waits until it has; its exit code.
+    pub async fn terminate(&mut self) -> Option<i32> {
+        self.process.signal(Signal::TERM);
+        self.process.ended(BOUND).await.code()
+    }
+
+    /// What it has written.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Its answer to an HTTP request: the status and the body; `None`: it does not answer.
+    pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect(&self.address).await.ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.ok()?;
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    }
+
+    /// Waits until it is ready; as what.
+    pub async fn ready(&self) -> String {
+        let mut said = String::new();
+        wait_until("the operator is ready", BOUND, async || match self.get("/readyz").await {
+            Some((200, text)) => {
+                said = text;
+                true
+            }
+            _ => false,
+        })
+        .await;
+        said
+    }
+
+    /// Waits until it has written this.
+    pub async fn until_said(&self, words: &str) {
+        let what = format!("the operator writes {words:?}");
+        wait_until(&what, BOUND, || std::future::ready(self.process.log().contains(words))).await;
+    }
+}
+
+impl Stage {
+    /// A drain of this stage's service whose broker's URL is in the Secret `broker`, and that Secret.
+    pub fn drain_with_secret(&self) -> String {
+        format!("{}---\n{}", self.secret(self.app().broker()), self.drain_in_cluster())
+    }
+
+    /// The Secret with this URL.
+    pub fn secret(&self, url: &str) -> String {
+        format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: broker}}\nstringData: {{url: \"{url}\"}}\n")
+    }
+
+    /// The drain alone.
+    pub fn drain_in_cluster(&self) -> String {
+        format!(
+            "apiVersion: workerdrain.io/v1alpha1
+kind: WorkerDrain
+metadata: {{name: {SERVICE}}}
+spec:
+  fleet:
+    ecs: {{cluster: default, service: {SERVICE}, region: us-east-1}}
+  workers:
+    celery:
+      broker: {{urlFrom: {{secretKeyRef: {{name: broker, key: url}}}}}}
+"
+        )
+    }
+}

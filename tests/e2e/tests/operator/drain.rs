@@ -1,0 +1,101 @@
+//! Apply, deploy, watch, done.
+
+use e2e::{Cluster, SERVICE, Setup, Stage};
+
+use crate::common::{assert_all_ran_once, assert_ended_gently};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_is_drained_and_kubectl_tells_it() {
+    let (stage, cluster) = tokio::join!(Stage::start(Setup::default()), Cluster::start(&[]));
+    let mut operator = cluster.operator(0, &stage);
+    cluster.apply(&stage.drain_with_secret()).await;
+    let old = stage.tasks();
+    stage.until_held(&old).await;
+    cluster.kubectl("wait --for=condition=Ready --timeout=2m wd/transcoder").ok().await;
+    let jobs = stage.fill("job").await;
+    stage.deploy();
+
+    stage.until_revision_is_up(2).await;
+    stage.until_ecs_alone_would_have_killed(2).await;
+    stage.until_cancelled(&old).await;
+    let waits = |drain: &serde_json::Value| Cluster::condition(drain, "Drained") == Some(("False", "JobsRunning"));
+    let drain = cluster.until(SERVICE, "the drain waits for jobs", waits).await;
+    assert_eq!(drain["status"]["counts"]["busy"], 2);
+    assert_eq!(Cluster::condition(&drain, "Ready"), Some(("True", "AllSeen")));
+    assert_eq!(Cluster::condition(&drain, "Reconciling"), Some(("True", "JobsRunning")));
+    assert_eq!(Cluster::condition(&drain, "Stalled"), Some(("False", "NotStalled")));
+    assert_eq!(drain["status"]["observedGeneration"], drain["metadata"]["generation"]);
+    let table = cluster.kubectl("get wd --output wide").ok().await;
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let (_, row) = table.split_once('\n').unwrap();
+    let head = ["NAME", "SERVICE", "PHASE", "DRAINED", "BUSY", "UNKNOWN", "OLDEST-JOB", "BLOCKED-BY", "AGE"];
+    assert_eq!(words(table.lines().next().unwrap()), head, "{table}");
+    assert_eq!(words(row)[..6], ["transcoder", "transcoder", "Draining", "0/2", "2", "0"], "{table}");
+    assert_eq!(words(row)[7], "JobsRunning", "{table}");
+
+    let later = stage.submit(test_support::Jobs::new(4).prefix("later").seconds(0.1, 0.3)).await;
+    stage.app().journal().wait_finished(&later).await;
+    stage.app().tell(&jobs);
+    cluster.kubectl("wait --for=condition=Drained --timeout=3m wd/transcoder").ok().await;
+    stage.until_stopped(&old).await;
+    stage.until_rolled_out().await;
+    assert_ended_gently(&stage, &old);
+    assert_all_ran_once(&stage, &jobs);
+    assert_all_ran_once(&stage, &later);
+
+    let drain = cluster.until(SERVICE, "the past rollout", |drain| drain["status"]["phase"] == "Steady").await;
+    assert_eq!(drain["status"]["pastRollouts"][0]["outcome"], "Drained", "{drain}");
+    let events = cluster.events(SERVICE).await;
+    let steps = ["RolloutSeen", "ConsumersCancelled", "TaskPermitted", "RolloutDrained"];
+    let mut seen = events.iter();
+    assert!(steps.iter().all(|step| seen.any(|reason| reason == step)), "{events:?}");
+    assert!(!cluster.kubectl("describe wd transcoder").ok().await.contains("redis://"), "a URL is shown");
+
+    metrics(&operator).await;
+    assert_eq!(operator.terminate().await, Some(0), "{}", operator.log());
+    assert_eq!(cluster.leader().await, "", "the Lease is released");
+    assert!(!operator.log().contains("redis://"), "a URL is logged:\n{}", operator.log());
+}
+
+async fn metrics(operator: &e2e::Operator) {
+    let (_, told) = operator.get("/metrics").await.expect("the operator answers");
+    let drain = "{drain_namespace=\"media\",drain=\"transcoder\"";
+    for line in [
+        format!("worker_drain_tasks{drain},phase=\"Serving\"}} 2.0"),
+        format!("worker_drain_reachable{drain},system=\"ecs\"}} 1.0"),
+        format!("worker_drain_reachable{drain},system=\"broker\"}} 1.0"),
+        format!("worker_drain_oldest_hold_timestamp_seconds{drain}}} 0.0"),
+        format!("worker_drain_jobs_cut_total{drain}}} 0"),
+        String::from("worker_drain_leader 1"),
+    ] {
+        assert!(told.lines().any(|told| told == line), "{line} is not in\n{told}");
+    }
+    assert_eq!(operator.get("/livez").await.map(|(status, _)| status), Some(200));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_not_changed_is_not_written() {
+    let (stage, cluster) = tokio::join!(Stage::start(Setup::default()), Cluster::start(&[]));
+    let operator = cluster.operator(0, &stage);
+    cluster.apply(&stage.drain_with_secret()).await;
+    stage.until_held(&stage.tasks()).await;
+    let calm = |drain: &serde_json::Value| Cluster::condition(drain, "Reconciling").is_some_and(|it| it.0 == "False");
+    cluster.until(SERVICE, "the drain is calm", calm).await;
+    operator.until_said("pass").await;
+    // What the first looks have changed is written by now.
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    let version = |drain: serde_json::Value| drain["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let before = version(cluster.drain(SERVICE).await);
+    let passes = passes(&operator).await;
+    test_support::wait_until("three more passes", std::time::Duration::from_mins(3), async || {
+        self::passes(&operator).await >= passes + 3
+    })
+    .await;
+    assert_eq!(version(cluster.drain(SERVICE).await), before);
+}
+
+async fn passes(operator: &e2e::Operator) -> u64 {
+    let (_, told) = operator.get("/metrics").await.expect("the operator answers");
+    let line = told.lines().find_map(|line| line.strip_prefix("worker_drain_passes_total{result=\"ok\"} "));
+    line.and_then(|count| count.parse().ok()).unwrap_or_default()
+}

@@ -1,0 +1,54 @@
+//! A drain is deleted.
+
+use e2e::{Cluster, SERVICE, Setup, Stage, TaskView};
+
+/// A drain in the middle of a deployment that ECS does not go on with: both old tasks take no more jobs, and only we
+/// will have done it if they take some again.
+async fn mid_drain(stage: &Stage, cluster: &Cluster) -> (Vec<TaskView>, Vec<String>) {
+    cluster.apply(&stage.drain_with_secret()).await;
+    let old = stage.tasks();
+    stage.until_held(&old).await;
+    let jobs = stage.fill("job").await;
+    stage.deploy_a_bad_one(2);
+    stage.until_cancelled(&old).await;
+    (old, jobs)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_a_drain_gives_queues_back_and_releases_holds() {
+    let (stage, cluster) = tokio::join!(Stage::start(Setup::default()), Cluster::start(&[]));
+    let _operator = cluster.operator(0, &stage);
+    let (old, jobs) = mid_drain(&stage, &cluster).await;
+
+    cluster.kubectl("delete wd transcoder --timeout=3m").ok().await;
+    assert!(stage.tasks().iter().all(|task| !task.is_held), "holds are left: {:?}", stage.tasks());
+    stage.until_consuming(&old).await;
+    assert!(old.iter().all(|task| !stage.running_on(task, &jobs).is_empty()), "jobs go on");
+    let events = cluster.events(SERVICE).await;
+    assert_eq!(events.last().map(String::as_str), Some("Withdrawn"), "{events:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_given_back_keeps_the_drain_until_a_person_abandons_it() {
+    let (mut stage, cluster) = tokio::join!(Stage::start(Setup::default()), Cluster::start(&[]));
+    let operator = cluster.operator(0, &stage);
+    mid_drain(&stage, &cluster).await;
+
+    stage.redis().kill();
+    cluster.kubectl("delete wd transcoder --wait=false").ok().await;
+    let waits = |drain: &serde_json::Value| {
+        drain["status"]["phase"] == "Withdrawing"
+            && Cluster::condition(drain, "Ready") == Some(("False", "WorkersUnreachable"))
+    };
+    cluster.until(SERVICE, "the drain waits for its broker", waits).await;
+    let passes = operator.log().matches("Withdrawing").count();
+    assert!(passes > 0, "it is told");
+
+    cluster.kubectl("annotate wd transcoder workerdrain.io/abandon=true").ok().await;
+    cluster.kubectl("wait --for=delete --timeout=2m wd/transcoder").ok().await;
+    operator.until_said("queues may be left taken").await;
+    test_support::wait_until("the event is there", test_support::LONG, async || {
+        cluster.events(SERVICE).await.last().map(String::as_str) == Some("Abandoned")
+    })
+    .await;
+}

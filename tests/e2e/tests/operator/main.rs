@@ -1,0 +1,8 @@
+//! What a user of Kubernetes goes through: a real API server, the chart, the operator under the chart's identity, and the
+//! same real workers as everywhere.
+
+mod common;
+mod drain;
+mod gone;
+mod replicas;
+mod trouble;

@@ -1,0 +1,11 @@
+//! What a user goes through, on real parts. In each: no job is lost, none is doubled, the rollout ends, and what
+//! worker-drain says tells what happened. One file a situation; how many run at once is up to `--test-threads`.
+
+mod broker_restart;
+mod common;
+mod frozen_worker;
+mod kills;
+mod rollback;
+mod rollout;
+mod scale_in;
+mod second_deployment;

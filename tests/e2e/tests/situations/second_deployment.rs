@@ -1,0 +1,41 @@
+//! Somebody deploys again while the first deployment is still being drained.
+
+use std::time::Duration;
+
+use e2e::{Setup, Stage, TaskView};
+use test_support::Jobs;
+
+use crate::common::{DRAINED, assert_all_ran_once, assert_ended_gently, assert_untouched_and_busy};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_deployment_in_mid_drain_is_drained_too() {
+    // No more tasks are held than are wanted (docs/decisions/0004), so the middle revision's are stopped by ECS as soon
+    // as it is replaced. Its jobs are short enough for the time that ECS gives.
+    let stage = Stage::start(Setup { stop_timeout: Duration::from_secs(10), ..Setup::default() }).await;
+    let mut drain = stage.run(&["--wait-for-rollout"]);
+    let old = stage.tasks();
+    stage.until_held(&old).await;
+    let jobs = stage.fill("job").await;
+
+    stage.deploy();
+    stage.until_revision_is_up(2).await;
+    stage.until_cancelled(&old).await;
+    let short = stage.submit(Jobs::new(6).prefix("short").seconds(0.5, 2.0)).await;
+    stage.app().journal().wait_started(&short, 1).await;
+    stage.deploy();
+    stage.until_revision_is_up(3).await;
+    stage.until_stopped(&stage.tasks_of(2)).await;
+    assert_untouched_and_busy(&stage, &old, &jobs);
+
+    stage.app().tell(&jobs);
+    assert_eq!(drain.ended().await, DRAINED);
+    stage.until_rolled_out().await;
+    assert_ended_gently(&stage, &old);
+    stage.app().journal().wait_finished(&short).await;
+    assert_eq!(drain.rollout_ended().expect("the rollout's end is told")["revision"], "transcoder:3");
+    assert_all_ran_once(&stage, &jobs);
+    assert_all_ran_once(&stage, &short);
+    let live: Vec<u32> = stage.tasks().iter().filter(|task| task.is_live()).map(|task| task.revision).collect();
+    assert_eq!(live, [3, 3]);
+    stage.until_consuming(&stage.tasks_of(3).into_iter().filter(TaskView::is_live).collect::<Vec<_>>()).await;
+}
