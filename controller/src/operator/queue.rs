@@ -32,8 +32,8 @@ use crate::api::WorkerDrain;
 /// Only what a signal needs: a spec that cannot be read does no harm here, and statuses are not kept in memory.
 type Signal = PartialObjectMeta<WorkerDrain>;
 
-/// A pass that takes longer is cut off. Its calls have bounds of their own; a fleet of thousands waits its turn at ECS.
-const PASS_BOUND: Duration = Duration::from_mins(3);
+/// A pass that takes longer is cut off. Its calls have bounds of their own; but it may wait for its turn at ECS.
+const PASS_BOUND: Duration = Duration::from_mins(10);
 
 /// Signals that come so close to one another are one.
 const DEBOUNCE: Duration = Duration::from_millis(20);
