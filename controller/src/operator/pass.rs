@@ -88,7 +88,8 @@ pub async fn pass(context: &Context, key: &Key, entry: &mut Entry) -> Result<Nex
             return Ok(Next::After(INVALID_AGAIN));
         }
     };
-    let pass = over(context, key, entry, &resource, drain, record, turn).await?;
+    let subject = Subject { resource, spec: drain, record, turn };
+    let (resource, pass) = Box::pin(over(context, key, entry, subject)).await?;
     if deleted && pass.plan.report.phase == Phase::Withdrawn {
         let_go(&api, &resource).await?;
         let note = "every queue is given back and every hold is released";
@@ -98,16 +99,21 @@ pub async fn pass(context: &Context, key: &Key, entry: &mut Entry) -> Result<Nex
     Ok(Next::After(after(pass.plan.wake_after)))
 }
 
-/// Lets the loop pass over a drain that can be passed over.
+/// A drain that can be passed over.
+struct Subject {
+    resource: DynamicObject,
+    spec: DrainSpec,
+    record: ResourceRecord<SystemClock>,
+    turn: Option<Turn>,
+}
+
+/// Lets the loop pass over a drain.
 async fn over(
     context: &Context,
     key: &Key,
     entry: &mut Entry,
-    resource: &DynamicObject,
-    spec: DrainSpec,
-    record: ResourceRecord<SystemClock>,
-    turn: Option<Turn>,
-) -> Result<Pass, Failure> {
+    Subject { resource, spec, record, turn }: Subject,
+) -> Result<(DynamicObject, Pass), Failure> {
     let before = match entry.told.take() {
         Some(told) => told,
         None => Told::of_status(&record.status().await),
@@ -125,8 +131,8 @@ async fn over(
         clock: SystemClock,
     };
     let pass = drain.pass().await?;
-    tell(context, key, entry, resource, &before, &pass);
-    Ok(pass)
+    tell(context, key, entry, &resource, &before, &pass);
+    Ok((resource, pass))
 }
 
 fn guarded<T>(context: &Context, inner: super::guard::OrFailure<T>) -> Guarded<T> {
