@@ -15,6 +15,7 @@ use super::{
     lease::Leadership,
     metrics::{Key, Metrics},
     outside::Outside,
+    turns::Turns,
 };
 use crate::{api::WorkerDrain, fleet::ecs::Limiters, record::pages::PageCache};
 
@@ -28,6 +29,8 @@ pub struct Context {
     pub limiters: Limiters,
     /// What Prometheus is told.
     pub metrics: Arc<Metrics>,
+    /// Whose turn it is to look at ECS.
+    pub turns: Turns,
     /// How many passes may be under way.
     pub slots: Semaphore,
     /// Where events go.

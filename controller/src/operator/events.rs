@@ -372,7 +372,7 @@ mod tests {
         let mut ended = report(&[]);
         ended.past = vec![past(RolloutOutcome::EndedUnpermitted)];
         let said = told(&begun, &ended);
-        assert_eq!(said, ["RolloutDrained: app:2: 3 old tasks have ended in 1h30m; 1 of them without permission"]);
+        assert_eq!(said, ["RolloutDrained: app:2: 3 old tasks have ended in 1h 30m; 1 of them without permission"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use jiff::SignedDuration;
@@ -14,6 +14,7 @@ use worker_drain_plan::{
 use super::{
     lease::{Acting, Leadership},
     metrics::{Kind, Metrics, System},
+    turns::Turn,
 };
 use crate::{
     fleet::{Fleet, FleetLook},
@@ -35,8 +36,10 @@ pub enum OrFailure<T> {
 }
 
 /// A fleet or workers under guard.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Guarded<T> {
+    /// The turn to look; it is another's as soon as the look has ended.
+    turn: Mutex<Option<Turn>>,
     inner: OrFailure<T>,
     leadership: Leadership,
     metrics: Arc<Metrics>,
@@ -45,7 +48,13 @@ pub struct Guarded<T> {
 impl<T> Guarded<T> {
     /// Under guard of this claim.
     pub fn new(inner: OrFailure<T>, leadership: Leadership, metrics: Arc<Metrics>) -> Self {
-        Self { inner, leadership, metrics }
+        Self { turn: Mutex::default(), inner, leadership, metrics }
+    }
+
+    /// With the turn to look once.
+    #[must_use]
+    pub fn with_turn(self, turn: Option<Turn>) -> Self {
+        Self { turn: Mutex::new(turn), ..self }
     }
 
     fn inner(&self) -> Result<&T, Failure> {
@@ -89,6 +98,7 @@ macro_rules! take_in_batches {
 
 impl<F: Fleet> Fleet for Guarded<F> {
     async fn observe(&self, tracked: &BTreeSet<TaskId>) -> Result<FleetLook, Failure> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner).take();
         let seen = match self.inner() {
             Ok(fleet) => fleet.observe(tracked).await,
             Err(failure) => Err(failure),

@@ -18,6 +18,7 @@ mod outside;
 mod pass;
 mod publish;
 mod queue;
+mod turns;
 mod unwell;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -37,6 +38,7 @@ use self::{
     context::{Context, Entries},
     lease::{Election, Leader, Leadership, LeaseSettings},
     metrics::Metrics,
+    turns::Turns,
 };
 use crate::fleet::ecs::Limiters;
 
@@ -112,6 +114,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Oper
         slots: Semaphore::new(PASSES_AT_ONCE),
         events,
         entries: Entries::default(),
+        turns: Turns::default(),
     });
     let health = Health::new(leadership, looked, Arc::clone(&metrics));
     let listener = admin::listen(settings.admin).await?;

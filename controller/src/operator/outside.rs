@@ -36,6 +36,11 @@ pub struct Outside {
 }
 
 impl Outside {
+    /// Where the fleet was when it was reached last.
+    pub fn target(&self) -> Option<&EcsTarget> {
+        self.fleet.as_ref().map(|(target, _)| target)
+    }
+
     /// The fleet of this spec.
     pub async fn fleet(&mut self, target: &EcsTarget, limiters: &Limiters) -> OrFailure<EcsFleet> {
         if let Some((known, fleet)) = &self.fleet

@@ -19,6 +19,7 @@ use super::{
     events::{Happening, Told, happenings, listed},
     guard::Guarded,
     metrics::{Figures, Key, System},
+    turns::Turn,
     unwell,
 };
 use crate::{
@@ -52,6 +53,11 @@ pub enum Next {
 /// One pass. Errors: the resource or its status could not be read or written.
 pub async fn pass(context: &Context, key: &Key, entry: &mut Entry) -> Result<Next, Failure> {
     let (namespace, name) = key;
+    // Waited for before anything is read: what was read is young then.
+    let turn = match entry.outside.target() {
+        Some(target) => context.turns.wait(target).await,
+        None => None,
+    };
     let api = drains(context.client.clone(), namespace);
     let Some(resource) = call_opt("read the WorkerDrain", api.get(name)).await? else {
         return Ok(Next::Gone);
@@ -82,19 +88,8 @@ pub async fn pass(context: &Context, key: &Key, entry: &mut Entry) -> Result<Nex
             return Ok(Next::After(INVALID_AGAIN));
         }
     };
-    let before = match entry.told.take() {
-        Some(told) => told,
-        None => Told::of_status(&record.status().await),
-    };
-    let drain = Drain {
-        fleet: guarded(context, entry.outside.fleet(&drain.ecs, &context.limiters).await),
-        workers: guarded(context, entry.outside.workers(&drain.celery, &context.client, namespace).await),
-        policy: drain.policy,
-        record,
-        clock: SystemClock,
-    };
-    let pass = drain.pass().await?;
-    tell(context, key, entry, &resource, &before, &pass);
+    let subject = Subject { resource, spec: drain, record, turn };
+    let (resource, pass) = Box::pin(over(context, key, entry, subject)).await?;
     if deleted && pass.plan.report.phase == Phase::Withdrawn {
         let_go(&api, &resource).await?;
         let note = "every queue is given back and every hold is released";
@@ -102,6 +97,42 @@ pub async fn pass(context: &Context, key: &Key, entry: &mut Entry) -> Result<Nex
         return Ok(Next::Gone);
     }
     Ok(Next::After(after(pass.plan.wake_after)))
+}
+
+/// A drain that can be passed over.
+struct Subject {
+    resource: DynamicObject,
+    spec: DrainSpec,
+    record: ResourceRecord<SystemClock>,
+    turn: Option<Turn>,
+}
+
+/// Lets the loop pass over a drain.
+async fn over(
+    context: &Context,
+    key: &Key,
+    entry: &mut Entry,
+    Subject { resource, spec, record, turn }: Subject,
+) -> Result<(DynamicObject, Pass), Failure> {
+    let before = match entry.told.take() {
+        Some(told) => told,
+        None => Told::of_status(&record.status().await),
+    };
+    let turn = match turn {
+        Some(turn) if entry.outside.target() == Some(&spec.ecs) => Some(turn),
+        _ => context.turns.wait(&spec.ecs).await,
+    };
+    let fleet = guarded(context, entry.outside.fleet(&spec.ecs, &context.limiters).await);
+    let drain = Drain {
+        fleet: fleet.with_turn(turn),
+        workers: guarded(context, entry.outside.workers(&spec.celery, &context.client, &key.0).await),
+        policy: spec.policy,
+        record,
+        clock: SystemClock,
+    };
+    let pass = drain.pass().await?;
+    tell(context, key, entry, &resource, &before, &pass);
+    Ok((resource, pass))
 }
 
 fn guarded<T>(context: &Context, inner: super::guard::OrFailure<T>) -> Guarded<T> {

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures::{FutureExt, StreamExt, stream};
+use futures::{FutureExt, StreamExt, TryFutureExt, stream};
 use kube::{
     Client,
     api::Api,
@@ -32,8 +32,8 @@ use crate::api::WorkerDrain;
 /// Only what a signal needs: a spec that cannot be read does no harm here, and statuses are not kept in memory.
 type Signal = PartialObjectMeta<WorkerDrain>;
 
-/// A pass that takes longer is cut off. Its calls have bounds of their own; a fleet of thousands waits its turn at ECS.
-const PASS_BOUND: Duration = Duration::from_mins(3);
+/// A pass that takes longer is cut off. Its calls have bounds of their own; but it may wait for its turn at ECS.
+const PASS_BOUND: Duration = Duration::from_mins(10);
 
 /// Signals that come so close to one another are one.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -116,23 +116,14 @@ async fn one(signal: Arc<Signal>, context: Arc<Context>) -> Result<Action, Infal
 /// Whatever becomes of the pass is this drain's trouble alone.
 async fn guarded(context: &Context, key: &Key, mut entry: OwnedMutexGuard<Entry>) -> Action {
     let began = tokio::time::Instant::now();
-    let pass = AssertUnwindSafe(Box::pin(pass::pass(context, key, &mut entry))).catch_unwind();
-    let (end, next) = match timeout(PASS_BOUND, pass).await {
-        Ok(Ok(Ok(next))) => (PassEnd::Ok, Ok(next)),
-        Ok(Ok(Err(failure))) => (PassEnd::Error, Err(failure)),
-        Ok(Err(panic)) => {
-            let why = panic_text(&*panic);
-            tracing::error!(why, "a pass has panicked; only this drain suffers");
-            let told = AssertUnwindSafe(pass::tell_panic(context, key, &mut entry, &why)).catch_unwind();
-            let _ = timeout(PASS_BOUND, told).await;
-            (PassEnd::Panic, Err(Failure::new(FailureKind::Invalid, why)))
-        }
-        Err(_) => {
-            let message = format!("the pass was cut off after {} s", PASS_BOUND.as_secs());
-            (PassEnd::Timeout, Err(Failure::new(FailureKind::Unreachable, message)))
-        }
-    };
+    let (end, next) = judged(Box::pin(pass::pass(context, key, &mut entry)), PASS_BOUND).await;
     context.metrics.passed(end, began.elapsed());
+    if let (PassEnd::Panic, Err(bug)) = (end, &next) {
+        tracing::error!(why = bug.message, "a pass has panicked; only this drain suffers");
+        let told = pass::tell_panic(context, key, &mut entry, &bug.message).map_ok(|()| Next::Gone);
+        // If even that fails, the log has it.
+        let _ = judged(Box::pin(told), PASS_BOUND).await;
+    }
     match next {
         Ok(Next::After(wait)) => {
             entry.failures = 0;
@@ -153,6 +144,22 @@ async fn guarded(context: &Context, key: &Key, mut entry: OwnedMutexGuard<Entry>
     }
 }
 
+/// How a pass ends: it may fail, hang, or panic.
+async fn judged(
+    pass: impl Future<Output = Result<Next, Failure>>,
+    bound: Duration,
+) -> (PassEnd, Result<Next, Failure>) {
+    match timeout(bound, AssertUnwindSafe(pass).catch_unwind()).await {
+        Ok(Ok(Ok(next))) => (PassEnd::Ok, Ok(next)),
+        Ok(Ok(Err(failure))) => (PassEnd::Error, Err(failure)),
+        Ok(Err(panic)) => (PassEnd::Panic, Err(Failure::new(FailureKind::Invalid, panic_text(&*panic)))),
+        Err(_) => {
+            let message = format!("the pass was cut off after {bound:?}");
+            (PassEnd::Timeout, Err(Failure::new(FailureKind::Unreachable, message)))
+        }
+    }
+}
+
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| String::from("no message"))
@@ -166,6 +173,18 @@ fn backoff(failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_pass_may_fail_hang_or_panic_and_nobody_else_suffers() {
+        let bound = Duration::from_millis(50);
+        let next = Next::After(Duration::from_secs(1));
+        assert_eq!(judged(async { Ok(next) }, bound).await, (PassEnd::Ok, Ok(next)));
+        let failure = Failure::new(FailureKind::Denied, "no");
+        assert_eq!(judged(async { Err(failure.clone()) }, bound).await, (PassEnd::Error, Err(failure.clone())));
+        assert_eq!(judged(std::future::pending(), bound).await.0, PassEnd::Timeout);
+        let (end, next) = judged(async { panic!("a bug in {}", "the plan") }, bound).await;
+        assert_eq!((end, next.unwrap_err().message.as_str()), (PassEnd::Panic, "a bug in the plan"));
+    }
 
     #[test]
     fn a_failing_pass_is_made_ever_more_seldom_and_never_given_up() {

@@ -16,7 +16,9 @@ async fn mid_drain(stage: &Stage, cluster: &Cluster) -> (Vec<TaskView>, Vec<Stri
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_a_drain_gives_queues_back_and_releases_holds() {
-    let (stage, cluster) = tokio::join!(Stage::start(Setup::default()), Cluster::start(&[]));
+    // With a Role in one namespace instead of a ClusterRole.
+    let values = ["watch.namespaces[0]=media", "secrets.names[0]=broker"];
+    let (stage, cluster) = tokio::join!(Stage::start(Setup::default()), Cluster::start(&values));
     let _operator = cluster.operator(0, &stage);
     let (old, jobs) = mid_drain(&stage, &cluster).await;
 

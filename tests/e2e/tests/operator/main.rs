@@ -4,5 +4,6 @@
 mod common;
 mod drain;
 mod gone;
+mod many;
 mod replicas;
 mod trouble;

@@ -1,0 +1,78 @@
+//! Many drains.
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use e2e::{Cluster, Operator, SERVICE, Setup, Stage};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+const DRAINS: usize = 200;
+
+/// For so long nothing may be written.
+const CALM: Duration = Duration::from_mins(2);
+
+/// All of one service, which a drain that only plans has in nobody's way: two hundred fleets of real workers are more than
+/// one machine has room for.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_drains_are_all_looked_at_and_none_is_written_without_need() {
+    let setup = Setup { tasks: 5, concurrency: 1, ..Setup::default() };
+    let (stage, mut cluster) = tokio::join!(Stage::start(setup), Cluster::start(&[]));
+    let mut operator = cluster.operator(0, &stage);
+    let manifest = |number: usize| {
+        stage.drain_in_cluster().replace(&format!("name: {SERVICE}"), &format!("name: drain-{number}"))
+            + "  mode: Plan\n---\n"
+    };
+    let began = Instant::now();
+    cluster
+        .apply(&(stage.secret(stage.app().broker()) + "---\n" + &(0..DRAINS).map(manifest).collect::<String>()))
+        .await;
+    let applied = began.elapsed();
+    cluster.kubectl("wait --for=condition=Ready --timeout=5m wd --all").bound(Duration::from_mins(6)).ok().await;
+    let ready = began.elapsed();
+    // What the first looks have changed is written by then.
+    sleep(Duration::from_secs(10)).await;
+
+    let (before, calls) = (versions(&cluster).await, api_calls(&mut cluster).await);
+    sleep(CALM).await;
+    let after = versions(&cluster).await;
+    let written: Vec<&String> =
+        after.iter().filter(|(name, version)| before[*name] != **version).map(|it| it.0).collect();
+    assert!(written.is_empty(), "{} were written: {written:?}", written.len());
+    let calls = api_calls(&mut cluster).await - calls;
+    let (resident, passes) = (resident_kib(&mut operator), operator.get("/metrics").await.expect("metrics").1);
+    let passes =
+        passes.lines().find(|line| line.starts_with("worker_drain_passes_total")).unwrap_or_default().to_owned();
+    eprintln!(
+        "{DRAINS} drains of 5 tasks: applied in {applied:?}, all ready after {ready:?}, {} MiB resident, {calls} calls of \
+         WorkerDrains and Secrets in {CALM:?}; {passes}",
+        resident / 1024,
+    );
+}
+
+async fn versions(cluster: &Cluster) -> BTreeMap<String, String> {
+    let list: Value =
+        serde_json::from_str(&cluster.kubectl("get wd --output json").ok().await).expect("kubectl's JSON");
+    let text = |drain: &Value, field: &str| drain["metadata"][field].as_str().unwrap_or_default().to_owned();
+    let items = list["items"].as_array().expect("a list");
+    items.iter().map(|drain| (text(drain, "name"), text(drain, "resourceVersion"))).collect()
+}
+
+/// Calls that the API server has answered so far; the test's own are few.
+async fn api_calls(cluster: &mut Cluster) -> u64 {
+    let told = cluster.plane().kubectl(["get", "--raw", "/metrics"]).ok().await;
+    let ours = |line: &&str| {
+        line.starts_with("apiserver_request_total{")
+            && ["resource=\"workerdrains\"", "resource=\"secrets\"", "resource=\"events\""]
+                .iter()
+                .any(|it| line.contains(it))
+    };
+    let counts = told.lines().filter(ours).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is a count")]
+    counts.map(|count| count as u64).sum()
+}
+
+fn resident_kib(operator: &mut Operator) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", operator.process().id())).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+}
