@@ -64,6 +64,7 @@ spec:
         vec![
             ("AWS_ENDPOINT_URL_ECS", self.emulator().endpoint().to_owned()),
             ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_DEFAULT_REGION", "us-east-1".to_owned()), // this is what the aws command line reads
             ("AWS_ACCESS_KEY_ID", "emulated".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "emulated".to_owned()),
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
