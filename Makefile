@@ -26,7 +26,7 @@ tour: setup ## Starts what the README's tour walks around in, until Ctrl-C
 	@$(TARGET)/debug/tour
 
 .PHONY: test
-test: parts lint ## Runs every test, and says how many there were
+test: parts kube lint ## Runs every test, and says how many there were
 	@$(BUILD) --all-targets
 	@code=0; cargo test --workspace --no-fail-fast 2>&1 | tee $(TARGET)/test-output || code=$$?; \
 	awk -f tests/setup/count.awk $(TARGET)/test-output || code=$$?; exit $$code
@@ -41,6 +41,7 @@ crds: ## Writes crds/ anew
 	@$(BUILD) --bins
 	@mkdir -p crds
 	@$(TARGET)/debug/worker-drain crd > crds/.new && mv crds/.new crds/workerdrains.yaml
+	@cp crds/workerdrains.yaml charts/worker-drain/files/workerdrains.yaml
 
 .PHONY: bench
 bench: setup ## Measures how long holds outlast jobs, how soon a deployment is seen, memory, calls to ECS
@@ -58,3 +59,8 @@ BUILD := cargo build --quiet --workspace
 parts:
 	@tests/setup/apt.sh
 	@tests/setup/python.sh
+
+# Only the tests need a control plane.
+.PHONY: kube
+kube:
+	@tests/kube/build.sh

@@ -1,5 +1,7 @@
 //! Who is held, and for how long.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -16,9 +18,7 @@ use crate::{
 pub fn holds(situation: &Situation<'_>) -> Vec<Action> {
     let mut wanting: Vec<(&Member<'_>, SignedDuration)> =
         situation.running().filter_map(|member| Some((member, lasting(situation, member)?))).collect();
-    wanting.sort_by_key(|(member, _)| {
-        (member.leaving.is_none(), std::cmp::Reverse(member.evidence.load()), member.task.started_at, member.id)
-    });
+    wanting.sort_by_key(|(member, _)| order(member));
     let mut room = situation.hold_room;
     wanting
         .into_iter()
@@ -29,6 +29,28 @@ pub fn holds(situation: &Situation<'_>) -> Vec<Action> {
             fits
         })
         .map(|(member, lasting)| Action::Hold { task: member.id.clone(), lasting })
+        .collect()
+}
+
+fn order<'a>(member: &'a Member<'_>) -> impl Ord + use<'a> {
+    (member.leaving.is_none(), std::cmp::Reverse(member.evidence.load()), member.task.started_at, member.id)
+}
+
+/// Leaving tasks that nothing holds and that the scheduler has no room to hold, after those that come before them.
+pub fn without_room(situation: &Situation<'_>) -> BTreeSet<TaskId> {
+    let is_free = |member: &&Member<'_>| !member.is_held(situation.now);
+    let mut wanting: Vec<&Member<'_>> = situation.leaving().filter(is_free).collect();
+    wanting.sort_by_key(|member| order(member));
+    let mut room = situation.hold_room;
+    wanting
+        .into_iter()
+        .filter(|member| {
+            let fits = room > 0;
+            // Whoever asks for no hold now takes no room from those behind it.
+            room -= u32::from(fits && lasting(situation, member).is_some());
+            !fits
+        })
+        .map(|member| member.id.clone())
         .collect()
 }
 
@@ -78,12 +100,16 @@ fn renew_under(situation: &Situation<'_>, member: &Member<'_>, wanted: SignedDur
     }
 }
 
+/// So much may our clock and the scheduler's be apart without anybody having set a hold that is too long. Without it a
+/// clock that is a second behind would have every hold set again on every look.
+const CLOCKS_APART: SignedDuration = SignedDuration::from_mins(5);
+
 /// A task that stays after all keeps the long hold of its drain no longer than needed: a hold is also what bounds how
 /// long jobs are protected if we are gone.
 fn is_too_long(situation: &Situation<'_>, member: &Member<'_>, left: SignedDuration) -> bool {
     member.leaving.is_none()
         && situation.memory.rollout.is_none()
-        && left > whole_minutes(situation.policy.hold.expires_in)
+        && left > whole_minutes(situation.policy.hold.expires_in).saturating_add(CLOCKS_APART)
 }
 
 /// Schedulers count holds in whole minutes; we round up, so that none ends early.

@@ -216,17 +216,23 @@ pub fn rule_6(judged: Judged<'_>) -> Check {
     demand(6, !new[first_staying..].iter().any(leaves), || String::from("a staying task is held before a leaving one"))
 }
 
-/// "Done" means seen: a task counts as ended only if its scheduler said that it has, or knows it no more.
+/// "Done" means seen: a task counts as ended only if its scheduler said that it has, or knows it no more. What has ended
+/// once does not live again, whatever a stale answer says.
 pub fn rule_7(judged: Judged<'_>) -> Check {
     let Some(fleet) = judged.observation.fleet.ok() else { return Ok(()) };
-    let ended_before = |task| judged.before.rollout.as_ref().is_some_and(|rollout| rollout.ended.contains(task));
+    let ended_before = |task| {
+        judged.before.rollout.as_ref().is_some_and(|rollout| rollout.ended.contains(task))
+            || judged.before.tasks.get(task).is_some_and(|known| known.gone)
+    };
     let ended = judged.plan.memory.rollout.iter().flat_map(|rollout| &rollout.ended);
     for task in ended.filter(|task| !ended_before(task)) {
         let seen = fleet.tasks.get(task).is_none_or(|task| matches!(task.life, Life::Stopped { .. } | Life::Missing));
         demand(7, seen, || format!("{task} counts as ended and is seen living"))?;
     }
-    let live_old = fleet.tasks.iter().find(|(_, task)| {
-        task.revision != fleet.current && matches!(task.life, Life::Starting | Life::Running | Life::Stopping)
+    let live_old = fleet.tasks.iter().find(|(id, task)| {
+        task.revision != fleet.current
+            && matches!(task.life, Life::Starting | Life::Running | Life::Stopping)
+            && !ended_before(id)
     });
     demand(7, live_old.is_none() || judged.plan.report.drained.answer != Some(true), || {
         format!("drained, though {live_old:?} is there")

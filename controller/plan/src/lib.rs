@@ -82,9 +82,8 @@ pub fn plan(policy: &Policy, observation: &Observation, memory: &Memory, now: Ti
     };
     let situation = Situation::new(policy, fleet, observation, &seen, now);
     let actions = decide(&situation);
-    let cancelling =
-        actions.iter().filter(|action| matches!(action, Action::Cancel { .. })).map(Action::task).collect();
-    let live = situation.members.values().map(|member| tell::task(&situation, member, &cancelling));
+    let steps = tell::Steps::of(&actions);
+    let live = situation.members.values().map(|member| tell::task(&situation, member, &steps));
     let ended = fleet.tasks.keys().filter_map(|id| tell::ended(&situation, id));
     let tasks: Vec<TaskReport> = live.chain(ended).collect();
     let mut memory = seen.clone();

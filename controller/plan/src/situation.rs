@@ -1,11 +1,15 @@
 //! One look, joined: each task with its evidence and its memory. The rules read this and nothing else.
 
-use std::collections::BTreeMap;
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     evidence::{Evidence, Intake},
+    hold,
     memory::{Memory, TaskMemory, Why},
     names::TaskId,
     observation::{FleetView, HoldState, Life, Observation, Task},
@@ -32,6 +36,7 @@ pub struct Situation<'a> {
     pub workers_seen: bool,
     /// Now.
     pub now: Timestamp,
+    without_room: OnceCell<BTreeSet<TaskId>>,
 }
 
 /// One task with all that is known of it.
@@ -71,7 +76,16 @@ impl<'a> Situation<'a> {
             .collect();
         let held = members.values().filter(|member| is_live(member) && member.is_held(now));
         let hold_room = fleet.desired.saturating_sub(count(held));
-        Self { policy, fleet, memory, members, hold_room, workers_seen: workers.is_some(), now }
+        Self {
+            policy,
+            fleet,
+            memory,
+            members,
+            hold_room,
+            workers_seen: workers.is_some(),
+            now,
+            without_room: OnceCell::new(),
+        }
     }
 
     /// Tasks that run.
@@ -125,12 +139,16 @@ impl<'a> Situation<'a> {
         }
         match member.task.hold {
             HoldState::Unread => false,
-            HoldState::Free => member.memory.refused.is_some() || self.hold_room == 0,
+            HoldState::Free => member.memory.refused.is_some() || self.without_room().contains(member.id),
             HoldState::Until(end) => {
                 member.memory.refused.is_some()
                     && end.duration_since(self.now) < self.policy.hold.expires_in / LAST_PART
             }
         }
+    }
+
+    fn without_room(&self) -> &BTreeSet<TaskId> {
+        self.without_room.get_or_init(|| hold::without_room(self))
     }
 
     /// Its hold is wanted from the moment that it runs.

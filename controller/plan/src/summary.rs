@@ -52,9 +52,16 @@ fn is_whole(member: &Member<'_>) -> bool {
 pub fn blind(policy: &Policy, observation: &Observation, memory: &Memory) -> Report {
     let ready = trouble(observation, memory).unwrap_or_else(all_seen);
     let drained = Verdict { answer: None, ..ready.clone() };
+    // Of a fleet that does not exist nothing is held: a drain of it can be withdrawn.
+    let nothing_left = policy.withdrawn && ready.reason == Reason::FleetNotFound;
+    let phase = match policy.paused {
+        _ if nothing_left => Phase::Withdrawn,
+        true => Phase::Paused,
+        false => Phase::Unknown,
+    };
     Report {
         fleet: String::new(),
-        phase: if policy.paused { Phase::Paused } else { Phase::Unknown },
+        phase,
         stalled: stalled(&ready, &drained),
         blocked_by: ready.reason.to_string(),
         ready,

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fmt::Write};
 use jiff::{SignedDuration, Timestamp, Unit};
 
 use crate::{
+    actions::Action,
     evidence::{Intake, Mapped, Work},
     hold,
     names::{RevisionId, TaskId},
@@ -15,9 +16,28 @@ use crate::{
     undo,
 };
 
+/// Which tasks are about to be held or cancelled, in the same pass.
+pub struct Steps<'a> {
+    holding: BTreeSet<&'a TaskId>,
+    cancelling: BTreeSet<&'a TaskId>,
+}
+
+impl<'a> Steps<'a> {
+    /// Of these actions.
+    pub fn of(actions: &'a [Action]) -> Self {
+        let tasks = |wanted: fn(&Action) -> bool| {
+            actions.iter().filter(move |action| wanted(action)).map(Action::task).collect()
+        };
+        Self {
+            holding: tasks(|action| matches!(action, Action::Hold { .. })),
+            cancelling: tasks(|action| matches!(action, Action::Cancel { .. })),
+        }
+    }
+}
+
 /// What a person is told of one task.
-pub fn task(situation: &Situation<'_>, member: &Member<'_>, cancelling: &BTreeSet<&TaskId>) -> TaskReport {
-    let phase = phase(situation, member, cancelling.contains(member.id));
+pub fn task(situation: &Situation<'_>, member: &Member<'_>, steps: &Steps<'_>) -> TaskReport {
+    let phase = phase(situation, member, steps);
     let since = match member.memory.phase {
         Some(before) if before.phase == phase => before.since,
         _ => situation.now,
@@ -33,7 +53,7 @@ pub fn task(situation: &Situation<'_>, member: &Member<'_>, cancelling: &BTreeSe
         oldest_job: member.evidence.oldest_job().cloned(),
         hold: member.task.hold,
         hold_refused: member.memory.refused.as_ref().map(|refusal| refusal.reason.clone()),
-        waiting_for: waiting_for(situation, member, phase, since),
+        waiting_for: waiting_for(situation, member, phase, since, steps),
     }
 }
 
@@ -66,17 +86,17 @@ fn label(situation: &Situation<'_>, revision: &RevisionId) -> String {
     situation.fleet.revisions.get(revision).map_or_else(|| revision.to_string(), |known| known.label.clone())
 }
 
-fn phase(situation: &Situation<'_>, member: &Member<'_>, cancelling: bool) -> TaskPhase {
+fn phase(situation: &Situation<'_>, member: &Member<'_>, steps: &Steps<'_>) -> TaskPhase {
     match member.task.life {
         Life::Stopped { .. } | Life::Missing => TaskPhase::Stopped,
         Life::Stopping => TaskPhase::Stopping,
         Life::Starting => TaskPhase::Starting,
-        Life::Running if member.leaving.is_some() => leaving(situation, member, cancelling),
+        Life::Running if member.leaving.is_some() => leaving(situation, member, steps),
         Life::Running => staying(situation, member),
     }
 }
 
-fn leaving(situation: &Situation<'_>, member: &Member<'_>, cancelling: bool) -> TaskPhase {
+fn leaving(situation: &Situation<'_>, member: &Member<'_>, steps: &Steps<'_>) -> TaskPhase {
     if member.memory.permitted.is_some() {
         TaskPhase::Permitted
     } else if situation.is_at_risk(member) {
@@ -89,7 +109,7 @@ fn leaving(situation: &Situation<'_>, member: &Member<'_>, cancelling: bool) -> 
         TaskPhase::Overdue
     } else {
         match (member.evidence.intake, member.evidence.work) {
-            (Intake::Consuming, _) if cancelling => TaskPhase::Cancelling,
+            (Intake::Consuming, _) if steps.cancelling.contains(member.id) => TaskPhase::Cancelling,
             (Intake::Consuming, _) => TaskPhase::Held,
             (Intake::Unknown, _) | (_, Work::Unknown) => TaskPhase::Unknown,
             (Intake::Cancelled, Work::Busy) => TaskPhase::Busy,
@@ -113,7 +133,34 @@ fn staying(situation: &Situation<'_>, member: &Member<'_>) -> TaskPhase {
     }
 }
 
-fn waiting_for(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since: Timestamp) -> String {
+/// What it waits for; and of a task that stays, whatever else is the matter with it, that nothing holds it.
+fn waiting_for(
+    situation: &Situation<'_>,
+    member: &Member<'_>,
+    phase: TaskPhase,
+    since: Timestamp,
+    steps: &Steps<'_>,
+) -> String {
+    let words = words(situation, member, phase, since);
+    let unheld = match phase {
+        TaskPhase::Unmapped | TaskPhase::Unknown | TaskPhase::Restoring | TaskPhase::Starting | TaskPhase::Serving
+            if member.leaving.is_none()
+                && member.task.life == Life::Running
+                && member.task.hold == HoldState::Free
+                && situation.is_standing() =>
+        {
+            unheld(member, steps)
+        }
+        _ => String::new(),
+    };
+    match (words.is_empty(), unheld.is_empty()) {
+        (_, true) => words,
+        (true, false) => unheld,
+        (false, false) => format!("{words}; {unheld}"),
+    }
+}
+
+fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since: Timestamp) -> String {
     let ago = || age(situation.now.duration_since(since));
     match phase {
         TaskPhase::AtRisk => at_risk(situation, member),
@@ -148,9 +195,6 @@ fn waiting_for(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase,
         TaskPhase::Serving if member.evidence.intake == Intake::Cancelled => {
             String::from("it takes jobs from no queue, and not because of us; see its worker's own settings")
         }
-        TaskPhase::Serving if situation.is_standing() && member.task.hold == HoldState::Free => {
-            unheld(situation, member)
-        }
         TaskPhase::Serving | TaskPhase::Stopped => String::new(),
     }
 }
@@ -179,11 +223,11 @@ fn unmapped(member: &Member<'_>) -> String {
     format!("it cannot be told which node is its own, so it stays as it is: {why}")
 }
 
-fn unheld(situation: &Situation<'_>, member: &Member<'_>) -> String {
+fn unheld(member: &Member<'_>, steps: &Steps<'_>) -> String {
     match &member.memory.refused {
         Some(refusal) => format!("its hold was refused ({}); it is asked for again", refusal.reason),
-        None if situation.hold_room == 0 => String::from("it is held as soon as an old task is released"),
-        None => String::new(),
+        None if steps.holding.contains(member.id) => String::new(),
+        None => String::from("it is held as soon as an old task is released"),
     }
 }
 

@@ -212,6 +212,27 @@ async fn a_broker_that_is_away_for_some_seconds_in_a_look_is_found_again() {
 }
 
 #[tokio::test]
+async fn a_broker_that_takes_no_messages_says_why() {
+    let broker = RabbitMq::start().await;
+    let app = SampleApp::new(broker.url());
+    let _worker = app.worker("worker@one").start().await;
+    let celery = open(&CelerySettings { operation_bound: Duration::from_secs(1), ..settings(&broker.url()) });
+    let tasks = known_tasks(&["one"]);
+    look_until("it answers", &celery, &tasks, |view| view.nodes.len() == 1).await;
+
+    broker.ctl(&["set_vm_memory_high_watermark", "0.0000001"]).await;
+    let mut said = None;
+    wait_until("the alarm is told of", LONG, async || {
+        said = celery.observe(&tasks).await.err();
+        said.as_ref().is_some_and(|failure| failure.message.contains("short of memory"))
+    })
+    .await;
+    assert_eq!(said.expect("it was told").kind, FailureKind::Unreachable);
+    broker.ctl(&["set_vm_memory_high_watermark", "0.4"]).await;
+    look_until("it answers again", &celery, &tasks, |view| view.nodes.len() == 1).await;
+}
+
+#[tokio::test]
 async fn a_queue_that_was_taken_away_is_made_again() {
     let broker = RabbitMq::shared().await;
     let app = SampleApp::new(broker.url());

@@ -1,4 +1,4 @@
-//! More nodes than a machine runs, and how long it takes.
+//! More nodes than a machine runs, how long it takes, and more than one under a name.
 
 use std::time::Duration;
 
@@ -11,11 +11,12 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use serde_json::json;
-use test_support::{LONG, RabbitMq, SampleApp};
+use test_support::{LONG, RabbitMq, SampleApp, python_with_celery_5_5, wait_until};
 use tokio::time::Instant;
 use worker_drain::workers::Workers;
+use worker_drain_plan::{TaskId, observation::Mapping};
 
-use crate::both::{known_tasks, look_until, open, patient, settings};
+use crate::both::{known_tasks, look_until, maps_to, open, patient, settings};
 
 /// Nodes that answer as a worker does, all of them through one queue.
 async fn pretend_to_be(nodes: Vec<String>, url: String, ready: tokio::sync::oneshot::Sender<()>) -> lapin::Result<()> {
@@ -86,4 +87,32 @@ async fn a_look_takes_no_longer_than_its_node() {
     println!("a look at one node took {:?}, the slowest of 50 {:?}", took[25], took[49]);
     // Its bound is two seconds: it is over when all have answered.
     assert!(took[25] < Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_second_worker_under_a_name_does_not_start() {
+    let broker = RabbitMq::shared().await;
+    let app = SampleApp::new(broker.url());
+    let _first = app.worker("worker@one").start().await;
+    let mut second = app.worker("worker@one").spawn();
+    second.process().ended(LONG).await;
+    assert!(second.process().log().contains("RESOURCE_LOCKED"));
+    let celery = open(&settings(&broker.url()));
+    look_until("the first answers", &celery, &known_tasks(&["one"]), |view| maps_to(view, "one")).await;
+}
+
+/// A limit, and the reason to name nodes by their task: docs/brokers.md tells it.
+#[tokio::test]
+async fn two_workers_of_an_older_celery_under_a_name_look_like_one() {
+    let broker = RabbitMq::shared().await;
+    let app = SampleApp::new(broker.url()).python(python_with_celery_5_5());
+    let workers = (app.worker("worker@one").spawn(), app.worker("worker@one").spawn());
+    let _workers = (workers.0.ready().await, workers.1.ready().await);
+    let celery = open(&settings(&broker.url()));
+    let tasks = known_tasks(&["one"]);
+    wait_until("it answers", LONG, async || celery.observe(&tasks).await.is_ok_and(|view| maps_to(&view, "one"))).await;
+    for _ in 0..5 {
+        let view = celery.observe(&tasks).await.unwrap();
+        assert!(!matches!(view.tasks[&TaskId::from("one")], Mapping::Ambiguous { .. }), "it can be seen after all");
+    }
 }

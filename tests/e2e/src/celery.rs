@@ -13,7 +13,7 @@ impl Stage {
         let node = task.node();
         let mut command = tokio::process::Command::new(python());
         command.args(["-m", "celery", "--app", "app", "inspect", method, "--destination", &node]);
-        command.args(["--timeout", "5", "--json"]).current_dir(repository().join("tests/celery"));
+        command.args(["--timeout", "2", "--json"]).current_dir(repository().join("tests/celery"));
         command.envs(self.app().environment()).stdin(Stdio::null()).kill_on_drop(true);
         let output = command.output().await.expect("Python can be run");
         // Without an answer it prints why, which is no JSON.
@@ -32,6 +32,7 @@ impl Stage {
     pub async fn until_one_is_cancelled<'a>(&self, tasks: &'a [TaskView]) -> &'a TaskView {
         for _ in 0..60 {
             for task in tasks {
+                assert!(self.task(task.id).is_live(), "{} was stopped", task.node());
                 if self.queues(task).await.is_some_and(|queues| queues.is_empty()) {
                     return task;
                 }
@@ -54,6 +55,7 @@ impl Stage {
         for task in tasks {
             let mut seen = None;
             for _ in 0..60 {
+                assert!(self.task(task.id).is_live(), "{} was stopped", task.node());
                 seen = self.queues(task).await;
                 if seen.as_ref().is_some_and(|queues| queues == wanted) {
                     break;

@@ -17,7 +17,7 @@ use crate::{
     tasks::TaskView,
 };
 
-const BOUND: Duration = Duration::from_mins(3);
+const BOUND: Duration = Duration::from_mins(2);
 
 /// The `worker-drain` that belongs to this build: Cargo puts it beside, or one folder above, whoever asks.
 ///

@@ -20,7 +20,7 @@ use crate::tasks::TaskView;
 pub const SERVICE: &str = "transcoder";
 
 /// A bound that only something stuck passes, with several stages on a small machine at once.
-const BOUND: Duration = Duration::from_mins(3);
+const BOUND: Duration = Duration::from_mins(2);
 
 /// How a [`Stage`] is set up.
 #[derive(Clone, Debug)]

@@ -67,3 +67,48 @@ impl<P: Clone> Waiting<P> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use worker_drain_plan::observation::{Failure, FailureKind};
+
+    use super::{super::pidbox::Method, Reply, Request, Waiting};
+
+    fn request() -> Request {
+        Request::new(Method::Active, None, Timestamp::UNIX_EPOCH)
+    }
+
+    fn reply(ticket: &str) -> Reply {
+        Reply { ticket: ticket.into(), body: ticket.as_bytes().to_vec() }
+    }
+
+    #[tokio::test]
+    async fn no_reply_is_taken_for_one_to_another_request() {
+        let waiting = Waiting::<&str>::new();
+        let (one, other, given_up) = ([request(), request()], [request()], [request()]);
+        let (mut to_one, mut to_other) = (waiting.add(&one).unwrap(), waiting.add(&other).unwrap());
+        drop(waiting.add(&given_up).unwrap());
+        for ticket in [&other[0].ticket, &one[1].ticket, &given_up[0].ticket, "late", &one[0].ticket] {
+            waiting.deliver(reply(ticket));
+        }
+        assert_eq!(to_one.next().await.unwrap(), Ok(reply(&one[1].ticket)));
+        assert_eq!(to_one.next().await.unwrap(), Ok(reply(&one[0].ticket)));
+        assert_eq!(to_other.next().await.unwrap(), Ok(reply(&other[0].ticket)));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_is_told_to_all_who_wait() {
+        let waiting = Waiting::new();
+        assert!(waiting.is_alive() && !waiting.has_anybody());
+        let mut replies = [waiting.add(&[request()]).unwrap(), waiting.add(&[request()]).unwrap()];
+        assert!(waiting.has_anybody());
+        let failure = Failure::new(FailureKind::Unreachable, "lost");
+        waiting.end("lost", &failure);
+        for replies in &mut replies {
+            assert_eq!(replies.next().await, Some(Err(failure.clone())));
+        }
+        assert!(!waiting.is_alive() && !waiting.has_anybody());
+        assert_eq!(waiting.add(&[request()]).unwrap_err(), "lost");
+    }
+}

@@ -23,6 +23,8 @@ pub(super) enum Problem {
     QueueGone,
     #[error("did not take a request")]
     NotTaken,
+    #[error("takes no messages, as it does when it is short of memory or of disk: see its alarms")]
+    Blocked,
     #[error("had no answer within {0:?}")]
     Silence(Duration),
 }
@@ -31,7 +33,7 @@ impl Problem {
     fn error(&self) -> Option<&Error> {
         match self {
             Self::Connect(error) | Self::ReplyQueue(error) | Self::Publish(error) | Self::Receive(error) => Some(error),
-            Self::QueueGone | Self::NotTaken | Self::Silence(_) => None,
+            Self::QueueGone | Self::NotTaken | Self::Blocked | Self::Silence(_) => None,
         }
     }
 

@@ -77,7 +77,7 @@ impl Link {
     pub(super) async fn publish(&self, requests: &[Request]) -> Result<Sent, Problem> {
         let replies = self.waiting.add(requests)?;
         let sending = timeout(self.bound, self.send(requests));
-        let receivers = match sending.await.map_err(|_| Problem::Silence(self.bound))? {
+        let receivers = match sending.await.map_err(|_| self.silence())? {
             // RabbitMQ does not tell how many queues an exchange fills.
             Ok(()) => None,
             // The first node to come makes the exchange, and it stays: nobody can be listening. It is not made here, so
@@ -89,6 +89,10 @@ impl Link {
             Err(problem) => return Err(problem),
         };
         Ok(Sent { receivers: vec![receivers; requests.len()], replies })
+    }
+
+    fn silence(&self) -> Problem {
+        if self.connection.status().blocked() { Problem::Blocked } else { Problem::Silence(self.bound) }
     }
 
     async fn send(&self, requests: &[Request]) -> Result<(), Problem> {

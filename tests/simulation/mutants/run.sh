@@ -1,0 +1,50 @@
+#!/bin/sh
+# Does the simulation bite? Applies each fault of this directory to a scratch copy of the sources, runs seeds until a
+# rule breaks, and prints: fault, rule that caught it, seeds needed. Fails if a fault is found by nothing.
+#
+#   tests/simulation/mutants/run.sh [SEEDS] [NAME…]
+set -eu
+root=$(cd "$(dirname "$0")/../../.." && pwd)
+seeds=${1:-10000}
+[ $# -gt 0 ] && shift
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/mutants.XXXXXX")
+trap 'rm -rf "$scratch"' EXIT INT TERM
+# Built for a quick turn: only what is being judged is optimised.
+build="cargo build -q -p simulation"
+for package in worker-drain-plan simulation ecs-emulator; do
+    build="$build --config profile.dev.package.$package.opt-level=1"
+done
+# The build directory may be kept from one run to the next; the sources may not.
+target=${MUTANTS_TARGET:-$scratch/target}
+mkdir -p "$scratch/source"
+(cd "$root" && git ls-files -z | tar --null -T - -cf -) | tar -xf - -C "$scratch/source"
+survivors=0
+printf '| fault | rule that caught it | seeds needed |\n|---|---|---|\n'
+for patch in "$root"/tests/simulation/mutants/*.patch; do
+    name=$(basename "$patch" .patch)
+    if [ $# -gt 0 ]; then
+        case " $* " in *" $name "*) ;; *) continue ;; esac
+    fi
+    (cd "$scratch/source" && git apply "$patch" 2>/dev/null || patch -s -p1 <"$patch")
+    if ! (cd "$scratch/source" && CARGO_TARGET_DIR=$target $build) \
+        >"$scratch/log" 2>&1; then
+        printf '| %s | does not build | |\n' "$name"
+        cat "$scratch/log" >&2
+        survivors=$((survivors + 1))
+    else
+        found=$("$target/debug/simulate" --seeds "0..$seeds" --quiet --partial | head -n 1)
+        case $found in
+        "seed "*)
+            seed=$(printf '%s' "$found" | sed 's/^seed \([0-9]*\) .*/\1/')
+            rule=$(printf '%s' "$found" | sed 's/^seed [0-9]* breaks rule //; s/: [^:]*$//' | cut -c1-70)
+            printf '| %s | %s | %s |\n' "$name" "$rule" "$((seed + 1))"
+            ;;
+        *)
+            printf '| %s | none | over %s |\n' "$name" "$seeds"
+            survivors=$((survivors + 1))
+            ;;
+        esac
+    fi
+    (cd "$scratch/source" && patch -s -R -p1 <"$patch")
+done
+[ "$survivors" -eq 0 ]

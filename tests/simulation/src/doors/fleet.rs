@@ -1,0 +1,201 @@
+//! The fleet: the model of ECS behind calls that take time and fail.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::SignedDuration;
+use worker_drain::fleet::{Fleet, FleetLook};
+use worker_drain_plan::{
+    Action, Ground, Observation, Outcome, TaskId,
+    observation::{Failure, FailureKind, FleetView, Seen},
+};
+
+use super::clock;
+use crate::{
+    fault::Fault,
+    script::Outage,
+    setup::SECOND,
+    sim::{PATIENCE, Sim},
+    world::{Change, Event, World},
+};
+
+/// Tasks in one call.
+const BATCH: usize = 10;
+
+/// ECS, as one operator reaches it.
+#[derive(Clone, Copy, Debug)]
+pub struct SimFleet<'a> {
+    /// The world.
+    pub sim: &'a Sim,
+    /// Whose.
+    pub who: usize,
+}
+
+/// What is to become of holds.
+#[derive(Clone, Copy)]
+enum Wish {
+    Hold(u32),
+    Release,
+}
+
+impl Fleet for SimFleet<'_> {
+    async fn observe(&self, tracked: &BTreeSet<TaskId>) -> Result<FleetLook, Failure> {
+        let at = clock(&self.sim.world(), self.who);
+        let result = self.look(tracked).await;
+        let mut world = self.sim.world();
+        let now = clock(&world, self.who);
+        let tap = &mut world.taps[self.who];
+        match &result {
+            Ok(view) => tap.fleet = Some(Seen::Ok { value: view.clone(), at }),
+            Err(failure) => {
+                let fleet = Seen::Err { failure: failure.clone(), at: now };
+                let why = "not asked, because the fleet could not be seen";
+                let unasked = Failure::new(FailureKind::Unreachable, why);
+                tap.observation = Some(Observation { fleet, workers: Seen::Err { failure: unasked, at } });
+            }
+        }
+        result.map(|view| FleetLook { view, identities: BTreeMap::new() })
+    }
+
+    async fn hold(&self, holds: &[(TaskId, SignedDuration)]) -> Vec<Outcome> {
+        let mut outcomes = vec![Outcome::Stale; holds.len()];
+        let mut batches: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (index, (_, lasting)) in holds.iter().enumerate() {
+            let minutes = u32::try_from(lasting.as_mins()).unwrap_or(u32::MAX);
+            batches.entry(minutes).or_default().push(index);
+        }
+        for (minutes, indices) in batches {
+            for batch in indices.chunks(BATCH) {
+                let tasks: Vec<&TaskId> = batch.iter().map(|index| &holds[*index].0).collect();
+                let results = self.update(&tasks, Wish::Hold(minutes)).await;
+                for (index, outcome) in batch.iter().zip(results) {
+                    outcomes[*index] = outcome;
+                }
+            }
+        }
+        outcomes
+    }
+
+    async fn release(&self, tasks: &[TaskId]) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(tasks.len());
+        for batch in tasks.chunks(BATCH) {
+            outcomes.extend(self.update(&batch.iter().collect::<Vec<_>>(), Wish::Release).await);
+        }
+        outcomes
+    }
+}
+
+impl SimFleet<'_> {
+    async fn look(&self, tracked: &BTreeSet<TaskId>) -> Result<FleetView, Failure> {
+        let sim = self.sim;
+        sim.to_ecs(self.who, true).await?;
+        let service = sim.world().service_view();
+        if !service.exists {
+            return Err(Failure::new(FailureKind::NotFound, "the service does not exist"));
+        }
+        sim.to_ecs(self.who, false).await?;
+        let mut tasks = sim.world().tasks_view(tracked);
+        // Whether holds can be read decides what is told of them, not whether anything is told.
+        if sim.to_ecs(self.who, false).await.is_ok() {
+            sim.world().read_holds(&mut tasks);
+        }
+        sim.point(self.who).await;
+        Ok(FleetView {
+            name: "default/transcoder".into(),
+            desired: service.desired,
+            minimum_healthy_percent: service.minimum,
+            maximum_percent: service.maximum,
+            current: service.current,
+            revisions: service.revisions,
+            tasks,
+            longest_hold: sim.world().setup.longest_hold,
+        })
+    }
+
+    /// One call of `UpdateTaskProtection`.
+    async fn update(&self, tasks: &[&TaskId], wish: Wish) -> Vec<Outcome> {
+        let failed = |failure: Failure| vec![Outcome::Failed(failure); tasks.len()];
+        let late = {
+            let mut world = self.sim.world();
+            self.intend(&mut world, tasks, wish);
+            world.befalls(Fault::EcsLate, 80)
+        };
+        if late {
+            self.send_late(tasks, wish);
+            self.sim.sleep(PATIENCE).await;
+            return failed(Failure::new(FailureKind::Unreachable, "ECS does not answer"));
+        }
+        if let Err(failure) = self.sim.to_ecs(self.who, false).await {
+            return failed(failure);
+        }
+        let (outcomes, lost) = {
+            let mut world = self.sim.world();
+            let outcomes: Vec<Outcome> = tasks.iter().map(|task| effect(&mut world, task, wish)).collect();
+            (outcomes, world.befalls(Fault::EcsReplyLost, 80))
+        };
+        self.sim.point(self.who).await;
+        if lost {
+            self.sim.sleep(PATIENCE).await;
+            return failed(Failure::new(FailureKind::Unreachable, "ECS does not answer"));
+        }
+        outcomes
+    }
+
+    /// Notes why a hold is released, and that the plan says so.
+    fn intend(&self, world: &mut World, tasks: &[&TaskId], wish: Wish) {
+        let (planned, asked) = (world.taps[self.who].planned_ms, world.taps[self.who].asked_ms);
+        if world.now > planned + 12 * SECOND {
+            world.disturbed_at = world.now;
+        }
+        if matches!(wish, Wish::Hold(_)) {
+            return;
+        }
+        for task in tasks {
+            let change = match World::releasing(world.taps[self.who].plan.as_ref(), task) {
+                Some(Action::Permit { ground: Ground::Drained, .. }) => Change::Drained(asked, planned),
+                Some(Action::Permit { ground: Ground::Deadline { .. }, .. }) => Change::Deadline,
+                Some(_) => Change::Released,
+                None => {
+                    world.broken("3: an outside failure never releases a hold", || format!("{task}: no plan says so"));
+                    Change::Released
+                }
+            };
+            if let Some(m) = world.member_named(task) {
+                world.members[m].track.pending = change;
+            }
+        }
+    }
+
+    fn send_late(&self, tasks: &[&TaskId], wish: Wish) {
+        let mut world = self.sim.world();
+        let at = world.now + world.span_of(Fault::EcsLate, SECOND, PATIENCE + 3 * SECOND);
+        for task in tasks {
+            if let Some(m) = world.member_named(task) {
+                let event = match wish {
+                    Wish::Hold(minutes) => Event::LateHold(m, minutes),
+                    Wish::Release => Event::LateRelease(m),
+                };
+                world.at(at, event);
+            }
+        }
+    }
+}
+
+/// The call takes effect on one task.
+fn effect(world: &mut World, task: &TaskId, wish: Wish) -> Outcome {
+    let Some(m) = world.member_named(task) else { return Outcome::Refused { reason: "MISSING".into() } };
+    let partial = world.is_out(Outage::EcsPartial);
+    if partial && world.delay_chance.percent(25) {
+        return Outcome::Refused { reason: "left out of the answer".into() };
+    }
+    let result = match wish {
+        Wish::Hold(minutes) => world.hold(m, minutes, false),
+        Wish::Release => world.release(m),
+    };
+    if partial && world.delay_chance.percent(25) {
+        return Outcome::Refused { reason: "left out of the answer".into() };
+    }
+    match result {
+        Ok(()) => Outcome::Done,
+        Err(reason) => Outcome::Refused { reason },
+    }
+}

@@ -1,0 +1,123 @@
+//! The record: a resource's status, written by compare-and-set as an API server does it.
+
+use worker_drain::record::Record;
+use worker_drain_plan::{
+    Memory, Report,
+    observation::{Failure, FailureKind},
+};
+
+use super::clock;
+use crate::{fault::Fault, judge::judge_plan, script::Outage, sim::Sim, world::World};
+
+/// The drain's resource, as one operator reaches it.
+#[derive(Clone, Copy, Debug)]
+pub struct SimRecord<'a> {
+    /// The world.
+    pub sim: &'a Sim,
+    /// Whose.
+    pub who: usize,
+}
+
+fn unreachable(why: &str) -> Failure {
+    Failure::new(FailureKind::Unreachable, why)
+}
+
+impl Record for SimRecord<'_> {
+    async fn load(&self) -> Result<Memory, Failure> {
+        self.sim.point(self.who).await;
+        let mut world = self.sim.world();
+        if world.is_out(Outage::RecordUnreadable) {
+            return Err(unreachable("the API server does not answer"));
+        }
+        let stale = world.befalls(Fault::RecordStale, 150);
+        let stored = if stale { world.stored_before.clone() } else { world.stored.clone() };
+        let tap = &mut world.taps[self.who];
+        (tap.before, tap.version) = (Some(stored.memory.clone()), stored.version);
+        tap.written = Some(stored.memory.clone());
+        Ok(stored.memory)
+    }
+
+    async fn save(&self, memory: &Memory, report: &Report) -> Result<(), Failure> {
+        {
+            let mut world = self.sim.world();
+            if world.taps[self.who].plan.is_none() {
+                self.judge(&mut world);
+            }
+        }
+        self.sim.point(self.who).await;
+        let takes = self.sim.world().delay_chance.between(1, 20);
+        self.sim.sleep(takes).await;
+        let result = self.write(memory, report);
+        self.sim.point(self.who).await;
+        result
+    }
+}
+
+impl SimRecord<'_> {
+    /// The pass has decided: what, is found out again from what went in.
+    fn judge(&self, world: &mut World) {
+        let (now, ms) = (clock(world, self.who), world.now);
+        let mut tap = std::mem::take(&mut world.taps[self.who]);
+        tap.decide(now, ms);
+        if let Some(plan) = &tap.plan {
+            world.tally.planned(plan);
+            if world.judge.is_telling() {
+                tell(world, self.who, plan);
+            }
+        }
+        if let Err((rule, what)) = judge_plan(&tap, &mut world.tally) {
+            world.broken(rule, || what);
+        }
+        world.taps[self.who] = tap;
+    }
+
+    fn write(&self, memory: &Memory, report: &Report) -> Result<(), Failure> {
+        let mut world = self.sim.world();
+        if world.is_out(Outage::RecordDown) {
+            return Err(unreachable("the API server does not answer"));
+        }
+        if world.taps[self.who].written.as_ref() != Some(memory) {
+            if world.taps[self.who].version != world.stored.version {
+                world.tell(|| format!("operator {} may not write: somebody else did", self.who));
+                return Err(unreachable("the status was written by somebody else"));
+            }
+            world.stored_before = world.stored.clone();
+            world.stored.memory = memory.clone();
+            world.stored.version += 1;
+        }
+        world.taps[self.who].version = world.stored.version;
+        world.taps[self.who].written = Some(memory.clone());
+        let tap = std::mem::take(&mut world.taps[self.who]);
+        if let (Some(policy), Some(plan)) = (&tap.policy, &tap.plan) {
+            world.reported(policy, plan, &report.tasks, tap.planned_at);
+        }
+        world.taps[self.who] = tap;
+        if world.befalls(Fault::RecordRefused, 60) {
+            return Err(unreachable("the reply of the API server was lost"));
+        }
+        Ok(())
+    }
+}
+
+/// One line for a pass, and one for each action.
+fn tell(world: &mut World, who: usize, plan: &worker_drain_plan::Plan) {
+    let report = &plan.report;
+    let tasks: Vec<String> = report
+        .tasks
+        .iter()
+        .map(|task| {
+            let jobs = task.jobs.map_or_else(|| "?".to_owned(), |jobs| format!("{}+{}", jobs.active, jobs.reserved));
+            let held = match task.hold {
+                worker_drain_plan::observation::HoldState::Until(_) => "held",
+                worker_drain_plan::observation::HoldState::Free => "free",
+                worker_drain_plan::observation::HoldState::Unread => "hold?",
+            };
+            format!("{}@{} {} {jobs} {held}", task.task, task.revision, task.phase)
+        })
+        .collect();
+    let (phase, drained, ready) = (report.phase, report.drained.reason, report.ready.reason);
+    world.tell(|| format!("operator {who} sees {phase:?}, {drained}, {ready}: {}", tasks.join("; ")));
+    for action in &plan.actions {
+        world.tell(|| format!("operator {who} decides: {action}"));
+    }
+}

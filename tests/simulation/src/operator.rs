@@ -1,0 +1,256 @@
+//! The operators: the real pass, again and again, waiting as long as it says, until killed or told to stop.
+
+use std::{future::Future, pin::pin, task::Poll};
+
+use worker_drain::reconcile::{Drain, Pass};
+use worker_drain_plan::{Policy, observation::Failure, report::Phase};
+
+use crate::{
+    doors::{SimClock, SimFleet, SimRecord, SimWorkers},
+    fault::Fault,
+    judge::{RULES, ending_name},
+    setup::{MINUTE, SECOND},
+    sim::Sim,
+    world::World,
+};
+
+/// How long after the last fault everything must have come to rest.
+pub const REST_WITHIN: u64 = 45 * MINUTE;
+/// Passes of one operator in a minute, at the most: one in two seconds while something goes on, and a few for what was
+/// done and is read back.
+const MOST_PASSES: u64 = 80;
+
+/// Counts the awaits of an operator.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gate {
+    /// It dies at its so-manieth await from now, and comes back after so long.
+    pub die_in: Option<(u32, u64)>,
+    /// It is paused at its so-manieth await from now, for so long.
+    pub pause_in: Option<(u32, u64)>,
+    /// It is dead; so long, until it comes back.
+    pub dead_for: Option<u64>,
+}
+
+/// What happens at an await.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing.
+    Go,
+    /// It takes so long.
+    Pause(u64),
+    /// It never ends.
+    Die,
+}
+
+impl Gate {
+    /// One more await.
+    pub fn step(&mut self) -> Step {
+        if let Some((left, lasts)) = &mut self.pause_in {
+            *left -= 1;
+            if *left == 0 {
+                let lasts = *lasts;
+                self.pause_in = None;
+                return Step::Pause(lasts);
+            }
+        }
+        if let Some((left, down)) = &mut self.die_in {
+            *left -= 1;
+            if *left == 0 {
+                self.dead_for = Some(*down);
+                self.die_in = None;
+                return Step::Die;
+            }
+        }
+        Step::Go
+    }
+}
+
+/// Runs an operator until the history ends.
+pub async fn operate(sim: &Sim, who: usize) {
+    let mut passes_since = (0, 0);
+    loop {
+        let now = sim.now();
+        if is_over(sim, who) {
+            return;
+        }
+        let policy = {
+            let world = sim.world();
+            let at_work = who == 0 || world.second_until > now;
+            world.policy.clone().filter(|_| at_work)
+        };
+        let Some(policy) = policy else {
+            sim.sleep(SECOND).await;
+            continue;
+        };
+        sim.world().taps[who].begin(policy.clone());
+        let drain = Drain {
+            policy: policy.clone(),
+            fleet: SimFleet { sim, who },
+            workers: SimWorkers { sim, who },
+            record: SimRecord { sim, who },
+            clock: SimClock { sim, who },
+        };
+        let wait = match killable(sim, who, drain.pass()).await {
+            None => {
+                let mut world = sim.world();
+                world.tally.broken_off += 1;
+                world.gates[who].dead_for.take().unwrap_or(SECOND)
+            }
+            Some(Err(_)) => {
+                sim.world().tally.broken_off += 1;
+                2 * SECOND
+            }
+            Some(Ok(pass)) => after(sim, who, &policy, &pass),
+        };
+        frugal(sim, &mut passes_since);
+        sim.sleep(wait).await;
+    }
+}
+
+/// Runs a pass until it ends or its operator dies: then it is dropped where it stands.
+async fn killable(
+    sim: &Sim,
+    who: usize,
+    pass: impl Future<Output = Result<Pass, Failure>>,
+) -> Option<Result<Pass, Failure>> {
+    let mut pass = pin!(pass);
+    std::future::poll_fn(|context| match pass.as_mut().poll(context) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending if sim.world().gates[who].dead_for.is_some() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+/// Takes down what a pass did, and tells how long to wait for the next.
+fn after(sim: &Sim, who: usize, policy: &Policy, pass: &Pass) -> u64 {
+    let mut world = sim.world();
+    world.tally.passes += 1;
+    for (action, outcome) in &pass.outcomes {
+        world.tally.outcome(outcome);
+        if *outcome != worker_drain_plan::Outcome::Done {
+            world.tell(|| format!("operator {who}: {action}: {outcome:?}"));
+        }
+    }
+    let before = world.taps[who].before.as_ref().and_then(|before| before.past.first().map(|past| past.until));
+    if let Some(ended) = pass.plan.report.past.first().filter(|past| Some(past.until) != before) {
+        *world.tally.endings.entry(ending_name(ended.outcome)).or_default() += 1;
+    }
+    let withdrawn = policy.withdrawn && pass.plan.report.phase == Phase::Withdrawn && pass.outcomes.is_empty();
+    if withdrawn && world.policy.as_ref().is_some_and(|policy| policy.withdrawn) {
+        world.judge_withdrawn();
+        world.resource_gone();
+    }
+    let wake = u64::try_from(pass.plan.wake_after.as_millis()).unwrap_or(0).max(1);
+    if world.befalls(Fault::Signals, 200) {
+        return world.span_of(Fault::Signals, 1, wake);
+    }
+    // As the run loop does it: a tenth more or less, so that drains do not march in step.
+    let low = (wake - wake / 10).max(1);
+    world.delay_chance.between(low, wake + wake / 10)
+}
+
+fn frugal(sim: &Sim, (begun, passes): &mut (u64, u64)) {
+    let mut world = sim.world();
+    if !world.is_off(Fault::Signals) {
+        return;
+    }
+    *passes += 1;
+    if world.now >= *begun + MINUTE {
+        world.tally.rule(RULES[11]);
+        if *passes > MOST_PASSES {
+            let count = *passes;
+            world.broken(RULES[11], || format!("{count} passes in a minute"));
+        }
+        (*begun, *passes) = (world.now, 0);
+    }
+}
+
+/// Whether the history is over for this operator: it broke a rule, or everything has come to rest.
+fn is_over(sim: &Sim, who: usize) -> bool {
+    let mut world = sim.world();
+    let now = world.now;
+    if world.judge.broken.is_some() {
+        return true;
+    }
+    if !world.calm {
+        if now < world.setup.safety {
+            return false;
+        }
+        world.calm_down();
+    }
+    if who > 0 {
+        return true;
+    }
+    world.mend();
+    let safety = world.setup.safety;
+    let rested = now > safety + 2 * MINUTE && world.rests();
+    if rested || now > safety + REST_WITHIN {
+        world.judge_end();
+        return true;
+    }
+    false
+}
+
+impl World {
+    /// Nothing is left to do for anybody.
+    fn rests(&self) -> bool {
+        let idle = self.deleted || self.jobs.iter().all(|job| job.state != crate::world::JobState::Delivered);
+        let policy = self.policy.as_ref().is_some_and(|policy| !policy.withdrawn);
+        let settled = self.taps[0].plan.as_ref().is_some_and(|plan| plan.report.settled && plan.actions.is_empty());
+        // A deleted service whose scale-in is not ours keeps its holds: that is what the user asked for.
+        let kept = self.deleted && self.policy.as_ref().is_some_and(|policy| !policy.drain.scale_in);
+        policy && idle && (self.is_at_rest() || kept) && (settled || self.deleted) && self.lacking().is_none()
+    }
+
+    /// A live task of the current revision that takes jobs from fewer queues than it was made to.
+    fn lacking(&self) -> Option<usize> {
+        let every = (1_u8 << self.setup.work.queues) - 1;
+        let primary = self.service().primary().map(|primary| primary.id);
+        let stays = |m: &usize| {
+            self.ecs.task(self.members[*m].ecs).is_some_and(|task| task.is_live() && task.deployment == primary)
+        };
+        let up = |node: &crate::world::Node| node.state == crate::world::NodeState::Up;
+        (0..self.members.len())
+            .filter(stays)
+            .find(|m| self.members[*m].nodes.iter().any(|node| up(node) && node.consuming != every))
+    }
+
+    /// The drain says that nothing of it is left.
+    fn judge_withdrawn(&mut self) {
+        self.tally.rule("a withdrawn drain leaves nothing behind");
+        let clean = self.is_off(Fault::WorkerFrozen)
+            && self.is_off(Fault::WorkerReconnects)
+            && self.is_off(Fault::BrokerDown)
+            && self.is_off(Fault::ReplyLost)
+            && self.is_off(Fault::RequestLate)
+            && self.is_off(Fault::RequestDoubled)
+            && self.is_off(Fault::StaleReads)
+            && self.is_off(Fault::RecordStale)
+            && self.is_off(Fault::TwoOperators);
+        if let Some(m) = self.lacking().filter(|_| clean) {
+            self.broken("a withdrawn drain leaves nothing behind", || format!("t{} is left without its queues", m + 1));
+        }
+    }
+
+    /// The history ends: has everything come to rest?
+    fn judge_end(&mut self) {
+        self.tally.rule(RULES[12]);
+        self.tally.rule(RULES[4]);
+        self.tally.jobs = self.jobs.iter().filter(|job| job.state == crate::world::JobState::Done).count() as u64;
+        self.tally.virtual_ms = self.now;
+        self.tally.histories = 1;
+        if self.rests() {
+            return;
+        }
+        if let Some(m) = self.lacking() {
+            self.broken(RULES[4], || format!("t{} is left without its queues", m + 1));
+        }
+        let tasks: Vec<String> = self.taps[0].plan.as_ref().map_or_else(Vec::new, |plan| {
+            plan.report.tasks.iter().map(|task| format!("{} {}: {}", task.task, task.phase, task.waiting_for)).collect()
+        });
+        let waiting = self.jobs.iter().filter(|job| job.state == crate::world::JobState::Delivered).count();
+        let rest = self.is_at_rest();
+        self.broken(RULES[12], || format!("ECS at rest: {rest}; {waiting} jobs run; {}", tasks.join("; ")));
+    }
+}

@@ -1,0 +1,192 @@
+//! What a seed stands for: the faults that are on, the service, its workers and jobs, the policy, and the script.
+
+use ecs_emulator::model::{
+    BlockedRenewal, BlockedRule, CircuitBreaker, DeleteForceProtected, DeploymentConfiguration, DeploymentStatusSet,
+    Knobs, ReplaceTerminated, RollbackId, Span,
+};
+use jiff::SignedDuration;
+use worker_drain_plan::{
+    Policy,
+    policy::{Deadline, DeadlineAction, DrainPolicy, HoldMode, HoldPolicy, Mode, Scheduled},
+};
+
+use crate::{
+    chance::Chance,
+    fault::{Fault, FaultSet},
+    script::{self, Beat},
+};
+
+/// One second, in the simulation's milliseconds.
+pub const SECOND: u64 = 1000;
+/// One minute.
+pub const MINUTE: u64 = 60 * SECOND;
+
+/// What a history is made from.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// All chance comes from it.
+    pub seed: u64,
+    /// The faults that are on.
+    pub faults: FaultSet,
+    /// How many tasks the service wants at first.
+    pub desired: u32,
+    /// The bounds of its deployments.
+    pub configuration: DeploymentConfiguration,
+    /// The delays and readings of ECS.
+    pub knobs: Knobs,
+    /// What the user asks for at first.
+    pub policy: Policy,
+    /// The longest hold that ECS grants.
+    pub longest_hold: SignedDuration,
+    /// The workers and their jobs.
+    pub work: Work,
+    /// How long faults go on.
+    pub safety: u64,
+    /// What happens, and when; in order.
+    pub script: Vec<Beat>,
+}
+
+/// The workers and their jobs.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// How many queues there are; every node takes jobs from all of them.
+    pub queues: u8,
+    /// Nodes in a task.
+    pub nodes: u8,
+    /// Jobs that a node runs at once.
+    pub concurrency: usize,
+    /// Jobs that a node takes beyond those.
+    pub prefetch: usize,
+    /// From one job's arrival to the next, in milliseconds, at the most.
+    pub gap: u64,
+    /// How long a job runs, at the most.
+    pub longest: u64,
+    /// One job in so many has a later start time; zero: none has.
+    pub eta_one_in: u64,
+    /// Messages are acknowledged when the job has ended: one that is killed comes again.
+    pub acks_late: bool,
+    /// A worker that reconnects forgets the queues that were added to it (celery#10352).
+    pub forgets_added: bool,
+    /// A cancel takes effect a moment after it was answered (Celery 5.5).
+    pub slow_cancel: bool,
+    /// How long a worker takes to come up, at the most.
+    pub boot: u64,
+}
+
+impl Setup {
+    /// What this seed stands for, without these faults and these beats of its script.
+    pub fn new(seed: u64, off: FaultSet, cut: &[usize]) -> Self {
+        let faults = swarm(&mut Chance::new(seed, "swarm")).minus(off);
+        let mut chance = Chance::new(seed, "setup");
+        let desired = u32::try_from(chance.between(1, 4)).unwrap_or(1);
+        let configuration = DeploymentConfiguration {
+            minimum_healthy_percent: chance.pick(&[100, 100, 50, 0]),
+            maximum_percent: chance.pick(&[200, 200, 200, 150, 100]),
+            breaker: chance.pick(&[
+                CircuitBreaker { enable: true, rollback: true },
+                CircuitBreaker { enable: true, rollback: true },
+                CircuitBreaker { enable: true, rollback: false },
+                CircuitBreaker { enable: false, rollback: false },
+            ]),
+        };
+        let knobs = knobs(&mut Chance::new(seed, "knobs"));
+        let short = faults.has(Fault::ShortHolds);
+        let longest_hold = SignedDuration::from_mins(if short { 4 } else { 48 * 60 });
+        let policy = policy(&mut Chance::new(seed, "policy"), faults);
+        let work = work(&mut Chance::new(seed, "work"), faults);
+        let safety = chance.between(3 * MINUTE, 9 * MINUTE);
+        let mut script = script::write(seed, faults, desired, safety);
+        for beat in &mut script {
+            beat.cut = cut.contains(&beat.index);
+        }
+        Self { seed, faults, desired, configuration, knobs, policy, longest_hold, work, safety, script }
+    }
+}
+
+/// Each kind is on in about a fifth of all seeds; now and then none is, or many are.
+fn swarm(chance: &mut Chance) -> FaultSet {
+    let density = chance.pick(&[0, 4, 8, 12, 16, 20, 30]);
+    Fault::ALL.iter().filter(|_| chance.percent(density)).fold(FaultSet::NONE, |set, fault| set.with(*fault))
+}
+
+fn knobs(chance: &mut Chance) -> Knobs {
+    Knobs {
+        tick: chance.span(SECOND, 5 * SECOND),
+        provisioning: Span::seconds(0.5, 5.0),
+        pending: Span::seconds(0.5, 5.0),
+        healthy_after: chance.span(3 * SECOND, 20 * SECOND),
+        unprotect_delay: chance.span(0, 10 * SECOND),
+        deprovisioning: chance.span(SECOND, 10 * SECOND),
+        default_stop_timeout: chance.span(2 * SECOND, 30 * SECOND),
+        stopped_retention: chance.span(5 * SECOND, 10 * MINUTE),
+        launch_backoff_max: std::time::Duration::from_secs(30),
+        start_batch: chance.pick(&[None, None, Some(1)]),
+        blocked_rule: chance.pick(&[
+            BlockedRule::WhileInProgress,
+            BlockedRule::WhileInProgressFor(60),
+            BlockedRule::Always,
+            BlockedRule::Off,
+        ]),
+        blocked_renewal: chance.pick(&[
+            BlockedRenewal::Refuse,
+            BlockedRenewal::Allow,
+            BlockedRenewal::RefuseOldAfter(90),
+        ]),
+        rollback_id: chance.pick(&[RollbackId::Reuse, RollbackId::New]),
+        replace_terminated: chance.pick(&[
+            ReplaceTerminated::SameRevision,
+            ReplaceTerminated::SameRevisionAlways,
+            ReplaceTerminated::Primary,
+        ]),
+        delete_force_protected: chance.pick(&[DeleteForceProtected::Stops, DeleteForceProtected::Holds]),
+        deployments_status_set: chance.pick(&[DeploymentStatusSet::Documented, DeploymentStatusSet::WithDraining]),
+        ..Knobs::simulation()
+    }
+}
+
+fn policy(chance: &mut Chance, faults: FaultSet) -> Policy {
+    let mode = chance.pick(&[HoldMode::Standing, HoldMode::Standing, HoldMode::OnRollout]);
+    let scale_in = mode == HoldMode::Standing && chance.percent(85);
+    let min_consuming_percent = chance.pick(&[None, None, Some(0), Some(50), Some(100)]);
+    let idle_for = SignedDuration::from_millis(chance.pick(&[1000, 1000, 2000, 5000]));
+    let scheduled = chance.pick(&[Scheduled::Ignore, Scheduled::Wait]);
+    let hold_deadline = chance.percent(10);
+    let deadline = if faults.has(Fault::PermitStopDeadline) {
+        Some(DeadlineAction::PermitStop)
+    } else {
+        hold_deadline.then_some(DeadlineAction::Hold)
+    };
+    let after = SignedDuration::from_secs(chance.pick(&[45, 90, 180]));
+    Policy {
+        hold: HoldPolicy {
+            mode,
+            expires_in: SignedDuration::from_mins(if faults.has(Fault::ShortHolds) { 2 } else { 120 }),
+        },
+        drain: DrainPolicy {
+            min_consuming_percent,
+            idle_for,
+            scheduled,
+            deadline: deadline.map(|action| Deadline { after, action }),
+            scale_in,
+        },
+        mode: Mode::Enforce,
+        paused: false,
+        withdrawn: false,
+    }
+}
+
+fn work(chance: &mut Chance, faults: FaultSet) -> Work {
+    Work {
+        queues: chance.pick(&[1, 1, 2]),
+        nodes: chance.pick(&[1, 1, 1, 2]),
+        concurrency: chance.pick(&[1, 1, 2, 3]),
+        prefetch: chance.pick(&[0, 1, 3]),
+        gap: chance.pick(&[2, 10, 30, 90]) * SECOND,
+        longest: chance.pick(&[2, 10, 60, 180]) * SECOND,
+        eta_one_in: chance.pick(&[0, 0, 4]),
+        acks_late: chance.percent(50),
+        forgets_added: chance.percent(50),
+        slow_cancel: chance.percent(50),
+        boot: if faults.has(Fault::SlowBoot) { 2 * MINUTE } else { 6 * SECOND },
+    }
+}

@@ -1,0 +1,56 @@
+//! What goes in and out of one pass, listened to at the doors: so that its plan can be judged even if the pass is killed.
+
+use jiff::Timestamp;
+use worker_drain_plan::{
+    Memory, Observation, Plan, Policy,
+    observation::{FleetView, Seen},
+    plan,
+};
+
+/// When every history begins: 2026-01-01.
+const BEGINNING_MS: i64 = 1_767_225_600_000;
+
+/// Virtual milliseconds as a time.
+pub fn stamp(ms: u64) -> Timestamp {
+    Timestamp::from_millisecond(BEGINNING_MS + i64::try_from(ms).unwrap_or(0)).unwrap_or(Timestamp::MAX)
+}
+
+/// What is known of the pass that an operator is in.
+#[derive(Clone, Debug, Default)]
+pub struct Tap {
+    /// The policy that it works by.
+    pub policy: Option<Policy>,
+    /// The memory as it was read, and its version.
+    pub before: Option<Memory>,
+    /// The version of the memory that this operator read or wrote last.
+    pub version: u64,
+    /// What the last write of this pass wrote.
+    pub written: Option<Memory>,
+    /// The fleet as it was seen.
+    pub fleet: Option<Seen<FleetView>>,
+    /// All that was seen.
+    pub observation: Option<Observation>,
+    /// What must have been decided on that.
+    pub plan: Option<Plan>,
+    /// When that was, on the operator's clock.
+    pub planned_at: Timestamp,
+    /// When that was, in truth.
+    pub planned_ms: u64,
+    /// When the workers were asked, in truth.
+    pub asked_ms: u64,
+}
+
+impl Tap {
+    /// A pass begins.
+    pub fn begin(&mut self, policy: Policy) {
+        *self = Self { policy: Some(policy), ..Self::default() };
+    }
+
+    /// Decides again what the pass has just decided: the plan is a pure function.
+    pub fn decide(&mut self, now: Timestamp, now_ms: u64) {
+        (self.planned_at, self.planned_ms) = (now, now_ms);
+        if let (Some(policy), Some(observation), Some(before)) = (&self.policy, &self.observation, &self.before) {
+            self.plan = Some(plan(policy, observation, before, now));
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The user's own changes of the drain, and the end of all faults.
+
+use ecs_emulator::model::{self as ecs, ConfigurationChange, Faults, Health, ServiceStatus, Time, UpdateService};
+use worker_drain_plan::{
+    Memory,
+    policy::{HoldMode, Mode},
+};
+
+use super::{CLUSTER, Event, NodeState, SERVICE, World};
+use crate::{
+    fault::Fault,
+    script::{Happening, Outage},
+    setup::{MINUTE, SECOND},
+};
+
+impl World {
+    pub(super) fn edit(&mut self, what: Happening) {
+        let Some(policy) = &mut self.policy else { return };
+        if policy.withdrawn {
+            return;
+        }
+        self.disturbed_at = self.now;
+        match what {
+            Happening::EditPolicy(pick) => match pick % 4 {
+                0 => policy.drain.min_consuming_percent = Some(50),
+                1 => policy.drain.min_consuming_percent = Some(0),
+                2 => {
+                    policy.hold.mode = HoldMode::Standing;
+                    policy.drain.scale_in = true;
+                }
+                _ => {
+                    policy.hold.mode = HoldMode::OnRollout;
+                    policy.drain.scale_in = false;
+                }
+            },
+            Happening::PausePolicy(lasts) => {
+                policy.paused = true;
+                self.at(self.now + lasts, Event::PolicyBack);
+            }
+            Happening::PlanMode(lasts) => {
+                policy.mode = Mode::Plan;
+                self.at(self.now + lasts, Event::PolicyBack);
+            }
+            Happening::Withdraw(lasts) => {
+                policy.withdrawn = true;
+                policy.paused = false;
+                policy.mode = Mode::Enforce;
+                self.at(self.now + lasts, Event::Remake);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn policy_back(&mut self) {
+        if let Some(policy) = &mut self.policy {
+            (policy.paused, policy.mode) = (false, Mode::Enforce);
+            self.disturbed_at = self.now;
+        }
+    }
+
+    /// The resource is made again once the old one is gone: nothing is remembered.
+    pub(super) fn remake(&mut self) {
+        if self.policy.is_none() {
+            self.tell(|| "*** the drain is made again".to_owned());
+            self.policy = Some(self.setup.policy.clone());
+            self.disturbed_at = self.now;
+        } else if self.policy.as_ref().is_some_and(|policy| policy.withdrawn) {
+            self.at(self.now + 10 * SECOND, Event::Remake);
+        }
+    }
+
+    /// A withdrawn drain has nothing left to do: its resource goes, and its memory with it.
+    pub fn resource_gone(&mut self) {
+        self.tell(|| "*** the drain's resource is gone".to_owned());
+        self.policy = None;
+        self.stored.memory = Memory::default();
+        self.stored.version += 1;
+        self.stored_before = self.stored.clone();
+    }
+
+    /// All faults end, and what was broken is mended; no more jobs arrive.
+    pub fn calm_down(&mut self) {
+        self.tell(|| "======== the outside recovers ========".to_owned());
+        self.calm = true;
+        self.outages = [0; Outage::COUNT];
+        self.bad.clear();
+        self.ecs.set_faults(Faults::default());
+        self.second_until = 0;
+        self.skew = self.skew_at_first;
+        self.past.clear();
+        // Jobs end: what is still queued is taken back by whoever sent it.
+        self.recall_queued();
+        for gate in &mut self.gates {
+            (gate.die_in, gate.pause_in) = (None, None);
+        }
+        self.policy_back();
+        for m in 0..self.members.len() {
+            self.members[m].ambiguous_until = 0;
+            let task = self.members[m].ecs;
+            self.ecs.set_health(task, Health::Healthy, Time(self.now));
+            for n in 0..self.members[m].nodes.len() {
+                let node = &mut self.members[m].nodes[n];
+                let epoch = node.epoch;
+                if let NodeState::Frozen(until) = &mut node.state {
+                    *until = self.now;
+                    self.at(self.now, Event::NodeReady(m, n, epoch));
+                }
+            }
+            // The old name of a worker that was renamed is waited for as long as its task lives: a person ends that.
+            if self.members[m].renamed {
+                let hex = self.members[m].hex.clone();
+                self.ecs.stop_task(CLUSTER, &hex, "", Time(self.now)).ok();
+            }
+        }
+        // A service that may neither start nor stop a task is stuck without us too.
+        if self.service().status == ServiceStatus::Active {
+            let maximum = self.service().configuration.maximum_percent.max(200);
+            let configuration =
+                ConfigurationChange { maximum_percent: Some(maximum), ..ConfigurationChange::default() };
+            let request = UpdateService { service: SERVICE.to_owned(), configuration, ..UpdateService::default() };
+            self.ecs.update_service(&request, Time(self.now)).ok();
+        }
+        self.disturbed_at = self.now;
+        self.pump();
+        self.settle();
+        self.at(self.now + MINUTE, Event::Remake);
+    }
+
+    /// A service whose deployment has failed for good does nothing until somebody deploys again.
+    pub fn mend(&mut self) {
+        let failed = self.service().primary().is_some_and(|primary| primary.rollout == ecs::RolloutState::Failed);
+        if failed && !self.deleted {
+            self.deploy(Happening::Deploy);
+        }
+    }
+
+    /// Whether every fault of this kind is off for good.
+    pub fn is_off(&self, fault: Fault) -> bool {
+        self.calm || !self.setup.faults.has(fault)
+    }
+}

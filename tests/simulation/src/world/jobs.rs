@@ -1,0 +1,263 @@
+//! Jobs and those who run them. Each job is accounted for by its id: it is queued, on its way, held, runs, has ended, or
+//! was cut off.
+
+use super::{Event, JobId, Node, NodeState, World};
+use crate::{script::Outage, setup::SECOND};
+
+/// How long a request to a frozen worker waits for it before it is dropped.
+const EXPIRES: u64 = 10 * SECOND;
+
+/// Where a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobState {
+    /// At the broker.
+    Queued,
+    /// With a worker, running or not.
+    Delivered,
+    /// Over.
+    Done,
+    /// Cut off by the end of its worker, and gone.
+    Lost,
+}
+
+/// One job.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// What Celery calls it.
+    pub id: String,
+    /// In which queue it came.
+    pub queue: u8,
+    /// How long it runs.
+    pub lasts: u64,
+    /// Not before this.
+    pub eta: u64,
+    /// Where it is.
+    pub state: JobState,
+    /// When it last reached a worker.
+    pub delivered_at: u64,
+    /// When it began to run.
+    pub started_at: u64,
+}
+
+impl World {
+    pub(super) fn job_arrives(&mut self) {
+        if self.calm || self.deleted {
+            return;
+        }
+        let work = self.setup.work;
+        let chance = &mut self.work_chance;
+        let queue = u8::try_from(chance.below(u64::from(work.queues))).unwrap_or(0);
+        let lasts = chance.between(100, work.longest);
+        let later = work.eta_one_in > 0 && chance.below(work.eta_one_in) == 0;
+        let eta = if later { self.now + chance.between(SECOND, 90 * SECOND) } else { 0 };
+        let next = self.now + chance.between(1, work.gap);
+        let id = self.jobs.len();
+        let job =
+            Job { id: format!("job-{id}"), queue, lasts, eta, state: JobState::Queued, delivered_at: 0, started_at: 0 };
+        self.jobs.push(job);
+        self.queued[usize::from(queue)].push_back(id);
+        self.at(next, Event::JobArrives);
+        self.pump();
+    }
+
+    /// Whoever sent the jobs that still wait takes them back.
+    pub(super) fn recall_queued(&mut self) {
+        for job in self.queued.iter_mut().flat_map(|queue| queue.drain(..)) {
+            self.jobs[job].state = JobState::Done;
+        }
+    }
+
+    /// Hands queued jobs to workers that can take them.
+    pub fn pump(&mut self) {
+        if self.is_out(Outage::BrokerDown) {
+            return;
+        }
+        let most = self.setup.work.concurrency + self.setup.work.prefetch;
+        for queue in 0..self.queued.len() {
+            while let Some(job) = self.queued[queue].front().copied() {
+                let able =
+                    |node: &Node| node.state == NodeState::Up && node.consuming >> queue & 1 == 1 && node.load() < most;
+                let nodes: Vec<(usize, usize)> = self
+                    .members
+                    .iter()
+                    .enumerate()
+                    .flat_map(|(m, member)| (0..member.nodes.len()).map(move |n| (m, n)))
+                    .filter(|(m, n)| able(&self.members[*m].nodes[*n]))
+                    .collect();
+                if nodes.is_empty() {
+                    break;
+                }
+                let (m, n) = self.deliver_chance.pick(&nodes);
+                let travels = self.deliver_chance.between(1, 400);
+                self.queued[queue].pop_front();
+                self.jobs[job].state = JobState::Delivered;
+                let node = &mut self.members[m].nodes[n];
+                node.in_flight.push(job);
+                let epoch = node.epoch;
+                self.at(self.now + travels, Event::Deliver(m, n, epoch, job));
+            }
+        }
+    }
+
+    fn is_with(&self, m: usize, n: usize, epoch: u32) -> bool {
+        self.members[m].nodes.get(n).is_some_and(|node| node.epoch == epoch && node.state != NodeState::Gone)
+    }
+
+    pub(super) fn delivered(&mut self, m: usize, n: usize, epoch: u32, job: JobId) {
+        if !self.is_with(m, n, epoch) {
+            return; // It went back when the process ended.
+        }
+        match self.members[m].nodes[n].state {
+            NodeState::Frozen(until) => {
+                let travels = self.deliver_chance.between(1, 400);
+                self.at(until + travels, Event::Deliver(m, n, epoch, job));
+            }
+            NodeState::Up => {
+                let (now, eta) = (self.now, self.jobs[job].eta);
+                self.jobs[job].delivered_at = now;
+                let node = &mut self.members[m].nodes[n];
+                node.in_flight.retain(|other| *other != job);
+                if eta > now {
+                    node.scheduled.push(job);
+                    self.at(eta, Event::EtaDue(m, n, epoch, job));
+                } else {
+                    node.reserved.push_back(job);
+                    self.begin_jobs(m, n);
+                }
+            }
+            _ => self.give_up(m, n, job),
+        }
+    }
+
+    pub(super) fn eta_due(&mut self, m: usize, n: usize, epoch: u32, job: JobId) {
+        if !self.is_with(m, n, epoch) || !self.members[m].nodes[n].scheduled.contains(&job) {
+            return;
+        }
+        if let NodeState::Frozen(until) = self.members[m].nodes[n].state {
+            self.at(until + 1, Event::EtaDue(m, n, epoch, job));
+            return;
+        }
+        let node = &mut self.members[m].nodes[n];
+        if node.state != NodeState::Ending {
+            node.scheduled.retain(|other| *other != job);
+            node.reserved.push_back(job);
+            self.begin_jobs(m, n);
+        }
+    }
+
+    fn begin_jobs(&mut self, m: usize, n: usize) {
+        let most = self.setup.work.concurrency;
+        loop {
+            let node = &mut self.members[m].nodes[n];
+            if node.active.len() >= most || node.state == NodeState::Ending {
+                return;
+            }
+            let Some(job) = node.reserved.pop_front() else { return };
+            node.active.push(job);
+            let epoch = node.epoch;
+            self.jobs[job].started_at = self.now;
+            self.at(self.now + self.jobs[job].lasts, Event::JobEnds(m, n, epoch, job));
+        }
+    }
+
+    pub(super) fn job_ends(&mut self, m: usize, n: usize, epoch: u32, job: JobId) {
+        if !self.is_with(m, n, epoch) {
+            return;
+        }
+        let node = &mut self.members[m].nodes[n];
+        if let NodeState::Frozen(until) = node.state {
+            // What was left of it when the worker froze is not kept in mind: it ends soon after.
+            self.at(until + SECOND, Event::JobEnds(m, n, epoch, job));
+            return;
+        }
+        node.active.retain(|other| *other != job);
+        self.jobs[job].state = JobState::Done;
+        if self.members[m].nodes[n].state == NodeState::Ending {
+            self.end_if_idle(m, n);
+        } else {
+            self.begin_jobs(m, n);
+            self.pump();
+        }
+    }
+
+    /// A job goes back to the broker.
+    fn give_up(&mut self, m: usize, n: usize, job: JobId) {
+        if self.members[m].nodes[n].forget(job) {
+            self.jobs[job].state = JobState::Queued;
+            let queue = usize::from(self.jobs[job].queue);
+            self.queued[queue].push_front(job);
+        }
+    }
+
+    /// What a worker holds and has not begun goes back to the broker.
+    pub(super) fn give_up_held(&mut self, m: usize, n: usize) {
+        let node = &self.members[m].nodes[n];
+        let held: Vec<JobId> = node.in_flight.iter().chain(&node.reserved).chain(&node.scheduled).copied().collect();
+        for job in held {
+            self.give_up(m, n, job);
+        }
+    }
+
+    /// A worker's process ends at once: what runs in it is cut off.
+    pub(super) fn cut_off(&mut self, m: usize, n: usize, by_scheduler: bool) {
+        self.give_up_held(m, n);
+        let cut = std::mem::take(&mut self.members[m].nodes[n].active);
+        for job in cut {
+            let again = self.setup.work.acks_late;
+            self.jobs[job].state = if again { JobState::Queued } else { JobState::Lost };
+            if again {
+                self.queued[usize::from(self.jobs[job].queue)].push_front(job);
+            }
+            self.tell(|| format!("job-{job} is cut off in t{}", m + 1));
+            if by_scheduler {
+                self.judge_death(m, n, job);
+            } else {
+                self.tally.death("by its worker's own end");
+            }
+        }
+        self.members[m].nodes[n].state = NodeState::Gone;
+    }
+
+    /// A request for remote control reaches a worker.
+    pub(super) fn control(&mut self, m: usize, n: usize, epoch: u32, add: bool, queues: u8) {
+        if !self.is_with(m, n, epoch) || self.is_out(Outage::BrokerDown) {
+            return;
+        }
+        match self.members[m].nodes[n].state {
+            NodeState::Up if add => {
+                let node = &mut self.members[m].nodes[n];
+                node.added |= queues & !node.consuming;
+                node.consuming |= queues;
+                self.tell(|| format!("t{} takes jobs from queues {queues:b} again", m + 1));
+                self.pump();
+            }
+            NodeState::Up if self.setup.work.slow_cancel => {
+                let later = self.delay_chance.between(0, 300);
+                self.at(self.now + later, Event::CancelDeed(m, n, epoch, queues));
+            }
+            NodeState::Up => self.cancel_deed(m, n, epoch, queues),
+            NodeState::Frozen(until) if until < self.now + EXPIRES => {
+                self.at(until + 2, Event::Control(m, n, epoch, add, queues));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn cancel_deed(&mut self, m: usize, n: usize, epoch: u32, queues: u8) {
+        if !self.is_with(m, n, epoch) {
+            return;
+        }
+        let before = self.consuming();
+        let node = &mut self.members[m].nodes[n];
+        node.consuming &= !queues;
+        node.added &= !queues;
+        self.tell(|| format!("t{} takes no more jobs from queues {queues:b}", m + 1));
+        self.judge_floor(m, before);
+    }
+
+    /// How many tasks take jobs, in truth.
+    pub fn consuming(&self) -> usize {
+        let live = |member: &&super::Member| self.ecs.task(member.ecs).is_some_and(ecs_emulator::model::Task::is_live);
+        self.members.iter().filter(live).filter(|member| member.nodes.iter().any(Node::takes_jobs)).count()
+    }
+}

@@ -1,0 +1,393 @@
+//! The world outside: the model of ECS, the workers in its tasks, the broker with its jobs, and the record. All of it is
+//! one event queue on virtual time, brought up to date whenever somebody looks.
+
+mod calm;
+mod happen;
+mod jobs;
+mod node;
+mod protect;
+mod view;
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, VecDeque},
+};
+
+use ecs_emulator::model::{
+    self as ecs, ContainerDefinition, CreateService, DeploymentId, Effect, ServiceStatus, Time, World as Ecs,
+};
+use worker_drain_plan::{Memory, NodeName, Policy, RevisionId, TaskId};
+
+pub use self::{
+    jobs::{Job, JobState},
+    node::{JobId, Node, NodeState},
+    protect::{Change, Track},
+    view::Snap,
+};
+use crate::{
+    chance::Chance,
+    fault::Fault,
+    judge::Judge,
+    operator::Gate,
+    script::Outage,
+    setup::{SECOND, Setup},
+    tally::Tally,
+    tap::Tap,
+};
+
+/// The name of the one cluster.
+pub const CLUSTER: &str = "default";
+/// The name of the one service.
+pub const SERVICE: &str = "transcoder";
+/// How many operators there may be at once.
+pub const OPERATORS: usize = 2;
+
+/// What happens by itself at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Event {
+    /// The next beat of the script.
+    Beat(usize),
+    /// A job arrives at the broker.
+    JobArrives,
+    /// A job reaches a worker: member, node, epoch, job.
+    Deliver(usize, usize, u32, JobId),
+    /// A job has run for its time.
+    JobEnds(usize, usize, u32, JobId),
+    /// A job's start time has come.
+    EtaDue(usize, usize, u32, JobId),
+    /// A worker has come up, thawed, or found the broker again.
+    NodeReady(usize, usize, u32),
+    /// A request reaches a worker: member, node, epoch, add or cancel, queues.
+    Control(usize, usize, u32, bool, u8),
+    /// A cancel that was answered takes effect.
+    CancelDeed(usize, usize, u32, u8),
+    /// A container exits by itself.
+    Exit(usize),
+    /// A worker gets its right name back.
+    NameBack(usize, usize),
+    /// A call to ECS takes effect though its caller gave up: a release, or a hold of so many minutes.
+    LateRelease(usize),
+    /// See `LateRelease`.
+    LateHold(usize, u32),
+    /// Something outside is in order again.
+    OutageOver(Outage),
+    /// The policy is as it was before it was paused or put into mode Plan.
+    PolicyBack,
+    /// The drain that was withdrawn is made again.
+    Remake,
+}
+
+/// One task, as seen from outside.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its id in the model.
+    pub ecs: ecs::TaskId,
+    /// The same as the API takes it.
+    pub hex: String,
+    /// What the operator calls it.
+    pub id: TaskId,
+    /// Its workers; none before its container was started.
+    pub nodes: Vec<Node>,
+    /// A worker of it had another name once.
+    pub renamed: bool,
+    /// Until when nobody can tell which node is its own.
+    pub ambiguous_until: u64,
+    /// What became of its hold.
+    pub track: Track,
+}
+
+/// What one operator sees of the drain's resource.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    /// What was last written.
+    pub memory: Memory,
+    /// Rises with each write.
+    pub version: u64,
+}
+
+/// Everything outside the operators.
+#[derive(Debug)]
+pub struct World {
+    /// What the seed stands for.
+    pub setup: Setup,
+    /// Now, in milliseconds from the beginning.
+    pub now: u64,
+    /// ECS.
+    pub ecs: Ecs,
+    /// Every task that ever was, in the order in which it was met.
+    pub members: Vec<Member>,
+    by_task: BTreeMap<u128, usize>,
+    names: BTreeMap<NodeName, (usize, usize)>,
+    revisions: BTreeMap<u64, RevisionId>,
+    /// Every job that ever was.
+    pub jobs: Vec<Job>,
+    queued: Vec<VecDeque<JobId>>,
+    events: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    sequence: u64,
+    outages: [u64; Outage::COUNT],
+    definitions: u32,
+    bad: Vec<u32>,
+    /// The policy in force, if the drain exists.
+    pub policy: Option<Policy>,
+    /// The resource's status.
+    pub stored: Stored,
+    /// What it was before the last write.
+    pub stored_before: Stored,
+    /// By operator.
+    pub gates: [Gate; OPERATORS],
+    /// By operator.
+    pub taps: [Tap; OPERATORS],
+    /// By operator: how wrong its clock is, in milliseconds.
+    pub skew: [i64; OPERATORS],
+    skew_at_first: [i64; OPERATORS],
+    /// Until when the second operator is at work.
+    pub second_until: u64,
+    /// When something outside last changed that excuses a count: tasks, the desired count, the policy.
+    pub disturbed_at: u64,
+    /// Old states of the fleet, for stale reads.
+    pub past: VecDeque<Snap>,
+    /// Faults are over.
+    pub calm: bool,
+    /// The service was deleted.
+    pub deleted: bool,
+    /// Rules, and what they found.
+    pub judge: Judge,
+    /// What occurred how often.
+    pub tally: Tally,
+    work_chance: Chance,
+    deliver_chance: Chance,
+    /// For what goes wrong with calls, call by call; one stream for each kind.
+    call_chance: BTreeMap<Fault, Chance>,
+    /// For delays that are no fault.
+    pub delay_chance: Chance,
+}
+
+impl World {
+    /// The world of a setup, at its beginning.
+    pub fn new(setup: Setup, telling: bool) -> Self {
+        let seed = setup.seed;
+        let mut knobs = setup.knobs.clone();
+        knobs.history_limit = if telling { 100_000 } else { 0 };
+        let queues = usize::from(setup.work.queues);
+        let mut world = Self {
+            now: 0,
+            ecs: Ecs::new(knobs, seed),
+            members: Vec::new(),
+            by_task: BTreeMap::new(),
+            names: BTreeMap::new(),
+            revisions: BTreeMap::new(),
+            jobs: Vec::new(),
+            queued: vec![VecDeque::new(); queues],
+            events: BinaryHeap::new(),
+            sequence: 0,
+            outages: [0; Outage::COUNT],
+            definitions: 0,
+            bad: Vec::new(),
+            policy: Some(setup.policy.clone()),
+            stored: Stored::default(),
+            stored_before: Stored::default(),
+            gates: Default::default(),
+            taps: Default::default(),
+            skew: [0; OPERATORS],
+            skew_at_first: [0; OPERATORS],
+            second_until: 0,
+            disturbed_at: 0,
+            past: VecDeque::new(),
+            calm: false,
+            deleted: false,
+            judge: Judge::new(telling),
+            tally: Tally::default(),
+            work_chance: Chance::new(seed, "jobs"),
+            deliver_chance: Chance::new(seed, "deliveries"),
+            call_chance: setup.faults.iter().map(|fault| (fault, Chance::new(!seed, fault.name()))).collect(),
+            delay_chance: Chance::new(seed, "delays"),
+            setup,
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        let mut skews = Chance::new(self.setup.seed, "skew");
+        if self.setup.faults.has(Fault::ClockSkew) {
+            self.tally.fault(Fault::ClockSkew);
+            self.skew = [0, 1].map(|_| i64::try_from(skews.below(8 * SECOND)).unwrap_or(0) - 4_000);
+            self.skew_at_first = self.skew;
+        }
+        let definition = self.register();
+        let request = CreateService {
+            name: SERVICE.to_owned(),
+            task_definition: definition,
+            desired: self.setup.desired,
+            configuration: self.setup.configuration,
+            ..CreateService::default()
+        };
+        self.ecs.create_service(&request, Time(0)).expect("the first service can be made");
+        for index in 0..self.setup.script.len() {
+            let beat = self.setup.script[index];
+            if !beat.cut {
+                self.at(beat.at, Event::Beat(index));
+            }
+        }
+        self.at(0, Event::JobArrives);
+    }
+
+    /// A new revision of the task definition; its name.
+    pub fn register(&mut self) -> String {
+        let container = ContainerDefinition::new("worker", &["celery"]);
+        let definition = self
+            .ecs
+            .register_task_definition("app", vec![container], serde_json_map(), Time(self.now))
+            .expect("a task definition can be registered");
+        self.definitions = definition.revision;
+        definition.name()
+    }
+
+    /// Something will happen by itself.
+    pub fn at(&mut self, at: u64, event: Event) {
+        self.sequence += 1;
+        self.events.push(Reverse((at, self.sequence, event)));
+    }
+
+    /// Lets time pass.
+    pub fn advance(&mut self, now: u64) {
+        loop {
+            let own = self.events.peek().map(|Reverse((at, ..))| *at);
+            let ecs = self.ecs.next_event_at().map(|at| at.0);
+            let Some(at) = own.into_iter().chain(ecs).min().filter(|at| *at <= now) else { break };
+            self.now = self.now.max(at);
+            if own == Some(at) {
+                if let Some(Reverse((_, _, event))) = self.events.pop() {
+                    self.happens(event);
+                }
+            } else {
+                self.settle();
+            }
+            if self.setup.faults.has(Fault::StaleReads) {
+                self.remember();
+            }
+        }
+        self.now = self.now.max(now);
+    }
+
+    /// Carries out what ECS wants done now.
+    pub fn settle(&mut self) {
+        for effect in self.ecs.advance(Time(self.now)) {
+            match effect {
+                Effect::Start { task, .. } => self.start_container(task),
+                Effect::Terminate { task, .. } => self.terminate(task),
+                Effect::Kill { task, .. } => self.kill(task),
+            }
+        }
+        self.judge.hear(self.now, self.ecs.history());
+    }
+
+    fn happens(&mut self, event: Event) {
+        match event {
+            Event::Beat(index) => self.beat(index),
+            Event::JobArrives => self.job_arrives(),
+            Event::Deliver(member, node, epoch, job) => self.delivered(member, node, epoch, job),
+            Event::JobEnds(member, node, epoch, job) => self.job_ends(member, node, epoch, job),
+            Event::EtaDue(member, node, epoch, job) => self.eta_due(member, node, epoch, job),
+            Event::NodeReady(member, node, epoch) => self.node_ready(member, node, epoch),
+            Event::Control(member, node, epoch, add, queues) => self.control(member, node, epoch, add, queues),
+            Event::CancelDeed(member, node, epoch, queues) => self.cancel_deed(member, node, epoch, queues),
+            Event::Exit(member) => self.exit(member),
+            Event::NameBack(member, node) => self.restart(member, node, false),
+            Event::LateRelease(member) => drop(self.release(member)),
+            Event::LateHold(member, minutes) => drop(self.hold(member, minutes, true)),
+            Event::OutageOver(outage) => self.outage_over(outage),
+            Event::PolicyBack => self.policy_back(),
+            Event::Remake => self.remake(),
+        }
+        self.settle();
+    }
+
+    /// The member that stands for a task of the model.
+    pub fn member_of(&mut self, task: ecs::TaskId) -> usize {
+        if let Some(index) = self.by_task.get(&task.0) {
+            return *index;
+        }
+        let index = self.members.len();
+        self.members.push(Member {
+            ecs: task,
+            hex: task.to_string(),
+            id: format!("t{}", index + 1).into(),
+            nodes: Vec::new(),
+            renamed: false,
+            ambiguous_until: 0,
+            track: Track::default(),
+        });
+        self.by_task.insert(task.0, index);
+        index
+    }
+
+    /// The member that the operator calls so.
+    pub fn member_named(&self, id: &TaskId) -> Option<usize> {
+        let number: usize = id.as_str().strip_prefix('t')?.parse().ok()?;
+        number.checked_sub(1).filter(|index| *index < self.members.len())
+    }
+
+    /// The node that the broker knows by this name.
+    pub fn node_named(&self, name: &NodeName) -> Option<(usize, usize)> {
+        self.names.get(name).copied()
+    }
+
+    /// What the operator calls a deployment.
+    pub fn revision_of(&mut self, deployment: DeploymentId) -> RevisionId {
+        let next = self.revisions.len() + 1;
+        self.revisions.entry(deployment.0).or_insert_with(|| RevisionId::from(format!("r{next}"))).clone()
+    }
+
+    /// The service as it is.
+    pub fn service(&self) -> &ecs::Service {
+        self.ecs.service(CLUSTER, SERVICE).expect("the service was made at the beginning")
+    }
+
+    /// Whether this is out of order now.
+    pub fn is_out(&self, outage: Outage) -> bool {
+        self.outages[outage as usize] > self.now
+    }
+
+    /// A fault that is drawn call by call befalls this call, so many times in a thousand.
+    pub fn befalls(&mut self, fault: Fault, permille: u64) -> bool {
+        if self.calm {
+            return false;
+        }
+        let befalls = self.call_chance.get_mut(&fault).is_some_and(|chance| chance.permille(permille));
+        if befalls {
+            self.tally.fault(fault);
+        }
+        befalls
+    }
+
+    /// A span drawn for a fault that befell a call.
+    pub fn span_of(&mut self, fault: Fault, low: u64, high: u64) -> u64 {
+        self.call_chance.get_mut(&fault).map_or(low, |chance| chance.between(low, high))
+    }
+
+    /// Writes a line into the story, if there is one.
+    pub fn tell(&mut self, line: impl FnOnce() -> String) {
+        self.judge.tell(self.now, line);
+    }
+
+    /// A rule does not hold.
+    pub fn broken(&mut self, rule: &'static str, what: impl FnOnce() -> String) {
+        self.judge.broken(self.now, rule, what);
+    }
+
+    /// Everything outside is as it should be, and nothing goes on: then history may end.
+    pub fn is_at_rest(&self) -> bool {
+        let service = self.service();
+        if self.deleted {
+            return service.status == ServiceStatus::Inactive;
+        }
+        let primary = service.primary().map(|primary| primary.id);
+        let of_primary = |task: &ecs::TaskId| self.ecs.task(*task).is_some_and(|task| task.deployment == primary);
+        service.tasks.iter().all(of_primary)
+    }
+}
+
+fn serde_json_map() -> serde_json::Map<String, serde_json::Value> {
+    serde_json::Map::new()
+}

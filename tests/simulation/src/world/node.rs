@@ -1,0 +1,95 @@
+//! One Celery worker process, as far as it matters here: what it takes jobs from, what it holds and runs, and whether it
+//! answers.
+
+use std::collections::VecDeque;
+
+use worker_drain_plan::NodeName;
+
+/// A job's place in the world's list.
+pub type JobId = usize;
+
+/// Whether a worker process works and answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeState {
+    /// It is coming up.
+    Booting,
+    /// It works and answers.
+    Up,
+    /// It does neither, until then.
+    Frozen(u64),
+    /// It works, and has lost the broker for a moment.
+    Reconnecting,
+    /// It was told to end: it finishes what runs.
+    Ending,
+    /// It has ended.
+    Gone,
+}
+
+/// One worker process.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its name on the broker.
+    pub name: NodeName,
+    /// See [`NodeState`].
+    pub state: NodeState,
+    /// Rises when the process is replaced: what was meant for the old one does not reach the new one.
+    pub epoch: u32,
+    /// SIGTERM came while it was frozen.
+    pub told_to_end: bool,
+    /// Queues that it takes jobs from, a bit each.
+    pub consuming: u8,
+    /// Those of them that were added while it ran.
+    pub added: u8,
+    /// Jobs on their way to it.
+    pub in_flight: Vec<JobId>,
+    /// Jobs that it holds and has not begun.
+    pub reserved: VecDeque<JobId>,
+    /// Jobs that it holds until a later time.
+    pub scheduled: Vec<JobId>,
+    /// Jobs that run.
+    pub active: Vec<JobId>,
+    /// When it last took jobs again that it had been told not to take, and not because of us.
+    pub came_back_at: u64,
+    /// It has answered a question once, so that it is known.
+    pub heard: bool,
+}
+
+impl Node {
+    /// A process that is coming up.
+    pub fn booting(name: NodeName, epoch: u32) -> Self {
+        Self {
+            name,
+            state: NodeState::Booting,
+            epoch,
+            told_to_end: false,
+            consuming: 0,
+            added: 0,
+            in_flight: Vec::new(),
+            reserved: VecDeque::new(),
+            scheduled: Vec::new(),
+            active: Vec::new(),
+            came_back_at: 0,
+            heard: false,
+        }
+    }
+
+    /// Jobs that count against its prefetch limit.
+    pub fn load(&self) -> usize {
+        self.in_flight.len() + self.reserved.len() + self.active.len()
+    }
+
+    /// It takes jobs, or would if it could.
+    pub fn takes_jobs(&self) -> bool {
+        self.consuming != 0 && !matches!(self.state, NodeState::Gone | NodeState::Ending | NodeState::Booting)
+    }
+
+    /// Takes a job out of wherever it is.
+    pub fn forget(&mut self, job: JobId) -> bool {
+        let before = self.load() + self.scheduled.len();
+        self.in_flight.retain(|other| *other != job);
+        self.reserved.retain(|other| *other != job);
+        self.scheduled.retain(|other| *other != job);
+        self.active.retain(|other| *other != job);
+        before != self.load() + self.scheduled.len()
+    }
+}

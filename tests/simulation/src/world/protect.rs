@@ -1,0 +1,287 @@
+//! What keeps tasks from being stopped, and who is to answer for it when one is.
+
+use ecs_emulator::model::{Protection, ProtectionAnswer, StopCause, Task, Time};
+use jiff::Timestamp;
+use worker_drain_plan::{
+    Action, Plan, Policy, TaskId,
+    observation::HoldState,
+    policy::{DeadlineAction, HoldMode, Mode},
+    report::{TaskPhase, TaskReport},
+};
+
+use super::{CLUSTER, Job, JobId, World};
+use crate::{
+    fault::Fault,
+    setup::{MINUTE, SECOND},
+};
+
+/// After a change outside it takes this long until nobody can have missed it.
+const SETTLED: u64 = 25 * SECOND;
+/// A plan is good for so long; what reaches ECS later than this was sent by somebody who was paused, or kept waiting.
+const GOOD_FOR: u64 = 11 * SECOND;
+
+/// What last became of a task's hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Change {
+    /// It never had one.
+    #[default]
+    Never,
+    /// It was set or renewed.
+    Held,
+    /// We released it: the task was said to be drained. The workers were asked at this time, and the plan was made at
+    /// the other.
+    Drained(u64, u64),
+    /// We released it: the user's deadline had passed.
+    Deadline,
+    /// We released it because the user wants no hold on it.
+    Released,
+    /// Somebody else took it away.
+    Lost,
+}
+
+/// What is known from outside of a task's hold.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Track {
+    /// What last became of it.
+    pub change: Change,
+    /// When.
+    pub changed_at: u64,
+    /// What it will be when a release that is under way takes effect.
+    pub pending: Change,
+    /// A report has been in force since then which saw the task in danger, did nothing, and said nothing.
+    pub silent_since: Option<u64>,
+    /// The last report that was written says that the task may be stopped.
+    pub announced: bool,
+    /// As these were when the scheduler's decision to stop it was seen.
+    pub at_stop: Option<(Option<u64>, bool)>,
+}
+
+impl World {
+    /// Holds a task, as ECS would.
+    pub fn hold(&mut self, m: usize, minutes: u32, late: bool) -> Result<(), String> {
+        let (hex, ecs) = (self.members[m].hex.clone(), self.members[m].ecs);
+        let before = self.ecs.task(ecs).and_then(|task| task.protected_until).map_or(0, |until| until.0);
+        let answer = self.protect(&hex, Protection::On(Some(minutes)));
+        if let Some(refused) = answer.failures.first() {
+            return Err(refused.reason.clone());
+        }
+        let until = self.now + u64::from(minutes) * MINUTE;
+        let track = &mut self.members[m].track;
+        (track.change, track.changed_at) = (Change::Held, self.now);
+        self.tell(|| format!("ECS holds t{} for {minutes} min", m + 1));
+        if !late {
+            self.judge_hold(m, before, until);
+        }
+        Ok(())
+    }
+
+    /// Releases a task, as ECS would.
+    pub fn release(&mut self, m: usize) -> Result<(), String> {
+        let hex = self.members[m].hex.clone();
+        let answer = self.protect(&hex, Protection::Off);
+        if let Some(refused) = answer.failures.first() {
+            return Err(refused.reason.clone());
+        }
+        let track = &mut self.members[m].track;
+        (track.change, track.changed_at) = (track.pending, self.now);
+        self.tell(|| format!("ECS holds t{} no more", m + 1));
+        Ok(())
+    }
+
+    /// Somebody else takes a hold away.
+    pub(super) fn lose_hold(&mut self, m: usize) {
+        let hex = self.members[m].hex.clone();
+        self.protect(&hex, Protection::Off);
+        let track = &mut self.members[m].track;
+        (track.change, track.changed_at) = (Change::Lost, self.now);
+    }
+
+    fn protect(&mut self, hex: &str, protection: Protection) -> ProtectionAnswer {
+        let answer = self.ecs.update_task_protection(CLUSTER, &[hex], protection, Time(self.now));
+        self.settle();
+        answer.unwrap_or_default()
+    }
+
+    /// Nothing that counts has changed outside for a while, and everybody sees what is.
+    fn is_undisturbed(&self) -> bool {
+        self.now > self.disturbed_at + SETTLED && self.is_off(Fault::StaleReads)
+    }
+
+    fn judge_hold(&mut self, m: usize, before: u64, until: u64) {
+        self.tally.rule("holds within the desired count");
+        self.tally.rule("no hold is cut short under a job");
+        let sees_well = self.is_off(Fault::EcsPartial) && self.is_off(Fault::ClockJumps);
+        if !self.is_undisturbed() || !sees_well || self.second_until > 0 {
+            return;
+        }
+        let Some(task) = self.ecs.task(self.members[m].ecs) else { return };
+        let service = self.service();
+        let now = Time(self.now);
+        let live = |task: &&Task| task.is_live() && task.is_protected(now);
+        let held = service.tasks.iter().filter_map(|id| self.ecs.task(*id)).filter(live).count();
+        let desired = service.desired as usize;
+        let is_old = task.deployment != service.primary().map(|primary| primary.id);
+        let cut_short = is_old && before > until + MINUTE && !self.lets_go_by_deadline();
+        if before <= self.now && held > desired {
+            self.broken("holds within the desired count", || format!("{held} tasks are held and {desired} are wanted"));
+        }
+        if cut_short {
+            self.broken("no hold is cut short under a job", || format!("t{} was held until {before}", m + 1));
+        }
+    }
+
+    fn lets_go_by_deadline(&self) -> bool {
+        let deadline = self.policy.as_ref().and_then(|policy| policy.drain.deadline);
+        deadline.is_some_and(|deadline| deadline.action == DeadlineAction::PermitStop)
+    }
+
+    /// Consuming workers never fall below the floor because of us, counted in truth.
+    pub(super) fn judge_floor(&mut self, m: usize, before: usize) {
+        self.tally.rule("consuming workers stay above the floor");
+        let Some(policy) = &self.policy else { return };
+        let late = !self.is_off(Fault::RequestLate) || !self.is_off(Fault::RequestDoubled);
+        let id = &self.members[m].id;
+        let is_told = |told: &TaskReport| told.task == *id && told.phase == TaskPhase::AtRisk;
+        let plans = self.taps.iter().filter_map(|tap| tap.plan.as_ref());
+        let at_risk = plans.flat_map(|plan| &plan.report.tasks).any(is_told) || self.lets_go_by_deadline();
+        let held = self.ecs.task(self.members[m].ecs).is_some_and(|task| task.is_protected(Time(self.now)));
+        let exempt = late || at_risk || !held || !self.is_undisturbed() || self.second_until > 0;
+        let service = self.service();
+        let percent = policy.drain.min_consuming_percent.unwrap_or(service.configuration.minimum_healthy_percent);
+        let floor = (service.desired * percent).div_ceil(100) as usize;
+        let after = self.consuming();
+        if !exempt && after < before && after < floor {
+            self.broken("consuming workers stay above the floor", || {
+                format!("{after} tasks are left consuming and the floor is {floor}")
+            });
+        }
+    }
+
+    /// A report was written: who is in danger, and is it told?
+    pub fn reported(&mut self, policy: &Policy, plan: &Plan, report: &[TaskReport], by: Timestamp) {
+        for told in report {
+            let Some(m) = self.member_named(&told.task) else { continue };
+            let announced = is_announced(told);
+            let silent = !announced && self.is_silent(m, policy, plan, told, by);
+            let now = self.now;
+            let track = &mut self.members[m].track;
+            track.announced = announced;
+            track.silent_since = silent.then(|| track.silent_since.unwrap_or(now));
+        }
+    }
+
+    /// This report saw the task in danger with something to lose, and nothing is done about it.
+    fn is_silent(&self, m: usize, policy: &Policy, plan: &Plan, told: &TaskReport, by: Timestamp) -> bool {
+        let responsible = policy.mode == Mode::Enforce
+            && !policy.withdrawn
+            && (policy.hold.mode == HoldMode::Standing || told.leaving.is_some());
+        let runs = !matches!(told.phase, TaskPhase::Starting | TaskPhase::Stopping | TaskPhase::Stopped);
+        let left = match told.hold {
+            HoldState::Unread => return false,
+            HoldState::Free => 0,
+            HoldState::Until(end) => {
+                // By the operator's own clock: it cannot know better.
+                u64::try_from(end.as_millisecond() - by.as_millisecond()).unwrap_or(0)
+            }
+        };
+        let short = u64::try_from(policy.hold.expires_in.as_millis() / 4).unwrap_or(u64::MAX);
+        let at_work = told.jobs.is_some_and(|jobs| jobs.active + jobs.reserved > 0)
+            || matches!(told.phase, TaskPhase::Held | TaskPhase::Cancelling | TaskPhase::Serving);
+        let excused = self.members[m].track.change == Change::Deadline || self.lets_go_by_deadline();
+        let acted = plan.actions.iter().any(|action| matches!(action, Action::Hold { task, .. } if *task == told.task));
+        responsible && runs && left < short && at_work && !excused && !acted
+    }
+
+    /// The scheduler's decision to stop a task is seen: what was told of it until now counts.
+    pub(super) fn stop_was_decided(&mut self, m: usize) {
+        let track = &mut self.members[m].track;
+        track.at_stop = Some((track.silent_since, track.announced));
+    }
+
+    /// A job was cut off by the end of its task.
+    pub(super) fn judge_death(&mut self, m: usize, n: usize, job: JobId) {
+        self.tally.rule("no job dies by our permit");
+        self.tally.rule("every death was announced");
+        let Some(task) = self.ecs.task(self.members[m].ecs) else { return };
+        let Some(stop) = &task.stop else { return };
+        let (cause, decided) = (stop.cause, stop.decided_at.0);
+        if cause != StopCause::Scaling {
+            self.tally.death("by ECS or somebody else, held or not");
+            return;
+        }
+        let track = self.members[m].track;
+        let (silent, announced) = track.at_stop.unwrap_or_default();
+        if let Change::Drained(evidence, planned) = track.change {
+            let came_back = self.members[m].nodes[n].came_back_at >= evidence;
+            let was_there = self.jobs[job].delivered_at <= track.changed_at;
+            if was_there && self.jobs[job].eta > evidence {
+                // It was held in the worker, its start time came, and `drain.scheduled` is `Ignore`.
+                self.tally.death("its start time came after the proof, and drain.scheduled is Ignore");
+                return;
+            }
+            if was_there && !self.members[m].nodes[n].heard {
+                // One of several workers in the task, frozen from its first moment on: nobody could know of it.
+                self.tally.death("its worker had never answered anybody");
+                return;
+            }
+            if was_there && !came_back && track.changed_at > planned + GOOD_FOR {
+                self.tally.death("by a permit that reached ECS later than its plan was good for");
+                return;
+            }
+            if was_there && !came_back {
+                let what = {
+                    let Job { eta, delivered_at, started_at, .. } = &self.jobs[job];
+                    let released = track.changed_at;
+                    format!(
+                        "job-{job} in t{}: came at {delivered_at}, due at {eta}, began at {started_at}; the workers were \
+                         asked at {evidence}, it was released at {released}",
+                        m + 1
+                    )
+                };
+                self.broken("no job dies by our permit", || what);
+                return;
+            }
+        }
+        match track.change {
+            Change::Deadline => self.tally.death("by the user's deadline"),
+            Change::Released => self.tally.death("after the user took the hold away"),
+            _ if announced => self.tally.death("announced: its hold was refused or had no room"),
+            _ if silent.is_some_and(|since| since + SECOND < decided) => {
+                self.broken("every death was announced", || {
+                    format!(
+                        "job-{job} in t{}: {:?} at {}, silent since {silent:?}",
+                        m + 1,
+                        track.change,
+                        track.changed_at
+                    )
+                });
+            }
+            Change::Drained(..) => self.tally.death("its worker came back after the proof, and was stopped at once"),
+            Change::Held => self.tally.death("its hold ran out while nobody could renew it"),
+            Change::Never if self.may_lose_the_race() => {
+                self.tally.death("hold.mode is OnRollout, and ECS was faster or it was a scale-in");
+            }
+            Change::Never => self.tally.death("it was never seen unheld before it was stopped"),
+            Change::Lost => self.tally.death("somebody else took its hold away"),
+        }
+    }
+
+    fn may_lose_the_race(&self) -> bool {
+        self.policy.as_ref().is_none_or(|policy| policy.hold.mode == HoldMode::OnRollout)
+    }
+
+    /// The action of this plan that releases a task.
+    pub fn releasing<'a>(plan: Option<&'a Plan>, id: &TaskId) -> Option<&'a Action> {
+        plan?
+            .actions
+            .iter()
+            .find(|action| matches!(action, Action::Permit { task, .. } | Action::Release { task } if task == id))
+    }
+}
+
+/// The report says of this task that it may be stopped though it has, or may get, jobs.
+fn is_announced(told: &TaskReport) -> bool {
+    told.phase == TaskPhase::AtRisk
+        || told.hold_refused.is_some()
+        || (told.leaving.is_none() && told.waiting_for.contains("it is held as soon as"))
+}

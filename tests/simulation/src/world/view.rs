@@ -1,0 +1,186 @@
+//! What ECS tells of the fleet, now or some seconds ago.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ecs_emulator::model::{self as ecs, ContainerState, LastStatus, ServiceStatus};
+use worker_drain_plan::{
+    RevisionId, TaskId,
+    observation::{HoldState, Life, Revision, Task},
+};
+
+use super::World;
+use crate::{fault::Fault, setup::SECOND, tap::stamp};
+
+/// How old a stale read may be.
+const STALE: u64 = 8 * SECOND;
+
+/// The state of the fleet at one time.
+#[derive(Clone, Debug, Default)]
+pub struct Snap {
+    /// When.
+    pub at: u64,
+    /// The service.
+    pub service: ServiceSnap,
+    /// Every task that is still visible.
+    pub tasks: BTreeMap<TaskId, (bool, Task)>,
+}
+
+/// What `DescribeServices` tells.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceSnap {
+    /// It is there.
+    pub exists: bool,
+    /// `desiredCount`.
+    pub desired: u32,
+    /// `minimumHealthyPercent`.
+    pub minimum: u32,
+    /// `maximumPercent`.
+    pub maximum: u32,
+    /// The primary deployment.
+    pub current: RevisionId,
+    /// All that are listed.
+    pub revisions: BTreeMap<RevisionId, Revision>,
+}
+
+impl World {
+    /// The service, as a read tells it.
+    pub fn service_view(&mut self) -> ServiceSnap {
+        if let Some(snap) = self.stale() {
+            return snap.service.clone();
+        }
+        self.service_now()
+    }
+
+    fn service_now(&mut self) -> ServiceSnap {
+        let service = self.service();
+        let exists = service.status != ServiceStatus::Inactive;
+        let (desired, configuration) = (service.desired, service.configuration);
+        let listed: Vec<(ecs::DeploymentId, u32, u64)> = service
+            .deployments
+            .iter()
+            .map(|deployment| (deployment.id, deployment.definition.revision, deployment.created_at.0))
+            .collect();
+        let mut revisions = BTreeMap::new();
+        let mut current = RevisionId::default();
+        for (place, (id, definition, made)) in listed.into_iter().enumerate() {
+            let name = self.revision_of(id);
+            if place == 0 {
+                current = name.clone();
+            }
+            revisions.insert(name, Revision { label: format!("app:{definition}"), created_at: Some(stamp(made)) });
+        }
+        ServiceSnap {
+            exists,
+            desired,
+            minimum: configuration.minimum_healthy_percent,
+            maximum: configuration.maximum_percent,
+            current,
+            revisions,
+        }
+    }
+
+    /// The tasks, as reads tell them: those that are listed, and each of `tracked`. Holds are not read yet.
+    pub fn tasks_view(&mut self, tracked: &BTreeSet<TaskId>) -> BTreeMap<TaskId, Task> {
+        let missing =
+            || Task { revision: RevisionId::default(), life: Life::Missing, started_at: None, hold: HoldState::Free };
+        let mut tasks: BTreeMap<TaskId, Task> = BTreeMap::new();
+        if let Some(snap) = self.stale() {
+            let shown = snap.tasks.iter().filter(|(id, (listed, _))| *listed || tracked.contains(*id));
+            tasks.extend(shown.map(|(id, (_, task))| (id.clone(), task.clone())));
+        } else {
+            let is_live = |id: &ecs::TaskId| self.ecs.task(*id).is_some_and(ecs::Task::is_live);
+            let listed: Vec<ecs::TaskId> = self.service().tasks.iter().copied().filter(is_live).collect();
+            for id in listed {
+                let m = self.member_of(id);
+                tasks.extend(self.task_now(m).map(|(_, task)| (self.members[m].id.clone(), task)));
+            }
+            for id in tracked {
+                if let Some(m) = self.member_named(id).filter(|_| !tasks.contains_key(id)) {
+                    tasks.extend(self.task_now(m).map(|(_, task)| (id.clone(), task)));
+                }
+            }
+        }
+        for id in tracked {
+            tasks.entry(id.clone()).or_insert_with(missing);
+        }
+        tasks
+    }
+
+    /// Reads holds.
+    pub fn read_holds(&mut self, tasks: &mut BTreeMap<TaskId, Task>) {
+        let partial = self.is_out(crate::script::Outage::EcsPartial);
+        for (id, task) in tasks.iter_mut() {
+            if !matches!(task.life, Life::Starting | Life::Running) {
+                continue;
+            }
+            if partial && self.delay_chance.percent(40) {
+                task.hold = HoldState::Unread;
+                continue;
+            }
+            let seen = match self.stale() {
+                Some(snap) => snap.tasks.get(id).map(|(_, task)| task.hold),
+                None => self.member_named(id).and_then(|m| self.hold_now(m)),
+            };
+            task.hold = seen.unwrap_or(HoldState::Unread);
+        }
+    }
+
+    fn hold_now(&self, m: usize) -> Option<HoldState> {
+        let task = self.ecs.task(self.members[m].ecs)?;
+        let until = task.protected_until.filter(|until| until.0 > self.now);
+        Some(until.map_or(HoldState::Free, |until| HoldState::Until(stamp(until.0))))
+    }
+
+    /// A task as it is, and whether it is listed.
+    fn task_now(&mut self, m: usize) -> Option<(bool, Task)> {
+        let task = self.ecs.task(self.members[m].ecs)?;
+        let (deployment, live, started) = (task.deployment, task.is_live(), task.started_at);
+        let exit_code = match task.containers.first() {
+            Some(ContainerState::Exited(code)) => *code,
+            _ => None,
+        };
+        let stage = match task.last {
+            LastStatus::Stopped => {
+                let reason = task.stop.as_ref().map_or_else(String::new, |stop| stop.reason.clone());
+                Life::Stopped { reason, exit_code }
+            }
+            _ if !live => Life::Stopping,
+            LastStatus::Running => Life::Running,
+            _ => Life::Starting,
+        };
+        let revision = deployment.map_or_else(RevisionId::default, |deployment| self.revision_of(deployment));
+        let started_at = started.map(|at| stamp(at.0));
+        Some((live, Task { revision, life: stage, started_at, hold: HoldState::Unread }))
+    }
+
+    /// Keeps the present state for stale reads.
+    pub(super) fn remember(&mut self) {
+        let visible: Vec<ecs::TaskId> = self.ecs.state().tasks.keys().copied().collect();
+        let mut tasks = BTreeMap::new();
+        for id in visible {
+            let m = self.member_of(id);
+            let hold = self.hold_now(m).unwrap_or(HoldState::Free);
+            if let Some((listed, task)) = self.task_now(m) {
+                tasks.insert(self.members[m].id.clone(), (listed, Task { hold, ..task }));
+            }
+        }
+        let snap = Snap { at: self.now, service: self.service_now(), tasks };
+        if self.past.back().is_some_and(|last| last.at == self.now) {
+            self.past.pop_back();
+        }
+        self.past.push_back(snap);
+        while self.past.get(1).is_some_and(|next| next.at + STALE < self.now) {
+            self.past.pop_front();
+        }
+    }
+
+    /// The state that a read is answered from, if not the present one.
+    fn stale(&mut self) -> Option<&Snap> {
+        if self.is_off(Fault::StaleReads) || !self.befalls(Fault::StaleReads, 300) {
+            return None;
+        }
+        let ago = self.span_of(Fault::StaleReads, 0, STALE);
+        let at = self.now.saturating_sub(ago);
+        self.past.iter().rev().find(|snap| snap.at <= at)
+    }
+}
