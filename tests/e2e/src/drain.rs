@@ -37,6 +37,18 @@ pub struct WorkerDrain {
     process: Process,
 }
 
+/// The environment that points AWS's clients to an ECS of ours.
+pub fn aws_environment(endpoint: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("AWS_ENDPOINT_URL_ECS", endpoint.to_owned()),
+        ("AWS_REGION", "us-east-1".to_owned()),
+        ("AWS_DEFAULT_REGION", "us-east-1".to_owned()), // this is what the aws command line reads
+        ("AWS_ACCESS_KEY_ID", "emulated".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "emulated".to_owned()),
+        ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+    ]
+}
+
 impl Stage {
     /// The manifest of a drain of this stage's service, as a user would write it.
     pub fn manifest(&self) -> PathBuf {
@@ -61,14 +73,7 @@ spec:
 
     /// The environment that points AWS's clients to this stage's ECS.
     pub fn aws_environment(&self) -> Vec<(&'static str, String)> {
-        vec![
-            ("AWS_ENDPOINT_URL_ECS", self.emulator().endpoint().to_owned()),
-            ("AWS_REGION", "us-east-1".to_owned()),
-            ("AWS_DEFAULT_REGION", "us-east-1".to_owned()), // this is what the aws command line reads
-            ("AWS_ACCESS_KEY_ID", "emulated".to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", "emulated".to_owned()),
-            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
-        ]
+        aws_environment(self.emulator().endpoint())
     }
 
     /// Starts `worker-drain run` on this stage's service with further arguments. Its memory is kept on the stage: a

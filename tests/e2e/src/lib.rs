@@ -12,7 +12,7 @@ mod tasks;
 mod trouble;
 
 pub use cluster::{Cluster, NAMESPACE, Operator};
-pub use drain::{WorkerDrain, binary};
+pub use drain::{WorkerDrain, aws_environment, binary};
 pub use figures::{Figures, percentile};
 pub use stage::{SERVICE, Setup, Stage};
 pub use tasks::TaskView;

@@ -2,8 +2,13 @@
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
-use e2e::{Cluster, Operator, SERVICE, Setup, Stage};
+use e2e::{Cluster, Operator, SERVICE, Setup, Stage, aws_environment};
+use ecs_emulator::{
+    Config, Emulator,
+    model::{ContainerDefinition, CreateService, DeploymentConfiguration},
+};
 use serde_json::Value;
+use test_support::{Redis, wait_until};
 use tokio::time::{Instant, sleep};
 
 const DRAINS: usize = 200;
@@ -47,6 +52,59 @@ async fn two_hundred_drains_are_all_looked_at_and_none_is_written_without_need()
          WorkerDrains and Secrets in {CALM:?}; {passes}",
         resident / 1024,
     );
+}
+
+/// Services of their own, each with a task that has no worker. ECS lets us make some ten calls a second in all.
+const SERVICES: usize = 120;
+
+/// A look that waits long for its calls would be too old to act on, for ever: so each waits before it begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_more_services_than_ecs_lets_us_look_at_at_once_all_are_held() {
+    let folder = tempfile::Builder::new().prefix("worker-drain-many-").tempdir().expect("a temporary folder");
+    let config = Config::fast(folder.path());
+    let (emulator, redis, cluster) = tokio::join!(Emulator::start(config), Redis::start(), Cluster::start(&[]));
+    let emulator = emulator.expect("the emulator starts");
+    let names: Vec<String> = (0..SERVICES).map(|number| format!("service-{number}")).collect();
+    for name in &names {
+        wait_until("ECS makes a service", Duration::from_mins(1), async || create_service(&emulator, name)).await;
+    }
+    let operator = cluster.operator_with(0, aws_environment(emulator.endpoint()));
+    let manifest = |name: &String| {
+        format!(
+            "{{apiVersion: workerdrain.io/v1alpha1, kind: WorkerDrain, metadata: {{name: {name}}}, spec: {{fleet: {{ecs: \
+             {{cluster: default, service: {name}, region: us-east-1}}}}, workers: {{celery: {{broker: {{url: \
+             '{}'}}}}}}}}}}\n---\n",
+            redis.url()
+        )
+    };
+    let began = Instant::now();
+    cluster.apply(&names.iter().map(manifest).collect::<String>()).await;
+    let held = || {
+        emulator.with_world(|world| world.state().tasks.values().filter(|task| task.protected_until.is_some()).count())
+    };
+    wait_until("every task is held", Duration::from_mins(5), async || held() == SERVICES).await;
+    eprintln!("{SERVICES} services held after {:?}", began.elapsed());
+    let (_, told) = operator.get("/metrics").await.expect("the operator answers");
+    let stale = "worker_drain_actions_total{action=\"hold\",outcome=\"stale\"}";
+    assert!(!told.contains(stale), "looks were too old to act on:\n{told}");
+}
+
+/// False: ECS says that we ask too often.
+fn create_service(emulator: &Emulator, name: &str) -> bool {
+    let container = ContainerDefinition::new("worker", &["sleep", "3600"]);
+    let now = emulator.now();
+    let made = emulator.with_world(|world| {
+        let definition = world.register_task_definition(name, vec![container], serde_json::Map::new(), now)?;
+        let request = CreateService {
+            cluster: String::new(),
+            name: name.to_owned(),
+            task_definition: definition.name(),
+            desired: 1,
+            configuration: DeploymentConfiguration::default(),
+        };
+        world.create_service(&request, now).map(drop)
+    });
+    made.inspect_err(|error| assert_eq!(error.code, "ThrottlingException")).is_ok()
 }
 
 async fn versions(cluster: &Cluster) -> BTreeMap<String, String> {
