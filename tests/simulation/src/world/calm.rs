@@ -76,6 +76,10 @@ impl World {
         self.stored.memory = Memory::default();
         self.stored.version += 1;
         self.stored_before = self.stored.clone();
+        // What a worker forgets of its queues from now on, nobody is there to give back (docs/limits.md).
+        for node in self.members.iter_mut().flat_map(|member| &mut member.nodes) {
+            node.added = 0;
+        }
     }
 
     /// All faults end, and what was broken is mended; no more jobs arrive.

@@ -208,6 +208,12 @@ impl World {
     }
 
     fn begin(&mut self) {
+        // These are in the way the world is made, and happen for as long as it lasts.
+        for fault in [Fault::ShortHolds, Fault::SlowBoot, Fault::PermitStopDeadline] {
+            if self.setup.faults.has(fault) {
+                self.tally.fault(fault);
+            }
+        }
         let mut skews = Chance::new(self.setup.seed, "skew");
         if self.setup.faults.has(Fault::ClockSkew) {
             self.tally.fault(Fault::ClockSkew);
