@@ -226,7 +226,7 @@ fn unmapped(member: &Member<'_>) -> String {
 fn unheld(member: &Member<'_>, steps: &Steps<'_>) -> String {
     match &member.memory.refused {
         Some(refusal) => format!("its hold was refused ({}); it is asked for again", refusal.reason),
-        None if steps.holding.contains(member.id) => String::new(),
+        None if steps.holding.contains(member.id) => String::from("it is about to be held"),
         None => String::from("it is held as soon as an old task is released"),
     }
 }

@@ -6,6 +6,7 @@ use worker_drain::reconcile::{Drain, Pass};
 use worker_drain_plan::{
     Action, Policy,
     observation::Failure,
+    policy::HoldMode,
     report::{Phase, TaskReport},
 };
 
@@ -209,7 +210,12 @@ impl World {
         let settled = self.taps[0].plan.as_ref().is_some_and(|plan| plan.report.settled && plan.actions.is_empty());
         // A deleted service whose scale-in is not ours keeps its holds: that is what the user asked for.
         let kept = self.deleted && self.policy.as_ref().is_some_and(|policy| !policy.drain.scale_in);
-        policy && idle && (self.is_at_rest() || kept) && (settled || self.deleted) && self.lacking().is_none()
+        policy
+            && idle
+            && (self.is_at_rest() || kept)
+            && (settled || self.deleted)
+            && self.lacking().is_none()
+            && self.unheld().is_none()
     }
 
     /// A live task of the current revision that takes jobs from fewer queues than it was made to.
@@ -222,7 +228,17 @@ impl World {
         let up = |node: &crate::world::Node| node.state == crate::world::NodeState::Up;
         (0..self.members.len())
             .filter(stays)
-            .find(|m| self.members[*m].nodes.iter().any(|node| up(node) && node.consuming != every))
+            .find(|m| self.members[*m].nodes.iter().any(|node| up(node) && node.consuming != every && !node.excused))
+    }
+
+    /// A live task that nothing holds though every one is to be.
+    fn unheld(&self) -> Option<usize> {
+        let standing = self.policy.as_ref().is_some_and(|policy| policy.hold.mode == HoldMode::Standing);
+        let now = ecs_emulator::model::Time(self.now);
+        let bare = |m: &usize| {
+            self.ecs.task(self.members[*m].ecs).is_some_and(|task| task.is_live() && !task.is_protected(now))
+        };
+        (0..self.members.len()).filter(|_| standing && !self.deleted).find(bare)
     }
 
     /// The drain says that nothing of it is left.
@@ -246,6 +262,7 @@ impl World {
     fn judge_end(&mut self) {
         self.tally.rule(RULES[12]);
         self.tally.rule(RULES[4]);
+        self.tally.rule("at rest every task is held");
         self.tally.jobs = self.jobs.iter().filter(|job| job.state == crate::world::JobState::Done).count() as u64;
         self.tally.virtual_ms = self.now;
         self.tally.histories = 1;
@@ -254,6 +271,9 @@ impl World {
         }
         if let Some(m) = self.lacking() {
             self.broken(RULES[4], || format!("t{} is left without its queues", m + 1));
+        }
+        if let Some(m) = self.unheld() {
+            self.broken("at rest every task is held", || format!("t{} is not", m + 1));
         }
         let tasks: Vec<String> = self.taps[0].plan.as_ref().map_or_else(Vec::new, |plan| {
             plan.report.tasks.iter().map(|task| format!("{} {}: {}", task.task, task.phase, task.waiting_for)).collect()

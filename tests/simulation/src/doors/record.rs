@@ -85,6 +85,7 @@ impl SimRecord<'_> {
             world.stored_before = world.stored.clone();
             world.stored.memory = memory.clone();
             world.stored.version += 1;
+            world.learn_nodes(memory);
         }
         world.taps[self.who].version = world.stored.version;
         world.taps[self.who].written = Some(memory.clone());

@@ -137,7 +137,6 @@ impl SimWorkers<'_> {
                 let later = jiff::SignedDuration::from_millis(i64::try_from(answered).unwrap_or(0));
                 answer.answered_at = answer.answered_at.max(now.saturating_add(later).unwrap_or(now));
                 fill(&world, m, n, question, answer);
-                world.members[m].nodes[n].heard = true;
             }
         }
         takes

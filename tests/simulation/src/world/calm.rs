@@ -76,9 +76,18 @@ impl World {
         self.stored.memory = Memory::default();
         self.stored.version += 1;
         self.stored_before = self.stored.clone();
-        // What a worker forgets of its queues from now on, nobody is there to give back (docs/limits.md).
         for node in self.members.iter_mut().flat_map(|member| &mut member.nodes) {
-            node.added = 0;
+            node.heard = false;
+            node.orphaned |= node.added != 0;
+        }
+    }
+
+    /// Nodes in the memory that was written are waited for from now on.
+    pub fn learn_nodes(&mut self, memory: &Memory) {
+        for name in memory.tasks.values().flat_map(|task| task.nodes.keys()) {
+            if let Some((m, n)) = self.node_named(name) {
+                self.members[m].nodes[n].heard = true;
+            }
         }
     }
 

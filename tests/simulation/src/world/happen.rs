@@ -139,6 +139,7 @@ impl World {
         }
         node.state = NodeState::Reconnecting;
         if forgets {
+            node.excused |= node.orphaned && node.added != 0;
             node.consuming &= !node.added;
             node.added = 0;
         }

@@ -50,8 +50,12 @@ pub struct Node {
     pub active: Vec<JobId>,
     /// When it last took jobs again that it had been told not to take, and not because of us.
     pub came_back_at: u64,
-    /// It has answered a question once, so that it is known.
+    /// It is in the drain's memory, so that it is waited for.
     pub heard: bool,
+    /// What was added to it was added by a drain that is gone: nobody adds it again.
+    pub orphaned: bool,
+    /// It forgot that when it reconnected.
+    pub excused: bool,
 }
 
 impl Node {
@@ -70,6 +74,8 @@ impl Node {
             active: Vec::new(),
             came_back_at: 0,
             heard: false,
+            orphaned: false,
+            excused: false,
         }
     }
 

@@ -110,7 +110,8 @@ impl World {
     fn judge_hold(&mut self, m: usize, before: u64, until: u64) {
         self.tally.rule("holds within the desired count");
         self.tally.rule("no hold is cut short under a job");
-        let sees_well = self.is_off(Fault::EcsPartial) && self.is_off(Fault::ClockJumps);
+        let clocks_agree = self.is_off(Fault::ClockJumps) && self.skew == [0, 0];
+        let sees_well = self.is_off(Fault::EcsPartial) && clocks_agree;
         if !self.is_undisturbed() || !sees_well || self.second_until > 0 {
             return;
         }
@@ -194,6 +195,7 @@ impl World {
 
     /// The scheduler's decision to stop a task is seen: what was told of it until now counts.
     pub(super) fn stop_was_decided(&mut self, m: usize) {
+        self.disturbed_at = self.now;
         let track = &mut self.members[m].track;
         track.at_stop = Some((track.silent_since, track.announced));
     }
@@ -220,7 +222,8 @@ impl World {
                 return;
             }
             if was_there && !self.members[m].nodes[n].heard {
-                // One of several workers in the task, frozen from its first moment on: nobody could know of it.
+                // One of several workers in the task, silent from its first moment on, or since the drain was made:
+                // nobody could know of it.
                 self.tally.death("its worker had never answered anybody");
                 return;
             }
@@ -283,5 +286,6 @@ impl World {
 fn is_announced(told: &TaskReport) -> bool {
     told.phase == TaskPhase::AtRisk
         || told.hold_refused.is_some()
-        || (told.leaving.is_none() && told.waiting_for.contains("it is held as soon as"))
+        || (told.leaving.is_none()
+            && ["it is held as soon as", "it is about to be held"].iter().any(|words| told.waiting_for.contains(words)))
 }
