@@ -47,6 +47,18 @@ crds: ## Writes crds/ anew
 bench: setup ## Measures how long holds outlast jobs, how soon a deployment is seen, memory, calls to ECS
 	@$(TARGET)/debug/bench
 
+# Which seeds `make simulate` runs.
+SEEDS ?= 0..100000
+
+.PHONY: simulate
+simulate: ## Runs whole rollouts with faults on virtual time: make simulate SEEDS=0..200000
+	@cargo run --quiet --release --package simulation -- --seeds $(SEEDS)
+
+.PHONY: image
+image: ## Builds the operator's image with podman or docker
+	@tool=$$(command -v podman || command -v docker) || { echo "install podman or docker" >&2; exit 1; }; \
+	$$tool build --file Containerfile --tag worker-drain:$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1) .
+
 .PHONY: clean
 clean: ## Removes all that was built or downloaded
 	rm -rf .cache

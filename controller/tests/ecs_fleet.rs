@@ -475,12 +475,20 @@ async fn somebody_listens_there_and_says_nothing() {
     assert!(fleet.calls().total() >= 2, "it was tried again");
 }
 
-/// What [`in_a_process_of_its_own`] prints: a test cannot set the environment, which is the whole process's.
+/// What [`nothing_is_found_in_an_empty_environment`] prints when it is the process that looks.
 const SAYS: &str = "the look said: ";
 
+/// Set in a process that is to look and to say what came of it: a test cannot set the environment, which is the whole
+/// process's.
+const LOOK: &str = "TEST_LOOK";
+
 #[tokio::test]
-#[ignore = "started by other tests, in a process with an environment of its own"]
-async fn in_a_process_of_its_own() {
+async fn nothing_is_found_in_an_empty_environment() {
+    if std::env::var_os(LOOK).is_none() {
+        let nothing = in_environment(&[]).await;
+        assert!(nothing.contains("Invalid") && nothing.contains("no AWS Region"), "{nothing}");
+        return;
+    }
     let role_arn = std::env::var("TEST_ROLE").ok();
     let profile = std::env::var("TEST_PROFILE").ok();
     let settings = EcsSettings { role_arn, profile, ..settings() };
@@ -495,8 +503,9 @@ async fn in_a_process_of_its_own() {
 async fn in_environment(variables: &[(&str, &str)]) -> String {
     let mut child = Command::new(std::env::current_exe().unwrap());
     child
-        .args(["--exact", "in_a_process_of_its_own", "--ignored", "--nocapture"])
+        .args(["--exact", "nothing_is_found_in_an_empty_environment", "--nocapture"])
         .env_clear()
+        .env(LOOK, "1")
         .env("HOME", "/nonexistent")
         .env("AWS_EC2_METADATA_DISABLED", "true")
         .envs(variables.iter().copied())

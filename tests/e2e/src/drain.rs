@@ -42,6 +42,7 @@ pub fn aws_environment(endpoint: &str) -> Vec<(&'static str, String)> {
     vec![
         ("AWS_ENDPOINT_URL_ECS", endpoint.to_owned()),
         ("AWS_REGION", "us-east-1".to_owned()),
+        ("AWS_DEFAULT_REGION", "us-east-1".to_owned()), // this is what the aws command line reads
         ("AWS_ACCESS_KEY_ID", "emulated".to_owned()),
         ("AWS_SECRET_ACCESS_KEY", "emulated".to_owned()),
         ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),

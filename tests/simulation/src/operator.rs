@@ -3,7 +3,11 @@
 use std::{future::Future, pin::pin, task::Poll};
 
 use worker_drain::reconcile::{Drain, Pass};
-use worker_drain_plan::{Policy, observation::Failure, report::Phase};
+use worker_drain_plan::{
+    Action, Policy,
+    observation::Failure,
+    report::{Phase, TaskReport},
+};
 
 use crate::{
     doors::{SimClock, SimFleet, SimRecord, SimWorkers},
@@ -128,6 +132,11 @@ fn after(sim: &Sim, who: usize, policy: &Policy, pass: &Pass) -> u64 {
     world.tally.passes += 1;
     for (action, outcome) in &pass.outcomes {
         world.tally.outcome(outcome);
+        let refused = matches!((action, outcome), (Action::Hold { .. }, worker_drain_plan::Outcome::Refused { .. }));
+        let told = |told: &TaskReport| told.task == *action.task() && told.hold_refused.is_some();
+        if refused && !pass.plan.report.tasks.iter().any(told) {
+            world.broken("every refused hold is told", || format!("{action}: {outcome:?}"));
+        }
         if *outcome != worker_drain_plan::Outcome::Done {
             world.tell(|| format!("operator {who}: {action}: {outcome:?}"));
         }

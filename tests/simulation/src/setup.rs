@@ -69,6 +69,8 @@ pub struct Work {
     pub forgets_added: bool,
     /// A cancel takes effect a moment after it was answered (Celery 5.5).
     pub slow_cancel: bool,
+    /// A known node that does not answer is still told to be its task's. If not, the policy has to know by itself.
+    pub maps_silent: bool,
     /// How long a worker takes to come up, at the most.
     pub boot: u64,
 }
@@ -187,6 +189,7 @@ fn work(chance: &mut Chance, faults: FaultSet) -> Work {
         acks_late: chance.percent(50),
         forgets_added: chance.percent(50),
         slow_cancel: chance.percent(50),
+        maps_silent: chance.percent(50),
         boot: if faults.has(Fault::SlowBoot) { 2 * MINUTE } else { 6 * SECOND },
     }
 }

@@ -26,6 +26,8 @@ pub struct Tap {
     pub version: u64,
     /// What the last write of this pass wrote.
     pub written: Option<Memory>,
+    /// The memory with the intents was written, or was the same as before.
+    pub saved: bool,
     /// The fleet as it was seen.
     pub fleet: Option<Seen<FleetView>>,
     /// All that was seen.

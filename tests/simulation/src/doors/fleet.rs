@@ -9,7 +9,7 @@ use worker_drain_plan::{
     observation::{Failure, FailureKind, FleetView, Seen},
 };
 
-use super::clock;
+use super::{clock, judge_begin};
 use crate::{
     fault::Fault,
     script::Outage,
@@ -57,6 +57,7 @@ impl Fleet for SimFleet<'_> {
     }
 
     async fn hold(&self, holds: &[(TaskId, SignedDuration)]) -> Vec<Outcome> {
+        judge_begin(&mut self.sim.world(), self.who, true);
         let mut outcomes = vec![Outcome::Stale; holds.len()];
         let mut batches: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for (index, (_, lasting)) in holds.iter().enumerate() {
@@ -76,6 +77,7 @@ impl Fleet for SimFleet<'_> {
     }
 
     async fn release(&self, tasks: &[TaskId]) -> Vec<Outcome> {
+        judge_begin(&mut self.sim.world(), self.who, false);
         let mut outcomes = Vec::with_capacity(tasks.len());
         for batch in tasks.chunks(BATCH) {
             outcomes.extend(self.update(&batch.iter().collect::<Vec<_>>(), Wish::Release).await);

@@ -6,6 +6,7 @@ mod workers;
 
 use jiff::Timestamp;
 use worker_drain::clock::Clock;
+use worker_drain_plan::policy::Mode;
 
 pub use self::{fleet::SimFleet, record::SimRecord, workers::SimWorkers};
 use crate::{sim::Sim, tap::stamp, world::World};
@@ -22,6 +23,27 @@ pub struct SimClock<'a> {
 impl Clock for SimClock<'_> {
     fn now(&self) -> Timestamp {
         clock(&self.sim.world(), self.who)
+    }
+}
+
+/// An operator begins to do something: is it what its plan, its policy and the time allow?
+pub fn judge_begin(world: &mut World, who: usize, is_hold: bool) {
+    world.tally.rule("nothing is begun that was not written down");
+    world.tally.rule("nothing is begun on an old plan");
+    world.tally.rule("a paused drain, or one in mode Plan, does nothing");
+    let now = clock(world, who);
+    let tap = &world.taps[who];
+    let old = tap.plan.as_ref().is_some_and(|plan| now > plan.good_until);
+    let unwritten = !tap.saved;
+    let unwanted = tap.policy.as_ref().is_some_and(|policy| policy.mode == Mode::Plan || (policy.paused && !is_hold));
+    if unwritten {
+        world.broken("nothing is begun that was not written down", || format!("by operator {who}"));
+    }
+    if old {
+        world.broken("nothing is begun on an old plan", || format!("by operator {who}"));
+    }
+    if unwanted {
+        world.broken("a paused drain, or one in mode Plan, does nothing", || format!("operator {who} does"));
     }
 }
 

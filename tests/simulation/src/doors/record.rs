@@ -48,6 +48,7 @@ impl Record for SimRecord<'_> {
         let takes = self.sim.world().delay_chance.between(1, 20);
         self.sim.sleep(takes).await;
         let result = self.write(memory, report);
+        self.sim.world().taps[self.who].saved |= result.is_ok();
         self.sim.point(self.who).await;
         result
     }

@@ -8,7 +8,7 @@ use worker_drain_plan::{
     observation::{Answer, Failure, FailureKind, Job, Mapping, Queue, Seen, WorkersView},
 };
 
-use super::clock;
+use super::{clock, judge_begin};
 use crate::{
     fault::Fault,
     script::Outage,
@@ -146,6 +146,7 @@ impl SimWorkers<'_> {
     async fn send(&self, requests: &[(&NodeName, u8)], add: bool) -> Vec<Outcome> {
         {
             let mut world = self.sim.world();
+            judge_begin(&mut world, self.who, false);
             if world.now > world.taps[self.who].planned_ms + 12 * SECOND {
                 world.disturbed_at = world.now;
             }
@@ -217,7 +218,9 @@ fn view(world: &World, tasks: &BTreeMap<TaskId, Expected>, answers: Answers) -> 
         if !expected.running {
             continue;
         }
-        nodes.extend(expected.nodes.iter().cloned());
+        if world.setup.work.maps_silent {
+            nodes.extend(expected.nodes.iter().cloned());
+        }
         let ambiguous = world.member_named(id).is_some_and(|m| world.members[m].ambiguous_until > world.now);
         let mapping = if ambiguous {
             Mapping::Ambiguous { why: format!("two tasks claim celery@{id}") }
