@@ -1,4 +1,4 @@
-//! What stands between a pass and the outside: nothing is done without a claim to act, and everything is counted.
+//! What stands between a pass and the outside: nothing is done without a claim to act, and failures are counted.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,7 @@ use worker_drain_plan::{
 
 use super::{
     lease::{Acting, Leadership},
-    metrics::{Kind, Metrics, System},
+    metrics::{Metrics, System},
     turns::Turn,
 };
 use crate::{
@@ -83,7 +83,7 @@ impl<T> Guarded<T> {
 
 /// Takes actions in batches, each only while the claim is good.
 macro_rules! take_in_batches {
-    ($self:ident, $kind:expr, $actions:ident, $take:ident) => {{
+    ($self:ident, $actions:ident, $take:ident) => {{
         let mut outcomes = Vec::with_capacity($actions.len());
         for batch in $actions.chunks(BATCH) {
             outcomes.extend(match $self.for_batch(batch.len()).await {
@@ -91,7 +91,6 @@ macro_rules! take_in_batches {
                 Err(instead) => instead,
             });
         }
-        $self.metrics.acted($kind, &outcomes);
         outcomes
     }};
 }
@@ -107,11 +106,11 @@ impl<F: Fleet> Fleet for Guarded<F> {
     }
 
     async fn hold(&self, holds: &[(TaskId, SignedDuration)]) -> Vec<Outcome> {
-        take_in_batches!(self, Kind::Hold, holds, hold)
+        take_in_batches!(self, holds, hold)
     }
 
     async fn release(&self, tasks: &[TaskId]) -> Vec<Outcome> {
-        take_in_batches!(self, Kind::Release, tasks, release)
+        take_in_batches!(self, tasks, release)
     }
 }
 
@@ -125,10 +124,10 @@ impl<W: Workers> Workers for Guarded<Arc<W>> {
     }
 
     async fn cancel(&self, cancels: &[(NodeName, Vec<QueueName>)]) -> Vec<Outcome> {
-        take_in_batches!(self, Kind::Cancel, cancels, cancel)
+        take_in_batches!(self, cancels, cancel)
     }
 
     async fn give_back(&self, undos: &[(NodeName, Vec<Queue>)]) -> Vec<Outcome> {
-        take_in_batches!(self, Kind::GiveBack, undos, give_back)
+        take_in_batches!(self, undos, give_back)
     }
 }

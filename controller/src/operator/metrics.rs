@@ -25,7 +25,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use worker_drain_plan::{
-    Memory, Outcome, Report,
+    Action, Memory, Outcome, Report,
     observation::{FailureKind, HoldState},
     report::TaskPhase,
 };
@@ -55,6 +55,17 @@ pub enum Kind {
     Cancel,
     /// A worker was told to take jobs again.
     GiveBack,
+}
+
+impl Kind {
+    fn of(action: &Action) -> Self {
+        match action {
+            Action::Hold { .. } => Self::Hold,
+            Action::Permit { .. } | Action::Release { .. } => Self::Release,
+            Action::Cancel { .. } => Self::Cancel,
+            Action::GiveBack { .. } => Self::GiveBack,
+        }
+    }
 }
 
 /// How a pass ended.
@@ -203,17 +214,15 @@ impl Metrics {
         self.errors.get_or_create(&ErrorLabels { system, kind: format!("{kind:?}") }).inc();
     }
 
-    /// Actions were taken.
-    pub fn acted(&self, action: Kind, outcomes: &[Outcome]) {
-        for outcome in outcomes {
-            let outcome = match outcome {
-                Outcome::Done => "done",
-                Outcome::Refused { .. } => "refused",
-                Outcome::Failed(_) => "failed",
-                Outcome::Stale => "stale",
-            };
-            self.actions.get_or_create(&ActionLabels { action, outcome }).inc();
-        }
+    /// This became of an action, whether it was begun or not.
+    pub fn acted(&self, action: &Action, outcome: &Outcome) {
+        let outcome = match outcome {
+            Outcome::Done => "done",
+            Outcome::Refused { .. } => "refused",
+            Outcome::Failed(_) => "failed",
+            Outcome::Stale => "stale",
+        };
+        self.actions.get_or_create(&ActionLabels { action: Kind::of(action), outcome }).inc();
     }
 
     /// A pass has ended so.
@@ -337,7 +346,9 @@ mod tests {
             ..Figures::default()
         };
         metrics.saw(&key, figures);
-        metrics.acted(Kind::GiveBack, &[Outcome::Done, Outcome::Stale]);
+        let undo = Action::GiveBack { task: "task/a".into(), node: "worker@a".into(), queues: Vec::new() };
+        metrics.acted(&undo, &Outcome::Done);
+        metrics.acted(&undo, &Outcome::Stale);
         metrics.failed(System::Broker, FailureKind::Unreachable);
         metrics.passed(PassEnd::Ok, Duration::from_millis(20));
         let told = metrics.tell(true).unwrap();

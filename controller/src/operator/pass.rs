@@ -153,7 +153,8 @@ fn parse(resource: &DynamicObject) -> Result<DrainSpec, String> {
 fn tell(context: &Context, key: &Key, entry: &mut Entry, resource: &DynamicObject, before: &Told, pass: &Pass) {
     let Pass { observation, plan, outcomes } = pass;
     for (action, outcome) in outcomes {
-        tracing::info!(%action, ?outcome, "done");
+        tracing::info!(%action, ?outcome, "acted");
+        context.metrics.acted(action, outcome);
     }
     let Observation { fleet, workers } = observation;
     if let Seen::Err { failure, .. } = workers

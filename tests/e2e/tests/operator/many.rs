@@ -57,7 +57,7 @@ async fn two_hundred_drains_are_all_looked_at_and_none_is_written_without_need()
 /// Services of their own, each with a task that has no worker. ECS lets us make some ten calls a second in all.
 const SERVICES: usize = 120;
 
-/// A look that waits long for its calls would be too old to act on, for ever: so each waits before it begins.
+/// Their looks wait for one another; none may be so old when it ends that nothing is done on it.
 #[tokio::test(flavor = "multi_thread")]
 async fn with_more_services_than_ecs_lets_us_look_at_at_once_all_are_held() {
     let folder = tempfile::Builder::new().prefix("worker-drain-many-").tempdir().expect("a temporary folder");
