@@ -48,6 +48,7 @@ pub struct Setup {
 
 /// The workers and their jobs.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing that is so or not, apart from the others")]
 pub struct Work {
     /// How many queues there are; every node takes jobs from all of them.
     pub queues: u8,

@@ -27,6 +27,7 @@ pub enum NodeState {
 
 /// One worker process.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing that is so or not, apart from the others")]
 pub struct Node {
     /// Its name on the broker.
     pub name: NodeName,
