@@ -85,7 +85,12 @@ pub fn summary(drain: &Watched, exit: Exit, now: Timestamp) -> String {
         Exit::CouldNotRun | Exit::BadInput => String::from("could not run"),
     };
     let took = age(now.duration_since(drain.began));
-    format!("{}: {outcome}; {} drained, {} cut, took {took}", drain.name, tasks(ended), jobs(cut))
+    let mut text = format!("{}: {outcome}; {} drained, {} cut, took {took}", drain.name, tasks(ended), jobs(cut));
+    let unpermitted = drain.last_rollout().map_or(0, |past| past.ended_unpermitted);
+    if unpermitted > 0 {
+        let _ = write!(text, "; {unpermitted} of them ended without our permit, and jobs on them may be lost");
+    }
+    text
 }
 
 fn tasks(count: u32) -> String {
