@@ -2,6 +2,8 @@
 //!
 //! All of it is idempotent: the same look remembered twice is remembered once.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -27,6 +29,7 @@ pub fn remember(policy: &Policy, observation: &Observation, memory: &Memory, now
     let mut memory = memory.clone();
     memory.fleet_trouble = trouble(memory.fleet_trouble.take(), &observation.fleet);
     let Some(fleet) = observation.fleet.ok() else { return memory };
+    let ended_before = ended_tasks(&memory);
     memory.workers_trouble = trouble(memory.workers_trouble.take(), &observation.workers);
 
     for (id, task) in &fleet.tasks {
@@ -42,12 +45,16 @@ pub fn remember(policy: &Policy, observation: &Observation, memory: &Memory, now
     if let Some(workers) = observation.workers.ok() {
         nodes(&mut memory, workers);
     }
-    leaving(policy, fleet, &mut memory, now);
+    leaving(policy, fleet, &ended_before, &mut memory, now);
     scale_in::choose(policy, fleet, observation, &mut memory, now);
     proofs(policy, fleet, observation.workers.ok(), &mut memory, now);
     rollout::follow(fleet, &mut memory, now);
     memory.short_since = shortage(policy, fleet, observation, &memory, now);
     memory
+}
+
+fn ended_tasks(memory: &Memory) -> BTreeSet<TaskId> {
+    memory.tasks.iter().filter(|(_, task)| task.gone).map(|(id, _)| id.clone()).collect()
 }
 
 fn ended(task: &Task) -> bool {
@@ -91,9 +98,10 @@ fn nodes(memory: &mut Memory, workers: &WorkersView) {
 }
 
 /// A task leaves from the moment that its revision is seen to be old. One whose revision became current again (a
-/// rollback) stays, and all that was proven or permitted for its leaving is void.
-fn leaving(policy: &Policy, fleet: &FleetView, memory: &mut Memory, now: Timestamp) {
-    for (id, task) in &fleet.tasks {
+/// rollback) stays, and all that was proven or permitted for its leaving is void. One that had ended before that (a
+/// worker that crashed, which made the rollout fail) was never drained, and is counted by no rollout.
+fn leaving(policy: &Policy, fleet: &FleetView, ended_before: &BTreeSet<TaskId>, memory: &mut Memory, now: Timestamp) {
+    for (id, task) in fleet.tasks.iter().filter(|(id, _)| !ended_before.contains(id)) {
         let Some(memory) = memory.tasks.get_mut(id) else { continue };
         let old = task.revision != fleet.current;
         match memory.leaving {

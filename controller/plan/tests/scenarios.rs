@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use worker_drain_plan::{
     observation::{FailureKind, Life, Mapping},
     policy::{Deadline, DeadlineAction, HoldMode, Mode, Scheduled},
-    report::{Phase, Reason, TaskPhase},
+    report::{Phase, Reason, RolloutOutcome, TaskPhase},
 };
 use world::{HOUR, SECOND, World};
 
@@ -110,6 +110,19 @@ fn a_rollback_gives_the_queues_back() {
     assert!(world.tasks["t1"].nodes.values().all(|node| node.queues.contains("video")));
     assert!(world.plan().report.settled);
     told!(world);
+}
+
+#[test]
+fn workers_that_crashed_before_their_revision_failed_are_counted_by_no_rollout() {
+    let mut world = World::of(2).settled();
+    world.job("t1").deploy("app:2").start_all().run(3);
+    for crashed in ["t3", "t4"] {
+        world.stop(crashed);
+    }
+    world.say("both new workers crash").pass();
+    world.say("the scheduler rolls back to revision 1").roll_back_to(0).run(12);
+    let past = &world.plan().report.past[0];
+    assert_eq!((past.outcome, past.ended_unpermitted), (RolloutOutcome::RolledBack, 0));
 }
 
 #[test]
