@@ -191,7 +191,7 @@ impl Progress {
         }
         let waited = Duration::try_from(now.duration_since(self.began)).unwrap_or_default();
         let enough = self.saw_rollout || self.patience.grace.is_some_and(|grace| waited >= grace);
-        enough.then(|| so_far(report, self.cut_before))
+        enough.then(|| so_far(report, self.began, self.cut_before))
     }
 
     /// How long to wait before the next pass.
@@ -203,12 +203,19 @@ impl Progress {
     }
 }
 
-fn ended_since(report: &Report, began: Timestamp) -> impl Iterator<Item = &worker_drain_plan::report::PastRollout> {
+/// The rollouts that ended after `began`.
+pub fn ended_since(report: &Report, began: Timestamp) -> impl Iterator<Item = &worker_drain_plan::report::PastRollout> {
     report.past.iter().filter(move |past| past.until >= began)
 }
 
-/// How a run would end if it ended with this report and well otherwise, having found so much cut at its beginning. A
-/// task that did not answer when it was permitted to stop counts: it may have had jobs.
-pub fn so_far(report: &Report, cut_before: Cut) -> Exit {
-    if report.cut.tasks > cut_before.tasks { Exit::JobsCut } else { Exit::Done }
+/// How a run that began then would end if it ended with this report and well otherwise, having found so much cut at its
+/// beginning. A task that did not answer when it was permitted to stop counts: it may have had jobs.
+pub fn so_far(report: &Report, began: Timestamp, cut_before: Cut) -> Exit {
+    if report.cut.tasks > cut_before.tasks {
+        Exit::JobsCut
+    } else if ended_since(report, began).any(|past| past.ended_unpermitted > 0) {
+        Exit::EndedUnpermitted
+    } else {
+        Exit::Done
+    }
 }

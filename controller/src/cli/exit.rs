@@ -11,6 +11,8 @@ pub enum Exit {
     TimeLimit,
     /// It could not run: something outside could not be reached, or let us not in.
     CouldNotRun,
+    /// No old task is left, but some ended without our permit: their jobs may be lost.
+    EndedUnpermitted,
     /// Jobs were cut, because a deadline with `PermitStop` passed.
     JobsCut,
     /// The manifest or the arguments are wrong; nothing was done.
@@ -28,6 +30,7 @@ impl Exit {
             Self::BadInput => 2,
             Self::TimeLimit => 3,
             Self::JobsCut => 4,
+            Self::EndedUnpermitted => 5,
             Self::Interrupted => 130,
         }
     }
@@ -39,6 +42,7 @@ impl Exit {
             Self::TimeLimit => "TimeLimit",
             Self::CouldNotRun => "CouldNotRun",
             Self::JobsCut => "JobsCut",
+            Self::EndedUnpermitted => "EndedUnpermitted",
             Self::BadInput => "BadInput",
             Self::Interrupted => "Interrupted",
         }
@@ -92,8 +96,8 @@ mod tests {
 
     #[test]
     fn lost_jobs_are_worse_than_lost_time() {
-        let all = [Exit::TimeLimit, Exit::Done, Exit::JobsCut, Exit::CouldNotRun];
-        assert_eq!(all.into_iter().max(), Some(Exit::JobsCut));
-        assert_eq!(all.map(Exit::code), [3, 0, 4, 1]);
+        let mut all = [Exit::TimeLimit, Exit::Done, Exit::JobsCut, Exit::EndedUnpermitted, Exit::CouldNotRun];
+        all.sort();
+        assert_eq!(all.map(Exit::code), [0, 3, 1, 5, 4]);
     }
 }

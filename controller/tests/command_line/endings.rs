@@ -40,6 +40,21 @@ async fn the_time_limit_leaves_everything_held() {
     assert_eq!(stage.held(), 2);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_ends_without_our_permit_is_no_success() {
+    let (stage, redis) = (Stage::with(1).await, Redis::start().await);
+    stage.until_held(&redis.url(), 1).await;
+    stage.deploy();
+    let child = stage.begin(&["run", "-o", "json"], "media", "transcoder", &redis.url());
+    wait_until("the rollout is seen", PATIENCE, || std::future::ready(stage.held_for(Duration::from_hours(24)) == 1))
+        .await;
+    stage.stop_held_tasks();
+    let output = timeout(PATIENCE, child.wait_with_output()).await.expect("it ends in time").unwrap();
+    let end = said(&output).pop().unwrap();
+    assert_eq!((code(&output), &end["outcome"]), (5, &"EndedUnpermitted".into()), "{end}");
+    assert_eq!((&end["endedUnpermitted"], &end["tasksDrained"]), (&1.into(), &1.into()), "{end}");
+}
+
 #[rstest]
 #[case(Signal::INT)]
 #[case(Signal::TERM)]

@@ -136,9 +136,26 @@ spec:
 
     /// How many tasks are held.
     pub fn held(&self) -> usize {
+        self.held_for(Duration::ZERO)
+    }
+
+    /// How many tasks are held for so long at least.
+    pub fn held_for(&self, lasting: Duration) -> usize {
         self.emulator.with_world(|world| {
-            let now = world.now();
-            world.state().tasks.values().filter(|task| task.is_protected(now)).count()
+            let then = world.now() + lasting;
+            world.state().tasks.values().filter(|task| task.is_protected(then)).count()
         })
+    }
+
+    /// Somebody stops all tasks that are held, by hand.
+    pub fn stop_held_tasks(&self) {
+        let now = self.emulator.now();
+        self.emulator.with_world(|world| {
+            let held = world.state().tasks.values().filter(|task| task.is_protected(now));
+            let held: Vec<String> = held.map(|task| task.id.to_string()).collect();
+            for task in held {
+                world.stop_task("media", &task, "", now).unwrap();
+            }
+        });
     }
 }

@@ -7,7 +7,7 @@ use worker_drain_plan::{
     report::{JobCounts, PastRollout, RolloutReport, TaskReport, Verdict},
 };
 
-use super::{Change, Watched};
+use super::{Balance, Change, Watched};
 use crate::cli::exit::Exit;
 
 /// One change.
@@ -95,12 +95,12 @@ pub fn task_object(report: &TaskReport) -> Value {
 
 /// How it ended for one drain.
 pub fn summary(drain: &Watched, exit: Exit, now: Timestamp) -> String {
-    let (ended, cut) = drain.balance();
+    let Balance { ended, unpermitted, cut } = drain.balance();
     let counts = drain.report.as_ref().map(|report| report.counts).unwrap_or_default();
     json!({
         "time": now, "drain": drain.name, "event": "end", "outcome": exit.word(), "exitCode": exit.code(),
         "tasksDrained": ended, "oldTasksLeft": counts.old, "held": counts.held, "jobsCut": cut,
-        "seconds": now.duration_since(drain.began).as_secs(),
+        "endedUnpermitted": unpermitted, "seconds": now.duration_since(drain.began).as_secs(),
     })
     .to_string()
 }

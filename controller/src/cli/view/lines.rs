@@ -8,7 +8,7 @@ use worker_drain_plan::{
     report::{PastRollout, RolloutOutcome, Verdict},
 };
 
-use super::{Change, Watched};
+use super::{Balance, Change, Watched};
 use crate::cli::exit::Exit;
 
 /// One change.
@@ -73,11 +73,13 @@ fn ended(past: &PastRollout) -> String {
 
 /// How it ended for one drain.
 pub fn summary(drain: &Watched, exit: Exit, now: Timestamp) -> String {
-    let (ended, cut) = drain.balance();
+    let Balance { ended, unpermitted, cut } = drain.balance();
     let left = drain.report.as_ref().map_or(0, |report| report.counts.old);
     let outcome = match exit {
         Exit::Done if drain.last_rollout().is_none() => String::from("nothing to do, no old task is left"),
         Exit::Done => String::from("done, no old task is left"),
+        Exit::EndedUnpermitted if left == 0 => String::from("done, but not all by our permit"),
+        Exit::EndedUnpermitted => format!("not all by our permit, and {} left", old_tasks(left)),
         Exit::JobsCut if left == 0 => String::from("done, but jobs were cut"),
         Exit::JobsCut => format!("jobs were cut, and {} left", old_tasks(left)),
         Exit::TimeLimit => format!("time limit reached, {} left and held", old_tasks(left)),
@@ -86,7 +88,6 @@ pub fn summary(drain: &Watched, exit: Exit, now: Timestamp) -> String {
     };
     let took = age(now.duration_since(drain.began));
     let mut text = format!("{}: {outcome}; {} drained, {} cut, took {took}", drain.name, tasks(ended), jobs(cut));
-    let unpermitted = drain.last_rollout().map_or(0, |past| past.ended_unpermitted);
     if unpermitted > 0 {
         let _ = write!(text, "; {unpermitted} of them ended without our permit, and jobs on them may be lost");
     }

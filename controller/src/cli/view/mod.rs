@@ -20,7 +20,7 @@ use worker_drain_plan::{
 
 pub use self::{change::Change, json::task_object, terminal::Size};
 use super::{
-    drive::{Happening, so_far},
+    drive::{Happening, ended_since, so_far},
     exit::Exit,
 };
 use crate::reconcile::Pass;
@@ -86,7 +86,8 @@ impl Watched {
 
     /// How the run would end for this drain if it ended now and well.
     pub fn so_far(&self) -> Exit {
-        self.report.as_ref().map_or(Exit::Done, |report| so_far(report, self.cut_before.unwrap_or(report.cut)))
+        let so_far = |report: &Report| so_far(report, self.began, self.cut_before.unwrap_or(report.cut));
+        self.report.as_ref().map_or(Exit::Done, so_far)
     }
 
     /// Nothing is left to do in it.
@@ -94,18 +95,31 @@ impl Watched {
         self.ended.is_some() || self.report.as_ref().is_some_and(|report| report.settled)
     }
 
-    /// Old tasks that ended in this run, and jobs that were cut in it.
-    fn balance(&self) -> (u32, u32) {
-        let Some(report) = &self.report else { return (0, 0) };
-        let past = report.past.iter().filter(|past| past.until >= self.began).map(|past| past.tasks);
+    fn balance(&self) -> Balance {
+        let Some(report) = &self.report else { return Balance::default() };
+        let past = || ended_since(report, self.began);
         let ended = report.rollout.iter().map(|rollout| rollout.ended);
-        let cut = report.cut.jobs.saturating_sub(self.cut_before.unwrap_or(report.cut).jobs);
-        (past.chain(ended).sum(), cut)
+        Balance {
+            ended: past().map(|past| past.tasks).chain(ended).sum(),
+            unpermitted: past().map(|past| past.ended_unpermitted).sum(),
+            cut: report.cut.jobs.saturating_sub(self.cut_before.unwrap_or(report.cut).jobs),
+        }
     }
 
     fn last_rollout(&self) -> Option<&PastRollout> {
-        self.report.as_ref()?.past.first().filter(|past| past.until >= self.began)
+        self.report.as_ref().and_then(|report| ended_since(report, self.began).next())
     }
+}
+
+/// What came of one drain in a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Balance {
+    /// Old tasks that ended.
+    ended: u32,
+    /// How many of them without our permit, as far as their rollouts are over.
+    unpermitted: u32,
+    /// Jobs that were cut.
+    cut: u32,
 }
 
 /// Until when tasks are held after this pass.

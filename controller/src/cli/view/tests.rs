@@ -126,6 +126,17 @@ fn the_end_of_a_rollout_is_told() {
 }
 
 #[test]
+fn what_ended_without_our_permit_in_this_run_is_told_at_its_end() {
+    let mut report = steady();
+    report.past[0].ended_unpermitted = 2;
+    let before_this_run = PastRollout { since: at(-300), until: at(-200), ..report.past[0].clone() };
+    report.past.push(before_this_run);
+    let drain = watched(report);
+    assert_eq!(drain.so_far(), Exit::EndedUnpermitted);
+    insta::assert_snapshot!(lines::summary(&drain, drain.so_far(), at(260)));
+}
+
+#[test]
 fn that_time_passes_is_no_change() {
     let mut later = draining();
     later.tasks[0].waiting_for = "2 job(s) run, the oldest for 2h".into();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use e2e::{Setup, Stage, TaskView};
 use test_support::Jobs;
 
-use crate::common::{DRAINED, assert_all_ran_once, assert_untouched_and_busy};
+use crate::common::{ENDED_UNPERMITTED, assert_all_ran_once, assert_untouched_and_busy};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_gives_the_queues_back() {
@@ -33,7 +33,7 @@ async fn a_rollback_gives_the_queues_back() {
 
     stage.app().tell(&new_job);
     stage.app().tell(&jobs);
-    assert_eq!(drain.ended().await, DRAINED);
+    assert_eq!(drain.ended().await, ENDED_UNPERMITTED, "the failed revision's worker had a job when ECS stopped it");
     stage.until_rolled_out().await;
     assert!(old.iter().all(|task| stage.task(task.id).is_live()), "the old tasks are the current ones again");
     let later = stage.submit(Jobs::new(4).prefix("later").seconds(0.1, 0.3)).await;
