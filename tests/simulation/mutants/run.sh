@@ -33,17 +33,12 @@ for patch in "$root"/tests/simulation/mutants/*.patch; do
         survivors=$((survivors + 1))
     else
         found=$("$target/debug/simulate" --seeds "0..$seeds" --quiet --partial | head -n 1)
-        case $found in
-        "seed "*)
-            seed=$(printf '%s' "$found" | sed 's/^seed \([0-9]*\) .*/\1/')
-            rule=$(printf '%s' "$found" | sed 's/^seed [0-9]* breaks rule //; s/: [^:]*$//' | cut -c1-70)
-            printf '| %s | %s | %s |\n' "$name" "$rule" "$((seed + 1))"
-            ;;
-        *)
+        if [ -n "$found" ]; then
+            printf '%s\n' "$found" | awk -F '\t' -v name="$name" '{ printf "| %s | %s | %d |\n", name, $2, $1 + 1 }'
+        else
             printf '| %s | none | over %s |\n' "$name" "$seeds"
             survivors=$((survivors + 1))
-            ;;
-        esac
+        fi
     fi
     (cd "$scratch/source" && patch -s -R -p1 <"$patch")
 done
