@@ -15,17 +15,21 @@
 //!
 //! (11, the token bucket, is not policy: it is held where the calls are made.)
 
+mod raw;
+
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use self::raw::{
+    answer, at_work, cancels, consumes, floor, idle, is_full, is_live, may_be_stopped, nodes, number, permits, workers,
+};
 use crate::{
     Action, Ground, Memory, NodeName, Observation, Plan, Policy, TaskId,
-    evidence::FRESH_FOR,
-    observation::{Answer, FleetView, HoldState, Life, Mapping, WorkersView},
+    memory::Why,
+    observation::{HoldState, Life, Mapping},
     plan,
-    policy::{DeadlineAction, Scheduled},
-    situation::percent_of,
+    policy::{DeadlineAction, HoldMode},
 };
 
 /// One pass, as it is judged.
@@ -69,7 +73,8 @@ pub fn check(judged: Judged<'_>) -> Check {
     rule_7(judged)?;
     rule_8(judged)?;
     rule_9(judged)?;
-    rule_10(judged)
+    rule_10(judged)?;
+    every_step_is_taken(judged)
 }
 
 /// A stop is permitted only on proof: every node's cancel read back and every node idle, freshly and at least twice,
@@ -98,6 +103,21 @@ pub fn rule_1(judged: Judged<'_>) -> Check {
                 demand(1, proven, || format!("{task} was permitted without two idle looks far enough apart"))?;
             }
         }
+    }
+    no_permit_outlives_its_ground(judged)
+}
+
+/// A permit is void when its task stays after all; and one that was given on proof, when work is seen again.
+fn no_permit_outlives_its_ground(judged: Judged<'_>) -> Check {
+    let Some(fleet) = judged.observation.fleet.ok() else { return Ok(()) };
+    for (task, seen) in fleet.tasks.iter().filter(|(_, seen)| is_live(seen)) {
+        let known = judged.plan.memory.tasks.get(task);
+        let Some((known, permitted)) = known.and_then(|known| Some((known, known.permitted.as_ref()?))) else {
+            continue;
+        };
+        demand(1, known.leaving.is_some(), || format!("{task} stays, and is still permitted to stop"))?;
+        let again = permitted.ground == Ground::Drained && seen.life == Life::Running && at_work(judged, fleet, task);
+        demand(1, !again, || format!("{task} is at work again, and is still permitted to stop"))?;
     }
     Ok(())
 }
@@ -134,6 +154,9 @@ pub fn rule_3(judged: Judged<'_>) -> Check {
         if let Action::Release { task } = action {
             let stays = judged.plan.memory.tasks.get(task).is_some_and(|known| known.leaving.is_none());
             demand(3, stays, || format!("{task} is to leave and its hold was released without a permit"))?;
+            let (policy, memory) = (judged.policy, &judged.plan.memory);
+            let asked_for = policy.withdrawn || (policy.hold.mode == HoldMode::OnRollout && memory.rollout.is_none());
+            demand(3, asked_for, || format!("nobody asked for the release of {task}"))?;
         }
     }
     Ok(())
@@ -176,13 +199,11 @@ pub fn rule_5(judged: Judged<'_>) -> Check {
     if patient == 0 {
         return Ok(());
     }
-    let percent = judged.policy.drain.min_consuming_percent.unwrap_or(fleet.minimum_healthy_percent);
-    let floor = percent_of(fleet.desired, percent, true);
-    let left = u32::try_from(consuming.difference(&cancelled).count()).unwrap_or(u32::MAX);
+    let floor = floor(judged, fleet);
+    let left = number(consuming.difference(&cancelled).count());
     demand(5, left >= floor, || format!("{left} of {} are left consuming, and the floor is {floor}", consuming.len()))?;
     let is_new = |task: &TaskId| fleet.tasks.get(task).is_some_and(|task| task.revision == fleet.current);
-    let live = fleet.tasks.values().filter(|task| matches!(task.life, Life::Running | Life::Starting)).count();
-    let has_room = u32::try_from(live).unwrap_or(u32::MAX) < percent_of(fleet.desired, fleet.maximum_percent, false);
+    let has_room = !is_full(fleet);
     let rollout = cancelled.iter().any(|task| !is_new(task));
     let replaced = consuming.iter().any(|task| is_new(task)) || left >= fleet.desired;
     demand(5, !rollout || !has_room || replaced, || {
@@ -194,10 +215,10 @@ pub fn rule_5(judged: Judged<'_>) -> Check {
 pub fn rule_6(judged: Judged<'_>) -> Check {
     let Some(fleet) = judged.observation.fleet.ok() else { return Ok(()) };
     let is_held = |task: &TaskId| {
-        fleet.tasks.get(task).is_some_and(|task| {
-            matches!(task.hold, HoldState::Until(end) if end > judged.now)
-                && matches!(task.life, Life::Running | Life::Starting)
-        })
+        fleet
+            .tasks
+            .get(task)
+            .is_some_and(|task| matches!(task.hold, HoldState::Until(end) if end > judged.now) && is_live(task))
     };
     let held = fleet.tasks.keys().filter(|task| is_held(task)).count();
     let new: Vec<&TaskId> = judged
@@ -209,7 +230,7 @@ pub fn rule_6(judged: Judged<'_>) -> Check {
             _ => None,
         })
         .collect();
-    let all = u32::try_from(held + new.len()).unwrap_or(u32::MAX);
+    let all = number(held + new.len());
     demand(6, new.is_empty() || all <= fleet.desired, || format!("{all} holds for {} tasks", fleet.desired))?;
     let leaves = |task: &&TaskId| judged.plan.memory.tasks.get(*task).is_some_and(|known| known.leaving.is_some());
     let first_staying = new.iter().position(|task| !leaves(task)).unwrap_or(new.len());
@@ -254,18 +275,25 @@ pub fn rule_8(judged: Judged<'_>) -> Check {
     Ok(())
 }
 
-/// A leaving worker that was cancelled and is seen taking jobs again is cancelled again, as soon as the floor allows.
+/// Every task of an old revision leaves, however late it appears; and a leaving worker that was cancelled and is seen
+/// taking jobs again is cancelled again, as soon as the floor allows.
 pub fn rule_9(judged: Judged<'_>) -> Check {
     let Some(fleet) = judged.observation.fleet.ok() else { return Ok(()) };
+    let memory = &judged.plan.memory;
+    let leaves = |task: &TaskId| {
+        let why = memory.tasks.get(task).and_then(|known| known.leaving).map(|leaving| leaving.why);
+        why == Some(Why::Rollout)
+    };
+    let old = |task: &TaskId| fleet.tasks.get(task).is_some_and(|seen| is_live(seen) && seen.revision != fleet.current);
+    let stays = fleet.tasks.keys().find(|task| old(task) && !leaves(task));
+    demand(9, stays.is_none() || judged.policy.withdrawn, || format!("{stays:?} is old and is not to leave"))?;
     if judged.policy.paused {
         return Ok(());
     }
-    let memory = &judged.plan.memory;
     let cancelled: BTreeSet<&TaskId> = cancels(judged.plan).collect();
     let consuming = fleet.tasks.keys().filter(|task| consumes(judged, fleet, task)).count();
-    let left = u32::try_from(consuming.saturating_sub(cancelled.len())).unwrap_or(u32::MAX);
-    let percent = judged.policy.drain.min_consuming_percent.unwrap_or(fleet.minimum_healthy_percent);
-    let most = percent_of(fleet.desired, percent, true).max(fleet.desired);
+    let left = number(consuming.saturating_sub(cancelled.len()));
+    let most = floor(judged, fleet).max(fleet.desired);
     let again = fleet.tasks.keys().find(|task| {
         let known = memory.tasks.get(*task);
         known.is_some_and(|known| known.leaving.is_some() && known.nodes.values().any(|node| !node.taken.is_empty()))
@@ -289,6 +317,25 @@ pub fn rule_10(judged: Judged<'_>) -> Check {
     })
 }
 
+/// Whatever the floor allows is done: no leaving task keeps its queues while more tasks consume than must. Where new
+/// tasks have no room to come up beside the old ones, that is the floor, and the full count elsewhere. Without this a
+/// rollout would wait for what never comes, which is rule 12.
+pub fn every_step_is_taken(judged: Judged<'_>) -> Check {
+    let Some(fleet) = judged.observation.fleet.ok().filter(|_| !judged.policy.paused) else { return Ok(()) };
+    let memory = &judged.plan.memory;
+    let current = fleet.tasks.values().filter(|task| is_live(task) && task.revision == fleet.current).count();
+    let no_room = is_full(fleet) && number(current) < fleet.desired;
+    let floor = floor(judged, fleet);
+    let keep = if memory.rollout.is_none() || no_room { floor } else { floor.max(fleet.desired) };
+    let cancelled: BTreeSet<&TaskId> = cancels(judged.plan).collect();
+    let left: Vec<&TaskId> =
+        fleet.tasks.keys().filter(|task| !cancelled.contains(task) && consumes(judged, fleet, task)).collect();
+    let waits = left.iter().find(|task| memory.tasks.get(**task).is_some_and(|known| known.leaving.is_some()));
+    demand(12, waits.is_none() || number(left.len()) <= keep, || {
+        format!("{waits:?} keeps its queues though {} consume and {keep} must", left.len())
+    })
+}
+
 /// When jobs have ended and everything can be seen, nothing is left of any rollout: no task leaves, and no task that
 /// stays lacks a queue that was taken from it. To be asked of a world that was left alone for long enough.
 pub fn rule_12(judged: Judged<'_>) -> Check {
@@ -302,70 +349,4 @@ pub fn rule_12(judged: Judged<'_>) -> Check {
         }
     }
     Ok(())
-}
-
-fn permits(plan: &Plan) -> impl Iterator<Item = (&TaskId, &Ground)> {
-    plan.actions.iter().filter_map(|action| match action {
-        Action::Permit { task, ground } => Some((task, ground)),
-        _ => None,
-    })
-}
-
-fn cancels(plan: &Plan) -> impl Iterator<Item = &TaskId> {
-    plan.actions.iter().filter_map(|action| match action {
-        Action::Cancel { task, .. } => Some(task),
-        _ => None,
-    })
-}
-
-fn workers(judged: Judged<'_>) -> Option<&WorkersView> {
-    judged.observation.workers.ok()
-}
-
-/// Every node that is or ever was this task's.
-fn nodes(judged: Judged<'_>, task: &TaskId) -> BTreeSet<NodeName> {
-    let mut nodes: BTreeSet<NodeName> =
-        judged.before.tasks.get(task).map(|known| known.nodes.keys().cloned().collect()).unwrap_or_default();
-    if let Some(Mapping::Nodes(found)) = workers(judged).and_then(|workers| workers.tasks.get(task)) {
-        nodes.extend(found.iter().cloned());
-    }
-    nodes
-}
-
-fn answer<'a>(judged: Judged<'a>, node: &NodeName) -> Option<&'a Answer> {
-    let answer = workers(judged)?.nodes.get(node)?;
-    (judged.now.duration_since(answer.asked_at) <= FRESH_FOR).then_some(answer)
-}
-
-fn idle(judged: Judged<'_>, answer: &Answer) -> bool {
-    let none = |jobs: &Option<Vec<_>>| jobs.as_ref().is_some_and(Vec::is_empty);
-    answer.queues.as_ref().is_some_and(Vec::is_empty)
-        && none(&answer.active)
-        && none(&answer.reserved)
-        && (judged.policy.drain.scheduled == Scheduled::Ignore || none(&answer.scheduled))
-}
-
-fn consumes(judged: Judged<'_>, fleet: &FleetView, task: &TaskId) -> bool {
-    fleet.tasks.get(task).is_some_and(|task| task.life == Life::Running)
-        && !matches!(workers(judged).and_then(|workers| workers.tasks.get(task)), Some(Mapping::Ambiguous { .. }))
-        && nodes(judged, task)
-            .iter()
-            .filter_map(|node| answer(judged, node)?.queues.as_ref())
-            .any(|queues| !queues.is_empty())
-}
-
-/// Nothing holds it, or not for long, or its deadline lets it go.
-fn may_be_stopped(judged: Judged<'_>, fleet: &FleetView, task: &TaskId) -> bool {
-    let known = judged.plan.memory.tasks.get(task);
-    let soon = judged.now.saturating_add(judged.policy.hold.expires_in / 2).unwrap_or(Timestamp::MAX);
-    let unheld = match fleet.tasks.get(task).map(|task| task.hold) {
-        Some(HoldState::Until(end)) => end < soon && known.is_some_and(|known| known.refused.is_some()),
-        Some(HoldState::Free) => true,
-        _ => false,
-    };
-    let overdue =
-        judged.policy.drain.deadline.zip(known.and_then(|known| known.leaving)).is_some_and(|(deadline, leaving)| {
-            deadline.action == DeadlineAction::PermitStop && judged.now.duration_since(leaving.since) >= deadline.after
-        });
-    unheld || overdue
 }

@@ -1,15 +1,16 @@
-//! The names that things have outside. Newtypes, so that a task's name can never stand where a node's is meant.
+//! The names that things have outside. Newtypes, so that a task's name can never stand where a node's is meant. They are
+//! shared, not copied: every pass hands the same few names from what was seen to memory, actions and report.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(transparent)]
-        pub struct $name(String);
+        #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+        #[serde(from = "String")]
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The name as the outside writes it.
@@ -20,7 +21,13 @@ macro_rules! name {
 
         impl<T: Into<String>> From<T> for $name {
             fn from(name: T) -> Self {
-                Self(name.into())
+                Self(name.into().into())
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
             }
         }
 

@@ -19,6 +19,7 @@ target=${MUTANTS_TARGET:-$scratch/target}
 mkdir -p "$scratch/source"
 (cd "$root" && git ls-files -z | tar --null -T - -cf -) | tar -xf - -C "$scratch/source"
 survivors=0
+before=
 printf '| fault | rule that caught it | seeds needed |\n|---|---|---|\n'
 for patch in "$root"/tests/simulation/mutants/*.patch; do
     name=$(basename "$patch" .patch)
@@ -31,19 +32,18 @@ for patch in "$root"/tests/simulation/mutants/*.patch; do
         printf '| %s | does not build | |\n' "$name"
         cat "$scratch/log" >&2
         survivors=$((survivors + 1))
+    elif sum=$(cksum <"$target/debug/simulate") && [ "$sum" = "$before" ]; then
+        printf '| %s | is not in what was built | |\n' "$name"
+        survivors=$((survivors + 1))
     else
+        before=$sum
         found=$("$target/debug/simulate" --seeds "0..$seeds" --quiet --partial | head -n 1)
-        case $found in
-        "seed "*)
-            seed=$(printf '%s' "$found" | sed 's/^seed \([0-9]*\) .*/\1/')
-            rule=$(printf '%s' "$found" | sed 's/^seed [0-9]* breaks rule //; s/: [^:]*$//' | cut -c1-70)
-            printf '| %s | %s | %s |\n' "$name" "$rule" "$((seed + 1))"
-            ;;
-        *)
+        if [ -n "$found" ]; then
+            printf '%s\n' "$found" | awk -F '\t' -v name="$name" '{ printf "| %s | %s | %d |\n", name, $2, $1 + 1 }'
+        else
             printf '| %s | none | over %s |\n' "$name" "$seeds"
             survivors=$((survivors + 1))
-            ;;
-        esac
+        fi
     fi
     (cd "$scratch/source" && patch -s -R -p1 <"$patch")
 done

@@ -39,7 +39,7 @@ struct Arguments {
     /// Does not fail if something never occurred: for a few seeds.
     #[arg(long)]
     partial: bool,
-    /// Says nothing but which seed broke which rule.
+    /// Says nothing but which seed broke which rule, and how, with tabs in between.
     #[arg(long)]
     quiet: bool,
 }
@@ -182,8 +182,13 @@ fn list<K: std::fmt::Display, V: std::fmt::Display>(items: impl Iterator<Item = 
 
 fn verdict(arguments: &Arguments, tally: &Tally, failures: &[(u64, simulation::Broken)]) -> ExitCode {
     if let Some((seed, broken)) = failures.first() {
+        if arguments.quiet {
+            // For scripts: a rule's name may have a colon in it, and no tab.
+            println!("{seed}\t{}\t{}", broken.rule, broken.what);
+            return ExitCode::FAILURE;
+        }
         println!("seed {seed} breaks rule {}: {}", broken.rule, broken.what);
-        if arguments.keep_going || arguments.quiet {
+        if arguments.keep_going {
             return ExitCode::FAILURE;
         }
         let small = shrink(&Options { seed: *seed, ..Options::default() }, broken.rule);

@@ -78,13 +78,13 @@ pub async fn operate(sim: &Sim, who: usize) {
         if is_over(sim, who) {
             return;
         }
-        let policy = {
+        let (policy, idle) = {
             let world = sim.world();
             let at_work = who == 0 || world.second_until > now;
-            world.policy.clone().filter(|_| at_work)
+            (world.policy.clone().filter(|_| at_work), idle_for(&world, who))
         };
         let Some(policy) = policy else {
-            sim.sleep(SECOND).await;
+            sim.sleep(idle).await;
             continue;
         };
         sim.world().taps[who].begin(policy.clone());
@@ -110,6 +110,15 @@ pub async fn operate(sim: &Sim, who: usize) {
         frugal(sim, &mut passes_since);
         sim.sleep(wait).await;
     }
+}
+
+/// For how long an operator that is not at work need not look whether it is. A second one that will never be has only to
+/// end the phase of faults, on the second.
+fn idle_for(world: &World, who: usize) -> u64 {
+    if who == 0 || world.setup.faults.has(Fault::TwoOperators) {
+        return SECOND;
+    }
+    world.setup.safety.div_ceil(SECOND).saturating_mul(SECOND).saturating_sub(world.now).max(SECOND)
 }
 
 /// Runs a pass until it ends or its operator dies: then it is dropped where it stands.

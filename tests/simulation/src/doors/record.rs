@@ -82,6 +82,7 @@ impl SimRecord<'_> {
                 world.tell(|| format!("operator {} may not write: somebody else did", self.who));
                 return Err(unreachable("the status was written by somebody else"));
             }
+            judge_taken(&mut world, memory);
             world.stored_before = world.stored.clone();
             world.stored.memory = memory.clone();
             world.stored.version += 1;
@@ -98,6 +99,19 @@ impl SimRecord<'_> {
             return Err(unreachable("the reply of the API server was lost"));
         }
         Ok(())
+    }
+}
+
+/// Whatever was once written down as taken from a worker stays written down for as long as its task is remembered.
+fn judge_taken(world: &mut World, memory: &Memory) {
+    world.tally.rule("what was taken is never forgotten");
+    let forgotten = world.stored.memory.tasks.iter().find_map(|(task, known)| {
+        let now = &memory.tasks.get(task)?.nodes;
+        let kept = |node| now.get(node).map(|now| &now.taken);
+        known.nodes.iter().find(|(node, before)| kept(node).is_none_or(|now| !now.is_superset(&before.taken)))
+    });
+    if let Some((node, before)) = forgotten.map(|(node, before)| (node.clone(), before.taken.clone())) {
+        world.broken("what was taken is never forgotten", || format!("{before:?} of {node}"));
     }
 }
 

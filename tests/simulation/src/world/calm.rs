@@ -125,18 +125,29 @@ impl World {
                 self.ecs.stop_task(CLUSTER, &hex, "", Time(self.now)).ok();
             }
         }
-        // A service that may neither start nor stop a task is stuck without us too.
-        if self.service().status == ServiceStatus::Active {
-            let maximum = self.service().configuration.maximum_percent.max(200);
-            let configuration =
-                ConfigurationChange { maximum_percent: Some(maximum), ..ConfigurationChange::default() };
-            let request = UpdateService { service: SERVICE.to_owned(), configuration, ..UpdateService::default() };
-            self.ecs.update_service(&request, Time(self.now)).ok();
-        }
+        self.make_room();
         self.disturbed_at = self.now;
         self.pump();
         self.settle();
         self.at(self.now + MINUTE, Event::Remake);
+    }
+
+    /// A service that may neither start a task nor stop one, or not by the floor that the user set, is stuck without us
+    /// too: the report says so, and a person does what it says. Everywhere else old tasks have to go in steps.
+    fn make_room(&mut self) {
+        let (desired, configuration) = (self.service().desired, self.service().configuration);
+        let own = configuration.minimum_healthy_percent;
+        // The drain may be made again, and is then as it was at first.
+        let floors = [self.policy.as_ref(), Some(&self.setup.policy)];
+        let asked = floors.into_iter().flatten().map(|policy| policy.drain.min_consuming_percent.unwrap_or(own)).max();
+        let floor = (desired * own.max(asked.unwrap_or(own))).div_ceil(100);
+        let is_full = desired * configuration.maximum_percent / 100 <= desired;
+        if self.service().status == ServiceStatus::Active && is_full && floor >= desired {
+            self.tell(|| "*** maximumPercent is raised, as the report asked for".to_owned());
+            let configuration = ConfigurationChange { maximum_percent: Some(200), ..ConfigurationChange::default() };
+            let request = UpdateService { service: SERVICE.to_owned(), configuration, ..UpdateService::default() };
+            self.ecs.update_service(&request, Time(self.now)).ok();
+        }
     }
 
     /// A service whose deployment has failed for good does nothing until somebody deploys again.

@@ -1,0 +1,117 @@
+//! What the rules read: the raw observation, apart from everything that the policy makes of it.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::Judged;
+use crate::{
+    Action, Ground, NodeName, Plan, TaskId,
+    evidence::FRESH_FOR,
+    observation::{Answer, FleetView, HoldState, Life, Mapping, Task, WorkersView},
+    policy::{DeadlineAction, Scheduled},
+    situation::percent_of,
+};
+
+pub(super) fn permits(plan: &Plan) -> impl Iterator<Item = (&TaskId, &Ground)> {
+    plan.actions.iter().filter_map(|action| match action {
+        Action::Permit { task, ground } => Some((task, ground)),
+        _ => None,
+    })
+}
+
+pub(super) fn cancels(plan: &Plan) -> impl Iterator<Item = &TaskId> {
+    plan.actions.iter().filter_map(|action| match action {
+        Action::Cancel { task, .. } => Some(task),
+        _ => None,
+    })
+}
+
+pub(super) fn workers(judged: Judged<'_>) -> Option<&WorkersView> {
+    judged.observation.workers.ok()
+}
+
+/// Every node that is or ever was this task's.
+pub(super) fn nodes(judged: Judged<'_>, task: &TaskId) -> BTreeSet<NodeName> {
+    let mut nodes: BTreeSet<NodeName> =
+        judged.before.tasks.get(task).map(|known| known.nodes.keys().cloned().collect()).unwrap_or_default();
+    if let Some(Mapping::Nodes(found)) = workers(judged).and_then(|workers| workers.tasks.get(task)) {
+        nodes.extend(found.iter().cloned());
+    }
+    nodes
+}
+
+pub(super) fn answer<'a>(judged: Judged<'a>, node: &NodeName) -> Option<&'a Answer> {
+    let answer = workers(judged)?.nodes.get(node)?;
+    (judged.now.duration_since(answer.asked_at) <= FRESH_FOR).then_some(answer)
+}
+
+pub(super) fn idle(judged: Judged<'_>, answer: &Answer) -> bool {
+    let none = |jobs: &Option<Vec<_>>| jobs.as_ref().is_some_and(Vec::is_empty);
+    answer.queues.as_ref().is_some_and(Vec::is_empty)
+        && none(&answer.active)
+        && none(&answer.reserved)
+        && (judged.policy.drain.scheduled == Scheduled::Ignore || none(&answer.scheduled))
+}
+
+/// It is seen at work: it takes jobs, or has some that count.
+pub(super) fn at_work(judged: Judged<'_>, fleet: &FleetView, task: &TaskId) -> bool {
+    let some = |jobs: &Option<Vec<_>>| jobs.as_ref().is_some_and(|jobs| !jobs.is_empty());
+    let has_jobs = |answer: &Answer| {
+        some(&answer.active)
+            || some(&answer.reserved)
+            || (judged.policy.drain.scheduled == Scheduled::Wait && some(&answer.scheduled))
+    };
+    let busy = || nodes(judged, task).iter().filter_map(|node| answer(judged, node)).any(has_jobs);
+    consumes(judged, fleet, task) || (runs_and_is_mapped(judged, fleet, task) && busy())
+}
+
+pub(super) fn consumes(judged: Judged<'_>, fleet: &FleetView, task: &TaskId) -> bool {
+    runs_and_is_mapped(judged, fleet, task)
+        && nodes(judged, task)
+            .iter()
+            .filter_map(|node| answer(judged, node)?.queues.as_ref())
+            .any(|queues| !queues.is_empty())
+}
+
+/// Nothing holds it, or not for long, or its deadline lets it go.
+pub(super) fn may_be_stopped(judged: Judged<'_>, fleet: &FleetView, task: &TaskId) -> bool {
+    let known = judged.plan.memory.tasks.get(task);
+    let soon = judged.now.saturating_add(judged.policy.hold.expires_in / 2).unwrap_or(Timestamp::MAX);
+    let unheld = match fleet.tasks.get(task).map(|task| task.hold) {
+        Some(HoldState::Until(end)) => end < soon && known.is_some_and(|known| known.refused.is_some()),
+        Some(HoldState::Free) => true,
+        _ => false,
+    };
+    let overdue =
+        judged.policy.drain.deadline.zip(known.and_then(|known| known.leaving)).is_some_and(|(deadline, leaving)| {
+            deadline.action == DeadlineAction::PermitStop && judged.now.duration_since(leaving.since) >= deadline.after
+        });
+    unheld || overdue
+}
+
+fn runs_and_is_mapped(judged: Judged<'_>, fleet: &FleetView, task: &TaskId) -> bool {
+    fleet.tasks.get(task).is_some_and(|task| task.life == Life::Running)
+        && !matches!(workers(judged).and_then(|workers| workers.tasks.get(task)), Some(Mapping::Ambiguous { .. }))
+}
+
+/// The floor, in tasks.
+pub(super) fn floor(judged: Judged<'_>, fleet: &FleetView) -> u32 {
+    let percent = judged.policy.drain.min_consuming_percent.unwrap_or(fleet.minimum_healthy_percent);
+    percent_of(fleet.desired, percent, true)
+}
+
+/// It runs or is about to.
+pub(super) fn is_live(task: &Task) -> bool {
+    matches!(task.life, Life::Running | Life::Starting)
+}
+
+/// As many tasks live as the scheduler may have.
+pub(super) fn is_full(fleet: &FleetView) -> bool {
+    let live = number(fleet.tasks.values().filter(|task| is_live(task)).count());
+    live >= percent_of(fleet.desired, fleet.maximum_percent, false)
+}
+
+pub(super) fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
