@@ -74,8 +74,18 @@ faults! {
     RequestDoubled,
     /// Replies of workers are lost, one question at a time.
     ReplyLost,
-    /// Workers take seconds to answer.
+    /// Workers take seconds to answer, so that most of it comes too late.
     ReplySlow,
+    /// Replies come twice.
+    ReplyDoubled,
+    /// Replies overtake one another.
+    ReplyReordered,
+    /// Workers answer with errors or something of another shape, or what comes is no reply at all.
+    ReplyMalformed,
+    /// Replies to somebody else's questions come to us.
+    ReplyForeign,
+    /// The connection to the broker is lost while something is sent, or between request and reply.
+    ConnectionLost,
     /// The broker cannot be reached for minutes; workers reconnect afterwards.
     BrokerDown,
     /// The broker does not let us in for minutes.

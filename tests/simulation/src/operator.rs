@@ -1,6 +1,6 @@
 //! The operators: the real pass, again and again, waiting as long as it says, until killed or told to stop.
 
-use std::{future::Future, pin::pin, task::Poll};
+use std::{future::Future, pin::pin, sync::Arc, task::Poll};
 
 use worker_drain::reconcile::{Drain, Pass};
 use worker_drain_plan::{
@@ -11,7 +11,7 @@ use worker_drain_plan::{
 };
 
 use crate::{
-    doors::{SimClock, SimFleet, SimRecord, SimWorkers},
+    doors::{SimClock, SimFleet, SimRecord, SimWorkers, connect},
     fault::Fault,
     judge::{RULES, ending_name},
     setup::{MINUTE, SECOND},
@@ -71,7 +71,8 @@ impl Gate {
 }
 
 /// Runs an operator until the history ends.
-pub async fn operate(sim: &Sim, who: usize) {
+pub async fn operate(sim: &Arc<Sim>, who: usize) {
+    let mut celery = connect(sim, who);
     let mut passes_since = (0, 0);
     loop {
         let now = sim.now();
@@ -91,13 +92,15 @@ pub async fn operate(sim: &Sim, who: usize) {
         let drain = Drain {
             policy: policy.clone(),
             fleet: SimFleet { sim, who },
-            workers: SimWorkers { sim, who },
+            workers: SimWorkers { sim, who, celery: &celery },
             record: SimRecord { sim, who },
-            clock: SimClock { sim, who },
+            clock: SimClock { sim: Arc::clone(sim), who },
         };
         let wait = match killable(sim, who, drain.pass()).await {
             None => {
+                celery = connect(sim, who);
                 let mut world = sim.world();
+                world.hang_up(who);
                 world.tally.broken_off += 1;
                 world.gates[who].dead_for.take().unwrap_or(SECOND)
             }

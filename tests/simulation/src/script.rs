@@ -203,6 +203,11 @@ fn happening(fault: Fault, chance: &mut Chance, desired: u32) -> Option<Happenin
         | Fault::RequestDoubled
         | Fault::ReplyLost
         | Fault::ReplySlow
+        | Fault::ReplyDoubled
+        | Fault::ReplyReordered
+        | Fault::ReplyMalformed
+        | Fault::ReplyForeign
+        | Fault::ConnectionLost
         | Fault::SlowBoot
         | Fault::ClockSkew
         | Fault::Signals

@@ -13,6 +13,7 @@ use worker_drain_plan::{
 use crate::{
     chance::Chance,
     fault::{Fault, FaultSet},
+    remote::Remote,
     script::{self, Beat},
 };
 
@@ -40,6 +41,8 @@ pub struct Setup {
     pub longest_hold: SignedDuration,
     /// The workers and their jobs.
     pub work: Work,
+    /// How the workers are asked.
+    pub remote: Remote,
     /// How long faults go on.
     pub safety: u64,
     /// What happens, and when; in order.
@@ -97,12 +100,13 @@ impl Setup {
         let longest_hold = SignedDuration::from_mins(if short { 4 } else { 48 * 60 });
         let policy = policy(&mut Chance::new(seed, "policy"), faults);
         let work = work(&mut Chance::new(seed, "work"), faults);
+        let remote = Remote::draw(&mut Chance::new(seed, "remote"), work);
         let safety = chance.between(3 * MINUTE, 9 * MINUTE);
         let mut script = script::write(seed, faults, desired, safety);
         for beat in &mut script {
             beat.cut = cut.contains(&beat.index);
         }
-        Self { seed, faults, desired, configuration, knobs, policy, longest_hold, work, safety, script }
+        Self { seed, faults, desired, configuration, knobs, policy, longest_hold, work, remote, safety, script }
     }
 }
 
@@ -190,7 +194,7 @@ fn work(chance: &mut Chance, faults: FaultSet) -> Work {
         acks_late: chance.percent(50),
         forgets_added: chance.percent(50),
         slow_cancel: chance.percent(50),
-        maps_silent: chance.percent(50),
+        maps_silent: chance.percent(75),
         boot: if faults.has(Fault::SlowBoot) { 2 * MINUTE } else { 6 * SECOND },
     }
 }

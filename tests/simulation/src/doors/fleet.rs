@@ -53,7 +53,11 @@ impl Fleet for SimFleet<'_> {
                 tap.observation = Some(Observation { fleet, workers: Seen::Err { failure: unasked, at } });
             }
         }
-        result.map(|view| FleetLook { view, identities: BTreeMap::new() })
+        let world = &*world;
+        result.map(|view| {
+            let identities = world.identities(view.tasks.keys());
+            FleetLook { view, identities }
+        })
     }
 
     async fn hold(&self, holds: &[(TaskId, SignedDuration)]) -> Vec<Outcome> {

@@ -4,9 +4,6 @@
 use super::{Event, JobId, Node, NodeState, World};
 use crate::{script::Outage, setup::SECOND};
 
-/// How long a request to a frozen worker waits for it before it is dropped.
-const EXPIRES: u64 = 10 * SECOND;
-
 /// Where a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobState {
@@ -218,11 +215,9 @@ impl World {
         self.members[m].nodes[n].state = NodeState::Gone;
     }
 
-    /// A request for remote control reaches a worker.
-    pub(super) fn control(&mut self, m: usize, n: usize, epoch: u32, add: bool, queues: u8) {
-        if !self.is_with(m, n, epoch) || self.is_out(Outage::BrokerDown) {
-            return;
-        }
+    /// A worker is told to take jobs from these queues, or to take no more.
+    pub(super) fn control(&mut self, m: usize, n: usize, add: bool, queues: u8) {
+        let epoch = self.members[m].nodes[n].epoch;
         match self.members[m].nodes[n].state {
             NodeState::Up if add => {
                 let node = &mut self.members[m].nodes[n];
@@ -236,9 +231,6 @@ impl World {
                 self.at(self.now + later, Event::CancelDeed(m, n, epoch, queues));
             }
             NodeState::Up => self.cancel_deed(m, n, epoch, queues),
-            NodeState::Frozen(until) if until < self.now + EXPIRES => {
-                self.at(until + 2, Event::Control(m, n, epoch, add, queues));
-            }
             _ => {}
         }
     }
