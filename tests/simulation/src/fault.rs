@@ -44,6 +44,8 @@ faults! {
     StaleReads,
     /// ECS throttles calls.
     EcsThrottled,
+    /// Other drains of the same process have many calls to make.
+    Crowded,
     /// ECS answers 500 and does nothing.
     EcsError,
     /// ECS does what it is asked, and the reply is lost.

@@ -2,7 +2,11 @@
 
 use std::{future::Future, pin::pin, sync::Arc, task::Poll};
 
-use worker_drain::reconcile::{Drain, Pass};
+use worker_drain::{
+    fleet::ecs::{Limiters, limiter::Limiter},
+    reconcile::{Drain, Pass},
+    workers::celery::Celery,
+};
 use worker_drain_plan::{
     Action, Policy,
     observation::Failure,
@@ -11,7 +15,7 @@ use worker_drain_plan::{
 };
 
 use crate::{
-    doors::{SimClock, SimFleet, SimRecord, SimWorkers, connect},
+    doors::{SimClock, SimFleet, SimRecord, SimTransport, SimWorkers, connect},
     fault::Fault,
     judge::{RULES, ending_name},
     setup::{MINUTE, SECOND},
@@ -72,7 +76,7 @@ impl Gate {
 
 /// Runs an operator until the history ends.
 pub async fn operate(sim: &Arc<Sim>, who: usize) {
-    let mut celery = connect(sim, who);
+    let (mut celery, mut limiter) = start(sim, who);
     let mut passes_since = (0, 0);
     loop {
         let now = sim.now();
@@ -91,16 +95,15 @@ pub async fn operate(sim: &Arc<Sim>, who: usize) {
         sim.world().taps[who].begin(policy.clone());
         let drain = Drain {
             policy: policy.clone(),
-            fleet: SimFleet { sim, who },
+            fleet: SimFleet { sim, who, limiter: &limiter },
             workers: SimWorkers { sim, who, celery: &celery },
             record: SimRecord { sim, who },
             clock: SimClock { sim: Arc::clone(sim), who },
         };
         let wait = match killable(sim, who, drain.pass()).await {
             None => {
-                celery = connect(sim, who);
+                (celery, limiter) = start(sim, who);
                 let mut world = sim.world();
-                world.hang_up(who);
                 world.tally.broken_off += 1;
                 world.gates[who].dead_for.take().unwrap_or(SECOND)
             }
@@ -113,6 +116,15 @@ pub async fn operate(sim: &Arc<Sim>, who: usize) {
         frugal(sim, &mut passes_since);
         sim.sleep(wait).await;
     }
+}
+
+/// What a process has from its beginning: its workers' broker, and full token buckets.
+fn start(sim: &Arc<Sim>, who: usize) -> (Celery<SimTransport>, Arc<Limiter>) {
+    let mut world = sim.world();
+    world.hang_up(who);
+    world.allowances[who] = Default::default();
+    drop(world);
+    (connect(sim, who), Limiters::default().of("123456789012", "us-east-1"))
 }
 
 /// Runs a pass until it ends or its operator dies: then it is dropped where it stands.

@@ -193,6 +193,7 @@ fn happening(fault: Fault, chance: &mut Chance, desired: u32) -> Option<Happenin
         Fault::PlanMode => Some(Happening::PlanMode(chance.between(10 * SECOND, 3 * MINUTE))),
         Fault::Withdrawn => Some(Happening::Withdraw(chance.between(10 * SECOND, 2 * MINUTE))),
         Fault::StaleReads
+        | Fault::Crowded
         | Fault::EcsError
         | Fault::EcsReplyLost
         | Fault::EcsLate

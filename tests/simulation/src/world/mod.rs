@@ -2,6 +2,7 @@
 //! one event queue on virtual time, brought up to date whenever somebody looks.
 
 mod broker;
+mod calls;
 mod calm;
 mod happen;
 mod jobs;
@@ -150,6 +151,8 @@ pub struct World {
     pub gates: [Gate; OPERATORS],
     /// By operator.
     pub taps: [Tap; OPERATORS],
+    /// By operator: what it may still call.
+    pub allowances: [calls::Allowance; OPERATORS],
     /// By operator: how wrong its clock is, in milliseconds.
     pub skew: [i64; OPERATORS],
     skew_at_first: [i64; OPERATORS],
@@ -201,6 +204,7 @@ impl World {
             stored_before: Stored::default(),
             gates: Default::default(),
             taps: Default::default(),
+            allowances: Default::default(),
             skew: [0; OPERATORS],
             skew_at_first: [0; OPERATORS],
             second_until: 0,
