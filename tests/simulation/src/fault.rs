@@ -122,6 +122,8 @@ faults! {
     OperatorPaused,
     /// A second operator is at work at the same time.
     TwoOperators,
+    /// The operator is paused and its lease passes to a second one; then it goes on beside that.
+    LeaseLost,
     /// The operator's clock jumps.
     ClockJumps,
     /// The operators' clocks are wrong by seconds.

@@ -23,7 +23,7 @@ use crate::{
     world::World,
 };
 
-/// How long after the last fault everything must have come to rest.
+/// How long after the last fault, and the longest job, everything must have come to rest.
 pub const REST_WITHIN: u64 = 45 * MINUTE;
 /// Passes of one operator in a minute, at the most: one in two seconds while something goes on, and a few for what was
 /// done and is read back.
@@ -210,7 +210,7 @@ fn is_over(sim: &Sim, who: usize) -> bool {
     world.mend();
     let safety = world.setup.safety;
     let rested = now > safety + 2 * MINUTE && world.rests();
-    if rested || now > safety + REST_WITHIN {
+    if rested || now > safety + REST_WITHIN + world.setup.work.longest {
         world.judge_end();
         return true;
     }
@@ -281,6 +281,10 @@ impl World {
         self.tally.jobs = self.jobs.iter().filter(|job| job.state == crate::world::JobState::Done).count() as u64;
         self.tally.virtual_ms = self.now;
         self.tally.histories = 1;
+        self.tally.rule("every job is accounted for");
+        if let Some(what) = self.unaccounted() {
+            self.broken("every job is accounted for", || what);
+        }
         if self.rests() {
             return;
         }

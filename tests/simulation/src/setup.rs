@@ -2,7 +2,7 @@
 
 use ecs_emulator::model::{
     BlockedRenewal, BlockedRule, CircuitBreaker, DeleteForceProtected, DeploymentConfiguration, DeploymentStatusSet,
-    Knobs, ReplaceTerminated, RollbackId, Span,
+    EarlySuccess, Knobs, ReplaceTerminated, RollbackId, Span,
 };
 use jiff::SignedDuration;
 use worker_drain_plan::{
@@ -67,6 +67,8 @@ pub struct Work {
     pub longest: u64,
     /// One job in so many has a later start time; zero: none has.
     pub eta_one_in: u64,
+    /// One job in so many fails and is retried some seconds later, as another message of the same id; zero: none is.
+    pub retry_one_in: u64,
     /// Messages are acknowledged when the job has ended: one that is killed comes again.
     pub acks_late: bool,
     /// A worker that reconnects forgets the queues that were added to it (celery#10352).
@@ -146,6 +148,15 @@ fn knobs(chance: &mut Chance) -> Knobs {
             ReplaceTerminated::Primary,
         ]),
         delete_force_protected: chance.pick(&[DeleteForceProtected::Stops, DeleteForceProtected::Holds]),
+        early_success: chance.pick(&[
+            EarlySuccess::Off,
+            EarlySuccess::Off,
+            EarlySuccess::Blocking(50),
+            EarlySuccess::Deferred(50),
+        ]),
+        max_active_deployments: chance.pick(&[Some(5), Some(5), Some(2), None]),
+        signal_delay: chance.span(0, 2 * SECOND),
+        deactivating: chance.span(0, 10 * SECOND) * u32::from(chance.percent(30)),
         deployments_status_set: chance.pick(&[DeploymentStatusSet::Documented, DeploymentStatusSet::WithDraining]),
         ..Knobs::simulation()
     }
@@ -183,7 +194,7 @@ fn policy(chance: &mut Chance, faults: FaultSet) -> Policy {
 }
 
 fn work(chance: &mut Chance, faults: FaultSet) -> Work {
-    Work {
+    let drawn = Work {
         queues: chance.pick(&[1, 1, 2]),
         nodes: chance.pick(&[1, 1, 1, 2]),
         concurrency: chance.pick(&[1, 1, 2, 3]),
@@ -191,10 +202,13 @@ fn work(chance: &mut Chance, faults: FaultSet) -> Work {
         gap: chance.pick(&[2, 10, 30, 90]) * SECOND,
         longest: chance.pick(&[2, 10, 60, 180]) * SECOND,
         eta_one_in: chance.pick(&[0, 0, 4]),
+        retry_one_in: chance.pick(&[0, 0, 5]),
         acks_late: chance.percent(50),
         forgets_added: chance.percent(50),
         slow_cancel: chance.percent(50),
         maps_silent: chance.percent(75),
         boot: if faults.has(Fault::SlowBoot) { 2 * MINUTE } else { 6 * SECOND },
-    }
+    };
+    // Jobs of an hour cost a thousand looks: few seeds have them, and none that waits behind another.
+    if chance.percent(1) { Work { longest: 60 * MINUTE, gap: 5 * MINUTE, prefetch: 0, ..drawn } } else { drawn }
 }

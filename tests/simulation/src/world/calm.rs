@@ -1,6 +1,8 @@
 //! The user's own changes of the drain, and the end of all faults.
 
-use ecs_emulator::model::{self as ecs, ConfigurationChange, Faults, Health, ServiceStatus, Time, UpdateService};
+use ecs_emulator::model::{
+    self as ecs, ConfigurationChange, Faults, Health, Knobs, ServiceStatus, Time, UpdateService,
+};
 use worker_drain_plan::{
     Memory,
     policy::{HoldMode, Mode},
@@ -126,6 +128,9 @@ impl World {
                 self.ecs.stop_task(CLUSTER, &hex, "", Time(self.now)).ok();
             }
         }
+        // A deployment that failed can then always be replaced: it may be the last that the quota allows.
+        let knobs = Knobs { max_active_deployments: None, ..self.ecs.knobs().clone() };
+        self.ecs.set_knobs(knobs);
         // A service that may neither start nor stop a task is stuck without us too.
         if self.service().status == ServiceStatus::Active {
             let maximum = self.service().configuration.maximum_percent.max(200);

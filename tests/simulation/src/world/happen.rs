@@ -6,7 +6,7 @@ use super::{CLUSTER, Event, Node, NodeState, SERVICE, World};
 use crate::{
     remote::{Host, node_name},
     script::{Happening, Outage},
-    setup::SECOND,
+    setup::{MINUTE, SECOND},
 };
 
 impl World {
@@ -192,6 +192,10 @@ impl World {
             Happening::Outage(outage, lasts) => self.outage(outage, lasts),
             Happening::Kill(awaits, down) => self.gate_for(awaits).die_in = Some((awaits, down)),
             Happening::Pause(awaits, lasts) => self.gate_for(awaits).pause_in = Some((awaits, lasts)),
+            Happening::LoseLease(awaits, lasts) => {
+                self.gates[0].pause_in = Some((awaits, lasts));
+                self.second_until = self.second_until.max(self.now + lasts + MINUTE);
+            }
             Happening::SecondOperator(lasts) => self.second_until = self.now + lasts,
             Happening::ClockJump(by) => self.skew[0] += by,
             Happening::EditPolicy(_) | Happening::PausePolicy(_) | Happening::PlanMode(_) | Happening::Withdraw(_) => {
@@ -248,7 +252,8 @@ impl World {
                 self.ecs.stop_task(CLUSTER, &hex, "", now).ok();
             }
             Happening::Spot(_, notice) => {
-                self.ecs.interrupt(task, Interruption::Spot, std::time::Duration::from_millis(notice), now);
+                let kind = if pick.is_multiple_of(2) { Interruption::Spot } else { Interruption::Maintenance };
+                self.ecs.interrupt(task, kind, std::time::Duration::from_millis(notice), now);
             }
             _ => {}
         }
