@@ -44,6 +44,8 @@ faults! {
     StaleReads,
     /// ECS throttles calls.
     EcsThrottled,
+    /// Other drains of the same process have many calls to make.
+    Crowded,
     /// ECS answers 500 and does nothing.
     EcsError,
     /// ECS does what it is asked, and the reply is lost.
@@ -74,8 +76,18 @@ faults! {
     RequestDoubled,
     /// Replies of workers are lost, one question at a time.
     ReplyLost,
-    /// Workers take seconds to answer.
+    /// Workers take seconds to answer, so that most of it comes too late.
     ReplySlow,
+    /// Replies come twice.
+    ReplyDoubled,
+    /// Replies overtake one another.
+    ReplyReordered,
+    /// Workers answer with errors or something of another shape, or what comes is no reply at all.
+    ReplyMalformed,
+    /// Replies to somebody else's questions come to us.
+    ReplyForeign,
+    /// The connection to the broker is lost while something is sent, or between request and reply.
+    ConnectionLost,
     /// The broker cannot be reached for minutes; workers reconnect afterwards.
     BrokerDown,
     /// The broker does not let us in for minutes.
@@ -110,6 +122,8 @@ faults! {
     OperatorPaused,
     /// A second operator is at work at the same time.
     TwoOperators,
+    /// The operator is paused and its lease passes to a second one; then it goes on beside that.
+    LeaseLost,
     /// The operator's clock jumps.
     ClockJumps,
     /// The operators' clocks are wrong by seconds.

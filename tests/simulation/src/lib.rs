@@ -12,6 +12,7 @@ mod doors;
 mod fault;
 mod judge;
 mod operator;
+mod remote;
 mod run;
 mod script;
 mod setup;

@@ -1,8 +1,12 @@
 //! The operators: the real pass, again and again, waiting as long as it says, until killed or told to stop.
 
-use std::{future::Future, pin::pin, task::Poll};
+use std::{future::Future, pin::pin, sync::Arc, task::Poll};
 
-use worker_drain::reconcile::{Drain, Pass};
+use worker_drain::{
+    fleet::ecs::{Limiters, limiter::Limiter},
+    reconcile::{Drain, Pass},
+    workers::celery::Celery,
+};
 use worker_drain_plan::{
     Action, Policy,
     observation::Failure,
@@ -11,7 +15,7 @@ use worker_drain_plan::{
 };
 
 use crate::{
-    doors::{SimClock, SimFleet, SimRecord, SimWorkers},
+    doors::{SimClock, SimFleet, SimRecord, SimTransport, SimWorkers, connect},
     fault::Fault,
     judge::{RULES, ending_name},
     setup::{MINUTE, SECOND},
@@ -19,7 +23,7 @@ use crate::{
     world::World,
 };
 
-/// How long after the last fault everything must have come to rest.
+/// How long after the last fault, and the longest job, everything must have come to rest.
 pub const REST_WITHIN: u64 = 45 * MINUTE;
 /// Passes of one operator in a minute, at the most: one in two seconds while something goes on, and a few for what was
 /// done and is read back.
@@ -71,7 +75,8 @@ impl Gate {
 }
 
 /// Runs an operator until the history ends.
-pub async fn operate(sim: &Sim, who: usize) {
+pub async fn operate(sim: &Arc<Sim>, who: usize) {
+    let (mut celery, mut limiter) = start(sim, who);
     let mut passes_since = (0, 0);
     loop {
         let now = sim.now();
@@ -90,13 +95,14 @@ pub async fn operate(sim: &Sim, who: usize) {
         sim.world().taps[who].begin(policy.clone());
         let drain = Drain {
             policy: policy.clone(),
-            fleet: SimFleet { sim, who },
-            workers: SimWorkers { sim, who },
+            fleet: SimFleet { sim, who, limiter: &limiter },
+            workers: SimWorkers { sim, who, celery: &celery },
             record: SimRecord { sim, who },
-            clock: SimClock { sim, who },
+            clock: SimClock { sim: Arc::clone(sim), who },
         };
         let wait = match killable(sim, who, drain.pass()).await {
             None => {
+                (celery, limiter) = start(sim, who);
                 let mut world = sim.world();
                 world.tally.broken_off += 1;
                 world.gates[who].dead_for.take().unwrap_or(SECOND)
@@ -119,6 +125,15 @@ fn idle_for(world: &World, who: usize) -> u64 {
         return SECOND;
     }
     world.setup.safety.div_ceil(SECOND).saturating_mul(SECOND).saturating_sub(world.now).max(SECOND)
+}
+
+/// What a process has from its beginning: its workers' broker, and full token buckets.
+fn start(sim: &Arc<Sim>, who: usize) -> (Celery<SimTransport>, Arc<Limiter>) {
+    let mut world = sim.world();
+    world.hang_up(who);
+    world.allowances[who] = Default::default();
+    drop(world);
+    (connect(sim, who), Limiters::default().of("123456789012", "us-east-1"))
 }
 
 /// Runs a pass until it ends or its operator dies: then it is dropped where it stands.
@@ -204,7 +219,7 @@ fn is_over(sim: &Sim, who: usize) -> bool {
     world.mend();
     let safety = world.setup.safety;
     let rested = now > safety + 2 * MINUTE && world.rests();
-    if rested || now > safety + REST_WITHIN {
+    if rested || now > safety + REST_WITHIN + world.setup.work.longest {
         world.judge_end();
         return true;
     }
@@ -275,6 +290,10 @@ impl World {
         self.tally.jobs = self.jobs.iter().filter(|job| job.state == crate::world::JobState::Done).count() as u64;
         self.tally.virtual_ms = self.now;
         self.tally.histories = 1;
+        self.tally.rule("every job is accounted for");
+        if let Some(what) = self.unaccounted() {
+            self.broken("every job is accounted for", || what);
+        }
         if self.rests() {
             return;
         }

@@ -1,5 +1,7 @@
 //! One history, from a seed to its verdict; and how a failing one is made smaller.
 
+use std::sync::Arc;
+
 use futures::future::join;
 
 use crate::{
@@ -48,11 +50,13 @@ pub fn run(options: &Options) -> Outcome {
 async fn history(options: &Options) -> Outcome {
     let setup = Setup::new(options.seed, options.without, &options.cut);
     let (faults, script) = (setup.faults, setup.script.clone());
-    let sim = Sim::new(World::new(setup, options.telling));
+    let sim = Arc::new(Sim::new(World::new(setup, options.telling)));
     if options.telling {
         let mut world = sim.world();
-        let what =
-            format!("{:#?}", (&world.setup.policy, world.setup.work, world.setup.configuration, &world.setup.knobs));
+        let what = format!(
+            "{:#?}",
+            (&world.setup.policy, world.setup.work, world.setup.remote, world.setup.configuration, &world.setup.knobs)
+        );
         world.tell(|| format!("seed {}; faults {faults}\n{what}", options.seed));
     }
     join(operate(&sim, 0), operate(&sim, 1)).await;

@@ -69,6 +69,8 @@ pub enum Happening {
     Pause(u32, u64),
     /// A second operator is at work for so long.
     SecondOperator(u64),
+    /// The first operator is paused at its so-manieth await from now, for so long, and a second one takes over.
+    LoseLease(u32, u64),
     /// An operator's clock jumps by so much.
     ClockJump(i64),
     /// The policy is edited.
@@ -184,6 +186,7 @@ fn happening(fault: Fault, chance: &mut Chance, desired: u32) -> Option<Happenin
         Fault::OperatorGone => Some(Happening::Kill(awaits(chance), chance.between(MINUTE, 6 * MINUTE))),
         Fault::OperatorPaused => Some(Happening::Pause(awaits(chance), chance.between(100, 90 * SECOND))),
         Fault::TwoOperators => Some(Happening::SecondOperator(chance.between(20 * SECOND, 5 * MINUTE))),
+        Fault::LeaseLost => Some(Happening::LoseLease(awaits(chance), chance.between(15 * SECOND, 90 * SECOND))),
         Fault::ClockJumps => {
             let by = i64::try_from(chance.between(500, 3 * MINUTE)).unwrap_or(0);
             Some(Happening::ClockJump(if pick.is_multiple_of(2) { by } else { -by }))
@@ -193,6 +196,7 @@ fn happening(fault: Fault, chance: &mut Chance, desired: u32) -> Option<Happenin
         Fault::PlanMode => Some(Happening::PlanMode(chance.between(10 * SECOND, 3 * MINUTE))),
         Fault::Withdrawn => Some(Happening::Withdraw(chance.between(10 * SECOND, 2 * MINUTE))),
         Fault::StaleReads
+        | Fault::Crowded
         | Fault::EcsError
         | Fault::EcsReplyLost
         | Fault::EcsLate
@@ -203,6 +207,11 @@ fn happening(fault: Fault, chance: &mut Chance, desired: u32) -> Option<Happenin
         | Fault::RequestDoubled
         | Fault::ReplyLost
         | Fault::ReplySlow
+        | Fault::ReplyDoubled
+        | Fault::ReplyReordered
+        | Fault::ReplyMalformed
+        | Fault::ReplyForeign
+        | Fault::ConnectionLost
         | Fault::SlowBoot
         | Fault::ClockSkew
         | Fault::Signals

@@ -2,7 +2,7 @@
 
 use ecs_emulator::model::{
     BlockedRenewal, BlockedRule, CircuitBreaker, DeleteForceProtected, DeploymentConfiguration, DeploymentStatusSet,
-    Knobs, ReplaceTerminated, RollbackId, Span,
+    EarlySuccess, Knobs, ReplaceTerminated, RollbackId, Span,
 };
 use jiff::SignedDuration;
 use worker_drain_plan::{
@@ -13,6 +13,7 @@ use worker_drain_plan::{
 use crate::{
     chance::Chance,
     fault::{Fault, FaultSet},
+    remote::Remote,
     script::{self, Beat},
 };
 
@@ -40,6 +41,8 @@ pub struct Setup {
     pub longest_hold: SignedDuration,
     /// The workers and their jobs.
     pub work: Work,
+    /// How the workers are asked.
+    pub remote: Remote,
     /// How long faults go on.
     pub safety: u64,
     /// What happens, and when; in order.
@@ -64,6 +67,8 @@ pub struct Work {
     pub longest: u64,
     /// One job in so many has a later start time; zero: none has.
     pub eta_one_in: u64,
+    /// One job in so many fails and is retried some seconds later, as another message of the same id; zero: none is.
+    pub retry_one_in: u64,
     /// Messages are acknowledged when the job has ended: one that is killed comes again.
     pub acks_late: bool,
     /// A worker that reconnects forgets the queues that were added to it (celery#10352).
@@ -97,12 +102,13 @@ impl Setup {
         let longest_hold = SignedDuration::from_mins(if short { 4 } else { 48 * 60 });
         let policy = policy(&mut Chance::new(seed, "policy"), faults);
         let work = work(&mut Chance::new(seed, "work"), faults);
+        let remote = Remote::draw(&mut Chance::new(seed, "remote"), work);
         let safety = chance.between(3 * MINUTE, 9 * MINUTE);
         let mut script = script::write(seed, faults, desired, safety);
         for beat in &mut script {
             beat.cut = cut.contains(&beat.index);
         }
-        Self { seed, faults, desired, configuration, knobs, policy, longest_hold, work, safety, script }
+        Self { seed, faults, desired, configuration, knobs, policy, longest_hold, work, remote, safety, script }
     }
 }
 
@@ -142,6 +148,15 @@ fn knobs(chance: &mut Chance) -> Knobs {
             ReplaceTerminated::Primary,
         ]),
         delete_force_protected: chance.pick(&[DeleteForceProtected::Stops, DeleteForceProtected::Holds]),
+        early_success: chance.pick(&[
+            EarlySuccess::Off,
+            EarlySuccess::Off,
+            EarlySuccess::Blocking(50),
+            EarlySuccess::Deferred(50),
+        ]),
+        max_active_deployments: chance.pick(&[Some(5), Some(5), Some(2), None]),
+        signal_delay: chance.span(0, 2 * SECOND),
+        deactivating: chance.span(0, 10 * SECOND) * u32::from(chance.percent(30)),
         deployments_status_set: chance.pick(&[DeploymentStatusSet::Documented, DeploymentStatusSet::WithDraining]),
         ..Knobs::simulation()
     }
@@ -179,7 +194,7 @@ fn policy(chance: &mut Chance, faults: FaultSet) -> Policy {
 }
 
 fn work(chance: &mut Chance, faults: FaultSet) -> Work {
-    Work {
+    let drawn = Work {
         queues: chance.pick(&[1, 1, 2]),
         nodes: chance.pick(&[1, 1, 1, 2]),
         concurrency: chance.pick(&[1, 1, 2, 3]),
@@ -187,10 +202,13 @@ fn work(chance: &mut Chance, faults: FaultSet) -> Work {
         gap: chance.pick(&[2, 10, 30, 90]) * SECOND,
         longest: chance.pick(&[2, 10, 60, 180]) * SECOND,
         eta_one_in: chance.pick(&[0, 0, 4]),
+        retry_one_in: chance.pick(&[0, 0, 5]),
         acks_late: chance.percent(50),
         forgets_added: chance.percent(50),
         slow_cancel: chance.percent(50),
-        maps_silent: chance.percent(50),
+        maps_silent: chance.percent(75),
         boot: if faults.has(Fault::SlowBoot) { 2 * MINUTE } else { 6 * SECOND },
-    }
+    };
+    // Jobs of an hour cost a thousand looks: few seeds have them, and none that waits behind another.
+    if chance.percent(1) { Work { longest: 60 * MINUTE, gap: 5 * MINUTE, prefetch: 0, ..drawn } } else { drawn }
 }

@@ -113,17 +113,48 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Makes one call. All operations that we use may be repeated without harm, so it is tried again when ECS cannot be
-    /// reached or throttles us, and each attempt takes its turn in the bucket.
+    /// Makes one call, as [`Turns::call`] does.
     pub(super) async fn call<T, E, F>(&self, operation: Operation, send: impl Fn() -> F) -> Result<T, Failure>
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
         F: Future<Output = Result<T, SdkError<E>>>,
     {
+        let label = self.target.label();
+        let jitter = || rand::random_range(0.0..=1.0);
+        let turns = Turns { limiter: &self.limiter, time_limit: self.time_limit, service: &label, jitter: &jitter };
+        let send = || {
+            self.calls.count(operation);
+            let sent = send();
+            async { sent.await.map_err(|error| describe(operation, &self.target, &error)) }
+        };
+        turns.call(operation, send).await
+    }
+}
+
+/// How calls are made, whatever carries them: each attempt takes its turn in the bucket, and what may pass is tried again.
+/// Apart from the AWS client, so that a simulation drives this very code.
+#[derive(Clone, Copy)]
+pub struct Turns<'a> {
+    /// The buckets of the account and Region.
+    pub limiter: &'a Limiter,
+    /// How long one call may take with all its retries, not counting the time that it waits for its turn.
+    pub time_limit: Duration,
+    /// How people call the service, for messages.
+    pub service: &'a str,
+    /// Chance, between 0 and 1: how much of a pause's second half is waited.
+    pub jitter: &'a (dyn Fn() -> f64 + Send + Sync),
+}
+
+impl Turns<'_> {
+    /// Makes one call. All operations that we use may be repeated without harm, so it is tried again when ECS cannot be
+    /// reached or throttles us. Errors: what the last attempt failed of.
+    pub async fn call<T, F>(&self, operation: Operation, send: impl Fn() -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
         let mut left = self.time_limit;
         for attempt in 1.. {
             self.limiter.pass(operation).await.map_err(|crowded| self.crowded(operation, &crowded))?;
-            self.calls.count(operation);
             let begun = tokio::time::Instant::now();
             let answer = tokio::time::timeout(left, send()).await;
             left = left.saturating_sub(begun.elapsed());
@@ -132,13 +163,13 @@ impl Caller {
                     self.limiter.answered(operation);
                     return Ok(answer);
                 }
-                Ok(Err(error)) => describe(operation, &self.target, &error),
+                Ok(Err(failure)) => failure,
                 Err(_) => self.late(operation),
             };
             if failure.kind == FailureKind::Throttled {
                 self.limiter.throttled(operation);
             }
-            let pause = pause_before(attempt + 1);
+            let pause = pause_before(attempt + 1, (self.jitter)());
             let again = match failure.kind {
                 FailureKind::Throttled => true,
                 FailureKind::Unreachable => attempt < ATTEMPTS,
@@ -155,7 +186,7 @@ impl Caller {
     }
 
     fn crowded(&self, operation: Operation, crowded: &super::limiter::Crowded) -> Failure {
-        let (name, service) = (operation.name(), self.target.label());
+        let (name, service) = (operation.name(), self.service);
         Failure::new(
             FailureKind::Throttled,
             format!(
@@ -166,14 +197,15 @@ impl Caller {
     }
 
     fn late(&self, operation: Operation) -> Failure {
-        let (name, service, limit) = (operation.name(), self.target.label(), self.time_limit.as_secs());
+        let (name, service, limit) = (operation.name(), self.service, self.time_limit.as_secs());
         Failure::new(FailureKind::Unreachable, format!("ECS {name} for {service} had no answer within {limit}s"))
     }
 }
 
-fn pause_before(attempt: u32) -> Duration {
+/// Half of it is waited in any case, and so much of the other half.
+fn pause_before(attempt: u32, jitter: f64) -> Duration {
     let whole = FIRST_PAUSE.saturating_mul(1 << attempt.saturating_sub(2).min(10)).min(LONGEST_PAUSE);
-    whole / 2 + whole.mul_f64(rand::random_range(0.0..=0.5))
+    whole / 2 + (whole / 2).mul_f64(jitter)
 }
 
 #[cfg(test)]
@@ -208,8 +240,8 @@ mod tests {
     #[test]
     fn pauses_double_and_vary() {
         for (attempt, whole_ms) in [(2, 100), (3, 200), (4, 400), (9, 2000), (40, 2000)] {
-            let pause = pause_before(attempt);
-            assert!(pause >= Duration::from_millis(whole_ms / 2) && pause <= Duration::from_millis(whole_ms));
+            assert_eq!(pause_before(attempt, 0.0), Duration::from_millis(whole_ms / 2));
+            assert_eq!(pause_before(attempt, 1.0), Duration::from_millis(whole_ms));
         }
     }
 }

@@ -30,7 +30,7 @@ use worker_drain_plan::{
 
 use self::{call::Caller, view::last_part};
 pub use self::{
-    call::{Calls, Operation},
+    call::{Calls, Operation, Turns},
     limiter::Limiters,
 };
 use super::{Fleet, FleetLook};

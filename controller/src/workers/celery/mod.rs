@@ -35,6 +35,7 @@ pub use self::{
     settings::{BrokerUrl, CelerySettings, FanoutPrefix, SettingsError, TransportOptions},
     template::{Template, TemplateError},
     transport::{Replies, Reply, ReplySink, Sent, Transport},
+    waiting::Waiting,
 };
 use self::{
     look::Look,

@@ -10,8 +10,10 @@ use super::{
 };
 
 /// Who waits for replies, or the problem for which nobody can any longer.
-pub(super) struct Waiting<P>(Mutex<State<P>>);
+#[derive(Debug)]
+pub struct Waiting<P>(Mutex<State<P>>);
 
+#[derive(Debug)]
 struct State<P> {
     ended: Option<P>,
     sinks: Vec<(Vec<String>, ReplySink)>,
@@ -19,22 +21,23 @@ struct State<P> {
 
 impl<P: Clone> Waiting<P> {
     /// Nobody.
-    pub(super) fn new() -> Self {
+    #[expect(clippy::new_without_default, reason = "a connection begins; there is no connection by default")]
+    pub fn new() -> Self {
         Self(Mutex::new(State { ended: None, sinks: Vec::new() }))
     }
 
     /// Whether replies can still come in.
-    pub(super) fn is_alive(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         self.state().ended.is_none()
     }
 
     /// Whether anybody waits.
-    pub(super) fn has_anybody(&self) -> bool {
+    pub fn has_anybody(&self) -> bool {
         self.state().sinks.iter().any(|(_, sink)| !sink.is_closed())
     }
 
-    /// From now on, replies to these requests are kept for whoever reads them.
-    pub(super) fn add(&self, requests: &[Request]) -> Result<Replies, P> {
+    /// From now on, replies to these requests are kept for whoever reads them. Errors: nothing comes any longer, and why.
+    pub fn add(&self, requests: &[Request]) -> Result<Replies, P> {
         let (sink, replies) = Replies::channel();
         let mut state = self.state();
         if let Some(problem) = &state.ended {
@@ -46,7 +49,7 @@ impl<P: Clone> Waiting<P> {
     }
 
     /// Hands a reply to whoever waits for its ticket. Any other is late, or not meant for us, and nobody's.
-    pub(super) fn deliver(&self, reply: Reply) {
+    pub fn deliver(&self, reply: Reply) {
         let state = self.state();
         if let Some((_, sink)) = state.sinks.iter().find(|(tickets, _)| tickets.contains(&reply.ticket)) {
             sink.put(Ok(reply));
@@ -54,7 +57,7 @@ impl<P: Clone> Waiting<P> {
     }
 
     /// Nothing will come any longer: tells it to all who wait, and to all who would.
-    pub(super) fn end(&self, problem: P, failure: &Failure) {
+    pub fn end(&self, problem: P, failure: &Failure) {
         let mut state = self.state();
         for (_, sink) in state.sinks.drain(..) {
             sink.put(Err(failure.clone()));

@@ -1,9 +1,16 @@
 //! The fleet: the model of ECS behind calls that take time and fail.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
+use futures::FutureExt as _;
 use jiff::SignedDuration;
-use worker_drain::fleet::{Fleet, FleetLook};
+use worker_drain::fleet::{
+    Fleet, FleetLook,
+    ecs::{Operation, Turns, limiter::Limiter},
+};
 use worker_drain_plan::{
     Action, Ground, Observation, Outcome, TaskId,
     observation::{Failure, FailureKind, FleetView, Seen},
@@ -28,7 +35,12 @@ pub struct SimFleet<'a> {
     pub sim: &'a Sim,
     /// Whose.
     pub who: usize,
+    /// The token buckets of its process.
+    pub limiter: &'a Limiter,
 }
+
+/// How long one call may take with its retries: what the real client is made with.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// What is to become of holds.
 #[derive(Clone, Copy)]
@@ -53,7 +65,11 @@ impl Fleet for SimFleet<'_> {
                 tap.observation = Some(Observation { fleet, workers: Seen::Err { failure: unasked, at } });
             }
         }
-        result.map(|view| FleetLook { view, identities: BTreeMap::new() })
+        let world = &*world;
+        result.map(|view| {
+            let identities = world.identities(view.tasks.keys());
+            FleetLook { view, identities }
+        })
     }
 
     async fn hold(&self, holds: &[(TaskId, SignedDuration)]) -> Vec<Outcome> {
@@ -89,16 +105,19 @@ impl Fleet for SimFleet<'_> {
 impl SimFleet<'_> {
     async fn look(&self, tracked: &BTreeSet<TaskId>) -> Result<FleetView, Failure> {
         let sim = self.sim;
-        sim.to_ecs(self.who, true).await?;
-        let service = sim.world().service_view();
+        self.crowd();
+        let service = self.call(Operation::DescribeServices, |world| world.service_view()).await?;
         if !service.exists {
             return Err(Failure::new(FailureKind::NotFound, "the service does not exist"));
         }
-        sim.to_ecs(self.who, false).await?;
-        let mut tasks = sim.world().tasks_view(tracked);
+        // Those that run, and those that have stopped.
+        self.call(Operation::ListTasks, |_| ()).await?;
+        self.call(Operation::ListTasks, |_| ()).await?;
+        let mut tasks = self.call(Operation::DescribeTasks, |world| world.tasks_view(tracked)).await?;
         // Whether holds can be read decides what is told of them, not whether anything is told.
-        if sim.to_ecs(self.who, false).await.is_ok() {
-            sim.world().read_holds(&mut tasks);
+        let holds = self.call(Operation::GetTaskProtection, |world| world.read_holds(&tasks)).await;
+        for (id, hold) in holds.into_iter().flatten() {
+            tasks.entry(id).and_modify(|task| task.hold = hold);
         }
         sim.point(self.who).await;
         Ok(FleetView {
@@ -113,9 +132,60 @@ impl SimFleet<'_> {
         })
     }
 
+    /// One call, with its turn in the bucket and its retries: how that is done is not the simulation's own.
+    async fn turn<T, F>(&self, operation: Operation, send: impl Fn() -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let jitter = || f64::from(u32::try_from(self.sim.world().delay_chance.below(1000)).unwrap_or(0)) / 1000.0;
+        let turns = Turns { limiter: self.limiter, time_limit: TIME_LIMIT, service: "transcoder", jitter: &jitter };
+        let counted = || {
+            self.sim.world().count_call(self.who, operation.row());
+            send()
+        };
+        turns.call(operation, counted).await
+    }
+
+    /// One call that reads.
+    async fn call<T>(&self, operation: Operation, read: impl Fn(&mut World) -> T) -> Result<T, Failure> {
+        let (sim, who) = (self.sim, self.who);
+        let read = &read;
+        let send = || async move {
+            sim.to_ecs(who, operation == Operation::DescribeServices).await?;
+            Ok(read(&mut sim.world()))
+        };
+        self.turn(operation, send).await
+    }
+
+    /// Other drains of the same process take their turns before us.
+    fn crowd(&self) {
+        let mut world = self.sim.world();
+        if !world.befalls(Fault::Crowded, 40) {
+            return;
+        }
+        let operation = if world.span_of(Fault::Crowded, 0, 1) == 0 {
+            Operation::UpdateTaskProtection
+        } else {
+            Operation::DescribeTasks
+        };
+        let calls = world.span_of(Fault::Crowded, 10, 800);
+        world.tell(|| format!("{calls} calls of other drains come before those of operator {}", self.who));
+        for _ in 0..calls {
+            if let None | Some(Ok(())) = self.limiter.pass(operation).now_or_never() {
+                world.count_foreign(self.who, operation.row());
+            }
+        }
+    }
+
     /// One call of `UpdateTaskProtection`.
     async fn update(&self, tasks: &[&TaskId], wish: Wish) -> Vec<Outcome> {
-        let failed = |failure: Failure| vec![Outcome::Failed(failure); tasks.len()];
+        let answer = self.turn(Operation::UpdateTaskProtection, || self.try_update(tasks, wish)).await;
+        answer.unwrap_or_else(|failure| vec![Outcome::Failed(failure); tasks.len()])
+    }
+
+    /// One attempt at it. Errors: nothing is known to have been done, though it may have been.
+    async fn try_update(&self, tasks: &[&TaskId], wish: Wish) -> Result<Vec<Outcome>, Failure> {
+        let silent = || Err(Failure::new(FailureKind::Unreachable, "ECS does not answer"));
         let late = {
             let mut world = self.sim.world();
             self.intend(&mut world, tasks, wish);
@@ -124,11 +194,9 @@ impl SimFleet<'_> {
         if late {
             self.send_late(tasks, wish);
             self.sim.sleep(PATIENCE).await;
-            return failed(Failure::new(FailureKind::Unreachable, "ECS does not answer"));
+            return silent();
         }
-        if let Err(failure) = self.sim.to_ecs(self.who, false).await {
-            return failed(failure);
-        }
+        self.sim.to_ecs(self.who, false).await?;
         let (outcomes, lost) = {
             let mut world = self.sim.world();
             let outcomes: Vec<Outcome> = tasks.iter().map(|task| effect(&mut world, task, wish)).collect();
@@ -137,9 +205,9 @@ impl SimFleet<'_> {
         self.sim.point(self.who).await;
         if lost {
             self.sim.sleep(PATIENCE).await;
-            return failed(Failure::new(FailureKind::Unreachable, "ECS does not answer"));
+            return silent();
         }
-        outcomes
+        Ok(outcomes)
     }
 
     /// Notes why a hold is released, and that the plan says so.

@@ -2,25 +2,33 @@
 
 mod fleet;
 mod record;
+mod transport;
 mod workers;
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use worker_drain::clock::Clock;
 use worker_drain_plan::policy::Mode;
 
-pub use self::{fleet::SimFleet, record::SimRecord, workers::SimWorkers};
+pub use self::{
+    fleet::SimFleet,
+    record::SimRecord,
+    transport::{SimTransport, connect},
+    workers::SimWorkers,
+};
 use crate::{sim::Sim, tap::stamp, world::World};
 
 /// An operator's clock.
-#[derive(Clone, Copy, Debug)]
-pub struct SimClock<'a> {
+#[derive(Clone, Debug)]
+pub struct SimClock {
     /// The world.
-    pub sim: &'a Sim,
+    pub sim: Arc<Sim>,
     /// Whose.
     pub who: usize,
 }
 
-impl Clock for SimClock<'_> {
+impl Clock for SimClock {
     fn now(&self) -> Timestamp {
         clock(&self.sim.world(), self.who)
     }

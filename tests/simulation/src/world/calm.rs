@@ -1,6 +1,8 @@
 //! The user's own changes of the drain, and the end of all faults.
 
-use ecs_emulator::model::{self as ecs, ConfigurationChange, Faults, Health, ServiceStatus, Time, UpdateService};
+use ecs_emulator::model::{
+    self as ecs, ConfigurationChange, Faults, Health, Knobs, ServiceStatus, Time, UpdateService,
+};
 use worker_drain_plan::{
     Memory,
     policy::{HoldMode, Mode},
@@ -84,9 +86,10 @@ impl World {
 
     /// Nodes in the memory that was written are waited for from now on.
     pub fn learn_nodes(&mut self, memory: &Memory) {
-        for name in memory.tasks.values().flat_map(|task| task.nodes.keys()) {
-            if let Some((m, n)) = self.node_named(name) {
-                self.members[m].nodes[n].heard = true;
+        for (id, task) in &memory.tasks {
+            let Some(m) = self.member_named(id) else { continue };
+            for node in self.members[m].nodes.iter_mut().filter(|node| task.nodes.contains_key(&node.name)) {
+                node.heard = true;
             }
         }
     }
@@ -108,7 +111,7 @@ impl World {
         }
         self.policy_back();
         for m in 0..self.members.len() {
-            self.members[m].ambiguous_until = 0;
+            (self.members[m].twin_until, self.members[m].double) = (0, None);
             let task = self.members[m].ecs;
             self.ecs.set_health(task, Health::Healthy, Time(self.now));
             for n in 0..self.members[m].nodes.len() {
@@ -125,6 +128,9 @@ impl World {
                 self.ecs.stop_task(CLUSTER, &hex, "", Time(self.now)).ok();
             }
         }
+        // A deployment that failed can then always be replaced: it may be the last that the quota allows.
+        let knobs = Knobs { max_active_deployments: None, ..self.ecs.knobs().clone() };
+        self.ecs.set_knobs(knobs);
         self.make_room();
         self.disturbed_at = self.now;
         self.pump();

@@ -1,20 +1,26 @@
 //! What happens to the world: the lives of containers and workers, and the beats of the script.
 
 use ecs_emulator::model::{self as ecs, Faults, Health, Interruption, Time, UpdateService};
-use worker_drain_plan::NodeName;
 
 use super::{CLUSTER, Event, Node, NodeState, SERVICE, World};
 use crate::{
+    remote::{Host, node_name},
     script::{Happening, Outage},
-    setup::SECOND,
+    setup::{MINUTE, SECOND},
 };
 
 impl World {
     pub(super) fn start_container(&mut self, task: ecs::TaskId) {
         let m = self.member_of(task);
-        for n in 0..usize::from(self.setup.work.nodes) {
-            let name = node_name(m, n, "celery");
-            self.names.insert(name.clone(), (m, n));
+        let (remote, nodes) = (self.setup.remote, usize::from(self.setup.work.nodes));
+        if let Some(task) = self.ecs.task(task) {
+            let member = &mut self.members[m];
+            member.identity = remote.identity(task, nodes);
+            member.hosts = (0..nodes).map(|n| remote.host(task, member.id.as_str(), n)).collect();
+        }
+        for n in 0..nodes {
+            let name = node_name(&self.members[m].hosts[n], n, false);
+            self.tell(|| format!("{name} comes up in t{}", m + 1));
             self.members[m].nodes.push(Node::booting(name, 0));
             let boots = self.delay_chance.between(500, self.setup.work.boot);
             self.at(self.now + boots, Event::NodeReady(m, n, 0));
@@ -119,8 +125,7 @@ impl World {
         }
         self.cut_off(m, n, false);
         let epoch = self.members[m].nodes[n].epoch + 1;
-        let name = node_name(m, n, if renamed { "renamed" } else { "celery" });
-        self.names.insert(name.clone(), (m, n));
+        let name = node_name(&self.members[m].hosts[n], n, renamed);
         self.tell(|| format!("the worker of t{} restarts as {name}", m + 1));
         let heard = self.members[m].nodes[n].heard;
         self.members[m].nodes[n] = Node { heard, ..Node::booting(name, epoch) };
@@ -187,6 +192,10 @@ impl World {
             Happening::Outage(outage, lasts) => self.outage(outage, lasts),
             Happening::Kill(awaits, down) => self.gate_for(awaits).die_in = Some((awaits, down)),
             Happening::Pause(awaits, lasts) => self.gate_for(awaits).pause_in = Some((awaits, lasts)),
+            Happening::LoseLease(awaits, lasts) => {
+                self.gates[0].pause_in = Some((awaits, lasts));
+                self.second_until = self.second_until.max(self.now + lasts + MINUTE);
+            }
             Happening::SecondOperator(lasts) => self.second_until = self.now + lasts,
             Happening::ClockJump(by) => self.skew[0] += by,
             Happening::EditPolicy(_) | Happening::PausePolicy(_) | Happening::PlanMode(_) | Happening::Withdraw(_) => {
@@ -235,7 +244,7 @@ impl World {
                 self.restart(m, n, true);
                 self.at(self.now + lasts, Event::NameBack(m, n));
             }
-            Happening::Ambiguous(_, lasts) => self.members[m].ambiguous_until = self.now + lasts,
+            Happening::Ambiguous(pick, lasts) => self.confuse(m, pick, self.now + lasts),
             Happening::Exit(_) => self.exit(m),
             Happening::Unhealthy(_) => self.ecs.set_health(task, Health::Unhealthy, now),
             Happening::StopTask(_) => {
@@ -243,9 +252,22 @@ impl World {
                 self.ecs.stop_task(CLUSTER, &hex, "", now).ok();
             }
             Happening::Spot(_, notice) => {
-                self.ecs.interrupt(task, Interruption::Spot, std::time::Duration::from_millis(notice), now);
+                let kind = if pick.is_multiple_of(2) { Interruption::Spot } else { Interruption::Maintenance };
+                self.ecs.interrupt(task, kind, std::time::Duration::from_millis(notice), now);
             }
             _ => {}
+        }
+    }
+
+    /// It can no longer be told which node is whose: another process answers under the same name, or ECS tells the same
+    /// of two tasks, as it would of two on one host's network.
+    fn confuse(&mut self, m: usize, pick: u64, until: u64) {
+        let running = |other: &usize| *other != m && !self.members[*other].hosts.is_empty();
+        let others: Vec<usize> = (0..self.members.len()).filter(running).collect();
+        let other = others.get(usize::try_from(pick / 2).unwrap_or(0) % others.len().max(1)).copied();
+        match other.filter(|_| pick.is_multiple_of(2) && self.setup.remote.host != Host::TaskId) {
+            Some(other) => self.members[m].double = Some((until, other)),
+            None => self.members[m].twin_until = until,
         }
     }
 
@@ -292,6 +314,10 @@ impl World {
         let until = self.now + lasts;
         self.outages[outage as usize] = self.outages[outage as usize].max(until);
         self.at(until, Event::OutageOver(outage));
+        // It refuses connections, or is merely silent.
+        if outage == Outage::BrokerDown && self.delay_chance.percent(50) {
+            self.hang_up_all();
+        }
         if outage == Outage::HoldsRefused {
             let refuse = Some("DEPLOYMENT_BLOCKED".to_owned());
             let faults = Faults { refuse_protection: refuse, ..self.ecs.faults().clone() };
@@ -310,6 +336,7 @@ impl World {
                 self.ecs.set_faults(faults);
             }
             Outage::BrokerDown => {
+                self.hang_up_all();
                 for m in 0..self.members.len() {
                     for n in 0..self.members[m].nodes.len() {
                         self.reconnect(m, n, false);
@@ -320,9 +347,4 @@ impl World {
             _ => {}
         }
     }
-}
-
-/// What a worker is called on the broker.
-fn node_name(m: usize, n: usize, first: &str) -> NodeName {
-    if n == 0 { format!("{first}@t{}", m + 1).into() } else { format!("{first}{}@t{}", n + 1, m + 1).into() }
 }

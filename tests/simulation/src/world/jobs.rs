@@ -4,9 +4,6 @@
 use super::{Event, JobId, Node, NodeState, World};
 use crate::{script::Outage, setup::SECOND};
 
-/// How long a request to a frozen worker waits for it before it is dropped.
-const EXPIRES: u64 = 10 * SECOND;
-
 /// Where a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobState {
@@ -31,6 +28,8 @@ pub struct Job {
     pub lasts: u64,
     /// Not before this.
     pub eta: u64,
+    /// How often it still fails and is retried.
+    pub retries: u8,
     /// Where it is.
     pub state: JobState,
     /// When it last reached a worker.
@@ -50,10 +49,12 @@ impl World {
         let lasts = chance.between(100, work.longest);
         let later = work.eta_one_in > 0 && chance.below(work.eta_one_in) == 0;
         let eta = if later { self.now + chance.between(SECOND, 90 * SECOND) } else { 0 };
+        let retries = u8::from(work.retry_one_in > 0 && chance.below(work.retry_one_in) == 0);
         let next = self.now + chance.between(1, work.gap);
         let id = self.jobs.len();
-        let job =
-            Job { id: format!("job-{id}"), queue, lasts, eta, state: JobState::Queued, delivered_at: 0, started_at: 0 };
+        let id_told = format!("job-{id}");
+        let state = JobState::Queued;
+        let job = Job { id: id_told, queue, lasts, eta, retries, state, delivered_at: 0, started_at: 0 };
         self.jobs.push(job);
         self.queued[usize::from(queue)].push_back(id);
         self.at(next, Event::JobArrives);
@@ -172,12 +173,45 @@ impl World {
         }
         node.active.retain(|other| *other != job);
         self.jobs[job].state = JobState::Done;
+        self.retry(job);
         if self.members[m].nodes[n].state == NodeState::Ending {
             self.end_if_idle(m, n);
         } else {
             self.begin_jobs(m, n);
             self.pump();
         }
+    }
+
+    /// A job that failed sends itself again, to run a moment later.
+    fn retry(&mut self, job: JobId) {
+        if self.jobs[job].retries == 0 {
+            return;
+        }
+        let later = self.work_chance.between(SECOND, 30 * SECOND);
+        let Job { retries, eta, state, queue, .. } = &mut self.jobs[job];
+        *retries -= 1;
+        (*eta, *state) = (self.now + later, JobState::Queued);
+        self.queued[usize::from(*queue)].push_back(job);
+        self.tell(|| format!("job-{job} fails, and is retried"));
+    }
+
+    /// The first job that is not in exactly one place, or in a wrong one.
+    pub fn unaccounted(&self) -> Option<String> {
+        let mut places = vec![(0_u8, 0_u8); self.jobs.len()];
+        self.queued.iter().flatten().for_each(|job| places[*job].0 += 1);
+        for node in self.members.iter().flat_map(|member| &member.nodes) {
+            let held = node.in_flight.iter().chain(&node.reserved).chain(&node.scheduled).chain(&node.active);
+            held.for_each(|job| places[*job].1 += 1);
+        }
+        let right = |state: JobState| match state {
+            JobState::Queued => (1, 0),
+            JobState::Delivered => (0, 1),
+            JobState::Done | JobState::Lost => (0, 0),
+        };
+        let wrong = self.jobs.iter().zip(&places).find(|(job, found)| right(job.state) != **found);
+        wrong.map(|(Job { id, state, .. }, (queued, held))| {
+            format!("{id} is {state:?}, {queued} times at the broker and {held} times with a worker")
+        })
     }
 
     /// A job goes back to the broker.
@@ -218,11 +252,9 @@ impl World {
         self.members[m].nodes[n].state = NodeState::Gone;
     }
 
-    /// A request for remote control reaches a worker.
-    pub(super) fn control(&mut self, m: usize, n: usize, epoch: u32, add: bool, queues: u8) {
-        if !self.is_with(m, n, epoch) || self.is_out(Outage::BrokerDown) {
-            return;
-        }
+    /// A worker is told to take jobs from these queues, or to take no more.
+    pub(super) fn control(&mut self, m: usize, n: usize, add: bool, queues: u8) {
+        let epoch = self.members[m].nodes[n].epoch;
         match self.members[m].nodes[n].state {
             NodeState::Up if add => {
                 let node = &mut self.members[m].nodes[n];
@@ -236,9 +268,6 @@ impl World {
                 self.at(self.now + later, Event::CancelDeed(m, n, epoch, queues));
             }
             NodeState::Up => self.cancel_deed(m, n, epoch, queues),
-            NodeState::Frozen(until) if until < self.now + EXPIRES => {
-                self.at(until + 2, Event::Control(m, n, epoch, add, queues));
-            }
             _ => {}
         }
     }

@@ -1,10 +1,13 @@
 //! The world outside: the model of ECS, the workers in its tasks, the broker with its jobs, and the record. All of it is
 //! one event queue on virtual time, brought up to date whenever somebody looks.
 
+mod broker;
+mod calls;
 mod calm;
 mod happen;
 mod jobs;
 mod node;
+mod pidbox;
 mod protect;
 mod view;
 
@@ -16,7 +19,8 @@ use std::{
 use ecs_emulator::model::{
     self as ecs, ContainerDefinition, CreateService, DeploymentId, Effect, ServiceStatus, Time, World as Ecs,
 };
-use worker_drain_plan::{Memory, NodeName, Policy, RevisionId, TaskId};
+use worker_drain::identity::Identity;
+use worker_drain_plan::{Memory, Policy, RevisionId, TaskId};
 
 pub use self::{
     jobs::{Job, JobState},
@@ -57,8 +61,12 @@ pub enum Event {
     EtaDue(usize, usize, u32, JobId),
     /// A worker has come up, thawed, or found the broker again.
     NodeReady(usize, usize, u32),
-    /// A request reaches a worker: member, node, epoch, add or cancel, queues.
-    Control(usize, usize, u32, bool, u8),
+    /// Requests reach a worker: member, node, epoch, batch, the first of them and how many.
+    Asked(usize, usize, u32, usize, usize, usize),
+    /// Replies reach a client.
+    Posted(usize),
+    /// An operator's connection to the broker is lost.
+    LinkLost(usize, u64),
     /// A cancel that was answered takes effect.
     CancelDeed(usize, usize, u32, u8),
     /// A container exits by itself.
@@ -90,8 +98,14 @@ pub struct Member {
     pub nodes: Vec<Node>,
     /// A worker of it had another name once.
     pub renamed: bool,
-    /// Until when nobody can tell which node is its own.
-    pub ambiguous_until: u64,
+    /// What ECS tells of it once its containers run.
+    pub identity: Identity,
+    /// The hosts of its workers.
+    pub hosts: Vec<String>,
+    /// Until when other processes answer under the names of its workers.
+    pub twin_until: u64,
+    /// Until when ECS tells of it what is another task's too, and of which.
+    pub double: Option<(u64, usize)>,
     /// What became of its hold.
     pub track: Track,
 }
@@ -117,7 +131,7 @@ pub struct World {
     /// Every task that ever was, in the order in which it was met.
     pub members: Vec<Member>,
     by_task: BTreeMap<u128, usize>,
-    names: BTreeMap<NodeName, (usize, usize)>,
+    broker: broker::Broker,
     revisions: BTreeMap<u64, RevisionId>,
     /// Every job that ever was.
     pub jobs: Vec<Job>,
@@ -137,6 +151,8 @@ pub struct World {
     pub gates: [Gate; OPERATORS],
     /// By operator.
     pub taps: [Tap; OPERATORS],
+    /// By operator: what it may still call.
+    pub allowances: [calls::Allowance; OPERATORS],
     /// By operator: how wrong its clock is, in milliseconds.
     pub skew: [i64; OPERATORS],
     skew_at_first: [i64; OPERATORS],
@@ -174,7 +190,7 @@ impl World {
             ecs: Ecs::new(knobs, seed),
             members: Vec::new(),
             by_task: BTreeMap::new(),
-            names: BTreeMap::new(),
+            broker: broker::Broker::default(),
             revisions: BTreeMap::new(),
             jobs: Vec::new(),
             queued: vec![VecDeque::new(); queues],
@@ -188,6 +204,7 @@ impl World {
             stored_before: Stored::default(),
             gates: Default::default(),
             taps: Default::default(),
+            allowances: Default::default(),
             skew: [0; OPERATORS],
             skew_at_first: [0; OPERATORS],
             second_until: 0,
@@ -262,14 +279,16 @@ impl World {
             let ecs = self.ecs.next_event_at().map(|at| at.0);
             let Some(at) = own.into_iter().chain(ecs).min().filter(|at| *at <= now) else { break };
             self.now = self.now.max(at);
+            let mut is_message = false;
             if own == Some(at) {
                 if let Some(Reverse((_, _, event))) = self.events.pop() {
+                    is_message = matches!(event, Event::Asked(..) | Event::Posted(_) | Event::LinkLost(..));
                     self.happens(event);
                 }
             } else {
                 self.settle();
             }
-            if self.setup.faults.has(Fault::StaleReads) {
+            if !is_message && self.setup.faults.has(Fault::StaleReads) {
                 self.remember();
             }
         }
@@ -296,7 +315,12 @@ impl World {
             Event::JobEnds(member, node, epoch, job) => self.job_ends(member, node, epoch, job),
             Event::EtaDue(member, node, epoch, job) => self.eta_due(member, node, epoch, job),
             Event::NodeReady(member, node, epoch) => self.node_ready(member, node, epoch),
-            Event::Control(member, node, epoch, add, queues) => self.control(member, node, epoch, add, queues),
+            Event::Asked(member, node, epoch, batch, first, count) => {
+                self.asked(member, node, epoch, batch, (first, count));
+                return;
+            }
+            Event::Posted(place) => return self.posted(place),
+            Event::LinkLost(who, number) => return self.link_lost(who, number),
             Event::CancelDeed(member, node, epoch, queues) => self.cancel_deed(member, node, epoch, queues),
             Event::Exit(member) => self.exit(member),
             Event::NameBack(member, node) => self.restart(member, node, false),
@@ -321,7 +345,10 @@ impl World {
             id: format!("t{}", index + 1).into(),
             nodes: Vec::new(),
             renamed: false,
-            ambiguous_until: 0,
+            identity: Identity::default(),
+            hosts: Vec::new(),
+            twin_until: 0,
+            double: None,
             track: Track::default(),
         });
         self.by_task.insert(task.0, index);
@@ -334,9 +361,21 @@ impl World {
         number.checked_sub(1).filter(|index| *index < self.members.len())
     }
 
-    /// The node that the broker knows by this name.
-    pub fn node_named(&self, name: &NodeName) -> Option<(usize, usize)> {
-        self.names.get(name).copied()
+    /// What ECS tells of these tasks' containers and network interfaces.
+    pub fn identities<'a>(&self, tasks: impl Iterator<Item = &'a TaskId>) -> BTreeMap<TaskId, Identity> {
+        let known = tasks.filter_map(|id| self.member_named(id).map(|m| (id, &self.members[m])));
+        known.map(|(id, member)| (id.clone(), self.identity(member))).collect()
+    }
+
+    fn identity(&self, member: &Member) -> Identity {
+        let mut identity = member.identity.clone();
+        if let Some((_, other)) = member.double.filter(|(until, _)| *until > self.now) {
+            let Identity { containers, host_names, addresses } = self.members[other].identity.clone();
+            identity.containers.extend(containers);
+            identity.host_names.extend(host_names);
+            identity.addresses.extend(addresses);
+        }
+        identity
     }
 
     /// What the operator calls a deployment.

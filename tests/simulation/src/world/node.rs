@@ -35,6 +35,8 @@ pub struct Node {
     pub state: NodeState,
     /// Rises when the process is replaced: what was meant for the old one does not reach the new one.
     pub epoch: u32,
+    /// When the last request that was sent to it arrives.
+    pub last_request: u64,
     /// SIGTERM came while it was frozen.
     pub told_to_end: bool,
     /// Queues that it takes jobs from, a bit each.
@@ -66,6 +68,7 @@ impl Node {
             name,
             state: NodeState::Booting,
             epoch,
+            last_request: 0,
             told_to_end: false,
             consuming: 0,
             added: 0,

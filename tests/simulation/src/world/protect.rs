@@ -162,6 +162,9 @@ impl World {
     pub fn reported(&mut self, policy: &Policy, plan: &Plan, report: &[TaskReport], by: Timestamp) {
         for told in report {
             let Some(m) = self.member_named(&told.task) else { continue };
+            if self.ecs.task(self.members[m].ecs).is_some_and(|task| task.stop.is_some()) {
+                continue; // What counts was told before that was decided.
+            }
             let announced = is_announced(told);
             let silent = !announced && self.is_silent(m, policy, plan, told, by);
             let now = self.now;

@@ -106,23 +106,22 @@ impl World {
         tasks
     }
 
-    /// Reads holds.
-    pub fn read_holds(&mut self, tasks: &mut BTreeMap<TaskId, Task>) {
+    /// Reads the holds of these tasks, as far as they run.
+    pub fn read_holds(&mut self, tasks: &BTreeMap<TaskId, Task>) -> BTreeMap<TaskId, HoldState> {
         let partial = self.is_out(crate::script::Outage::EcsPartial);
-        for (id, task) in tasks.iter_mut() {
-            if !matches!(task.life, Life::Starting | Life::Running) {
-                continue;
-            }
+        let mut holds = BTreeMap::new();
+        for (id, _) in tasks.iter().filter(|(_, task)| matches!(task.life, Life::Starting | Life::Running)) {
             if partial && self.delay_chance.percent(40) {
-                task.hold = HoldState::Unread;
+                holds.insert(id.clone(), HoldState::Unread);
                 continue;
             }
             let seen = match self.stale() {
                 Some(snap) => snap.tasks.get(id).map(|(_, task)| task.hold),
                 None => self.member_named(id).and_then(|m| self.hold_now(m)),
             };
-            task.hold = seen.unwrap_or(HoldState::Unread);
+            holds.insert(id.clone(), seen.unwrap_or(HoldState::Unread));
         }
+        holds
     }
 
     fn hold_now(&self, m: usize) -> Option<HoldState> {

@@ -1,0 +1,214 @@
+//! The workers' side of Celery's remote control: requests as they stand on the wire, and replies as Celery writes them.
+//! Made from captured messages, and from nothing of the code that it is to test.
+
+use std::fmt::Write as _;
+
+use serde::Deserialize;
+
+use super::{Job, JobId, Node, World};
+
+/// The queues, a bit each.
+const QUEUES: [Binding; 2] = [
+    Binding { queue: "video", exchange: "media", exchange_type: "topic", routing_key: "video.#" },
+    Binding { queue: "audio", exchange: "audio", exchange_type: "direct", routing_key: "audio" },
+];
+
+struct Binding {
+    queue: &'static str,
+    exchange: &'static str,
+    exchange_type: &'static str,
+    routing_key: &'static str,
+}
+
+/// A request, as a worker understands it. All workers read the same bytes, so they are read once.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// What is asked for.
+    pub order: Order,
+    /// Who is asked; nobody in particular: everybody.
+    pub destination: Option<String>,
+    /// What the reply is known by.
+    pub ticket: String,
+    /// Where the reply goes: the number in the client's id.
+    pub reply_to: u64,
+}
+
+/// A command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// `active_queues`.
+    Queues,
+    /// `reserved`.
+    Reserved,
+    /// `active`.
+    Active,
+    /// `scheduled`.
+    Scheduled,
+    /// `cancel_consumer`: which queues.
+    Cancel(u8),
+    /// `add_consumer`: which queues.
+    Add(u8),
+}
+
+impl Order {
+    /// It only asks.
+    pub fn is_question(self) -> bool {
+        !matches!(self, Self::Cancel(_) | Self::Add(_))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire<'a> {
+    method: &'a str,
+    #[serde(borrow)]
+    arguments: Arguments<'a>,
+    #[serde(borrow)]
+    destination: Option<Vec<&'a str>>,
+    pattern: Option<&'a str>,
+    matcher: Option<&'a str>,
+    ticket: &'a str,
+    reply_to: ReplyTo<'a>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Arguments<'a> {
+    safe: Option<bool>,
+    queue: Option<&'a str>,
+    exchange: Option<&'a str>,
+    exchange_type: Option<&'a str>,
+    routing_key: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplyTo<'a> {
+    exchange: &'a str,
+    routing_key: &'a str,
+}
+
+/// The exchange that replies go to.
+pub const REPLIES: &str = "reply.celery.pidbox";
+
+/// Reads a request. Errors: what is wrong with it.
+pub fn read(body: &str) -> Result<Asked, String> {
+    let wire: Wire<'_> = serde_json::from_str(body).map_err(|error| format!("{error}: {body}"))?;
+    let wrong = |what: &str| format!("{what}: {body}");
+    if wire.pattern.is_some() || wire.matcher.is_some() || wire.reply_to.exchange != REPLIES {
+        return Err(wrong("a pattern, or replies to nowhere"));
+    }
+    let order = match wire.method {
+        "active_queues" => Order::Queues,
+        "reserved" => Order::Reserved,
+        "active" => Order::Active,
+        "scheduled" => Order::Scheduled,
+        "cancel_consumer" => Order::Cancel(place(&wire.arguments).map_or(0, |place| 1 << place)),
+        "add_consumer" => Order::Add(bound(&wire.arguments).ok_or_else(|| wrong("a queue that was never told so"))?),
+        _ => return Err(wrong("an unknown method")),
+    };
+    if order != Order::Active && wire.arguments.safe.is_some() {
+        return Err(wrong("TypeError: unexpected argument safe"));
+    }
+    let destination = match wire.destination.as_deref() {
+        None => None,
+        Some([one]) => Some((*one).to_owned()),
+        Some(_) => return Err(wrong("several destinations")),
+    };
+    let reply_to = wire.reply_to.routing_key.parse().map_err(|_| wrong("an unknown client"))?;
+    Ok(Asked { order, destination, ticket: wire.ticket.to_owned(), reply_to })
+}
+
+fn place(arguments: &Arguments<'_>) -> Option<usize> {
+    QUEUES.iter().position(|queue| Some(queue.queue) == arguments.queue)
+}
+
+/// The queue, if it is added with the binding that the worker told.
+fn bound(arguments: &Arguments<'_>) -> Option<u8> {
+    let place = place(arguments)?;
+    let Binding { exchange, exchange_type, routing_key, .. } = &QUEUES[place];
+    let told = (Some(*exchange), Some(*exchange_type), Some(*routing_key));
+    (told == (arguments.exchange, arguments.exchange_type, arguments.routing_key)).then_some(1 << place)
+}
+
+/// A reply's body.
+pub fn reply(node: &str, answer: &str) -> Vec<u8> {
+    format!(r#"{{"{node}": {answer}}}"#).into_bytes()
+}
+
+impl World {
+    /// What a worker answers to a question now; to an order, that it is done.
+    pub(super) fn answer(&self, node: &Node, order: Order) -> String {
+        match order {
+            Order::Queues => queues(node.consuming),
+            Order::Reserved => self.jobs_told(node, node.reserved.iter(), false),
+            Order::Active => self.jobs_told(node, node.active.iter(), true),
+            Order::Scheduled => self.scheduled_told(node),
+            Order::Cancel(queues) => format!(r#"{{"ok": "no longer consuming from {}"}}"#, name(queues)),
+            Order::Add(queues) => format!(r#"{{"ok": "add consumer {}"}}"#, name(queues)),
+        }
+    }
+
+    fn jobs_told<'a>(&self, node: &Node, ids: impl Iterator<Item = &'a JobId>, run: bool) -> String {
+        list(ids.map(|id| self.job_told(node, *id, run)))
+    }
+
+    fn scheduled_told(&self, node: &Node) -> String {
+        let entry = |id: &JobId| {
+            let request = self.job_told(node, *id, false);
+            format!(r#"{{"eta": "{}", "priority": 6, "request": {request}}}"#, crate::tap::stamp(self.jobs[*id].eta))
+        };
+        list(node.scheduled.iter().map(entry))
+    }
+
+    /// As `inspect` tells of a job.
+    fn job_told(&self, node: &Node, id: JobId, run: bool) -> String {
+        let Job { id, queue, started_at, .. } = &self.jobs[id];
+        let Binding { exchange, routing_key, .. } = &QUEUES[usize::from(*queue)];
+        let start = if run { seconds(*started_at) } else { "null".to_owned() };
+        format!(
+            r#"{{"id": "{id}", "name": "app.transcode", "args": ["s3://in/{id}"], "kwargs": {{}}, "type": "app.transcode", "hostname": "{}", "time_start": {start}, "acknowledged": {}, "delivery_info": {{"exchange": "{exchange}", "routing_key": "{routing_key}", "priority": 0, "redelivered": false}}, "worker_pid": 7}}"#,
+            node.name,
+            run && !self.setup.work.acks_late,
+        )
+    }
+}
+
+fn name(queues: u8) -> &'static str {
+    QUEUES.iter().enumerate().find(|(place, _)| queues >> place & 1 == 1).map_or("nothing", |(_, queue)| queue.queue)
+}
+
+/// The answer to `active_queues`.
+fn queues(consuming: u8) -> String {
+    let taken = QUEUES.iter().enumerate().filter(|(place, _)| consuming >> place & 1 == 1);
+    list(taken.map(|(_, Binding { queue, exchange, exchange_type, routing_key })| {
+        format!(
+            r#"{{"name": "{queue}", "exchange": {{"name": "{exchange}", "type": "{exchange_type}", "durable": true}}, "routing_key": "{routing_key}", "durable": true, "exclusive": false, "auto_delete": false, "no_ack": false, "bindings": []}}"#
+        )
+    }))
+}
+
+/// What a worker of another fleet answers.
+pub fn of_a_stranger(order: Order) -> &'static str {
+    match order {
+        Order::Queues => r#"[{"name": "mail", "exchange": {"name": "mail", "type": "direct"}, "routing_key": "mail"}]"#,
+        Order::Active => r#"[{"id": "not-ours", "name": "mail.send", "time_start": 1767225600.25, "worker_pid": 9}]"#,
+        _ => "[]",
+    }
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    let mut text = String::from("[");
+    for (place, item) in items.enumerate() {
+        let comma = if place == 0 { "" } else { ", " };
+        let _ = write!(text, "{comma}{item}");
+    }
+    text.push(']');
+    text
+}
+
+/// Virtual milliseconds as Unix time, with a fraction.
+fn seconds(ms: u64) -> String {
+    let at = crate::tap::stamp(ms).as_millisecond();
+    format!("{}.{:03}", at / 1000, at % 1000)
+}
