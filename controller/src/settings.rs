@@ -26,7 +26,7 @@ pub fn ecs(EcsTarget { cluster, service, region, role_arn }: &EcsTarget, profile
 /// What the adapter of Celery is told. What is left out is kombu's own.
 pub fn celery(target: &CeleryTarget, url: &str) -> CelerySettings {
     let CeleryTarget { broker: _, node_name, control_exchange, transport_options, reply_timeout } = target;
-    let TransportOptionsSpec { global_keyprefix, fanout_prefix, priority_steps, sep } = transport_options;
+    let TransportOptionsSpec { global_keyprefix, fanout_prefix, priority_steps, sep, unacked_key } = transport_options;
     let kombu = TransportOptions::default();
     CelerySettings {
         node_name: node_name.clone(),
@@ -40,6 +40,7 @@ pub fn celery(target: &CeleryTarget, url: &str) -> CelerySettings {
             },
             priority_steps: if priority_steps.is_empty() { kombu.priority_steps } else { priority_steps.clone() },
             sep: sep.clone().unwrap_or(kombu.sep),
+            unacked_key: unacked_key.clone().unwrap_or(kombu.unacked_key),
         },
         // Its range is checked with the manifest.
         reply_bound: Duration::try_from(*reply_timeout).unwrap_or(Duration::from_secs(1)),

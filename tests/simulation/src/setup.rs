@@ -171,6 +171,7 @@ fn policy(chance: &mut Chance, faults: FaultSet) -> Policy {
             scheduled,
             deadline: deadline.map(|action| Deadline { after, action }),
             scale_in,
+            gate: None,
         },
         mode: Mode::Enforce,
         paused: false,

@@ -56,7 +56,7 @@ impl Workers for SimWorkers<'_> {
             Ok(value) => Seen::Ok { value: value.clone(), at: asked },
             Err(failure) => Seen::Err { failure: failure.clone(), at: now },
         };
-        tap.observation = tap.fleet.take().map(|fleet| Observation { fleet, workers });
+        tap.observation = tap.fleet.take().map(|fleet| Observation { fleet, workers, queues: None });
         result
     }
 
