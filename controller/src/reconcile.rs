@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use worker_drain_plan::{
     Action, Memory, NodeName, Observation, Outcome, Plan, Policy, QueueName, TaskId, absorb,
     observation::{Failure, FailureKind, Life, Queue, Seen},
-    plan,
+    plan, to_count,
 };
 
 use crate::{
@@ -87,15 +87,21 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
                 // Without the fleet nobody knows whose nodes to ask for, and nothing could be decided on their answers.
                 let fleet = Seen::Err { failure, at: self.clock.now() };
                 let unasked = Failure::new(FailureKind::Unreachable, "not asked, because the fleet could not be seen");
-                return Observation { fleet, workers: Seen::Err { failure: unasked, at } };
+                return Observation { fleet, workers: Seen::Err { failure: unasked, at }, queues: None };
             }
+        };
+        // Before the workers: a message goes from its queue to a worker, so that the other way round one on its way would
+        // be in neither.
+        let queues = match to_count(&self.policy, &look.view, memory) {
+            Some(queues) => Some(self.workers.count(queues).await),
+            None => None,
         };
         let asked_at = self.clock.now();
         let workers = match self.workers.observe(&expected(&look, memory)).await {
             Ok(value) => Seen::Ok { value, at: asked_at },
             Err(failure) => Seen::Err { failure, at: self.clock.now() },
         };
-        Observation { fleet: Seen::Ok { value: look.view, at }, workers }
+        Observation { fleet: Seen::Ok { value: look.view, at }, workers, queues }
     }
 
     /// Takes each kind of action as one batch, in the order in which the plan lists the kinds. Makes no choices, but

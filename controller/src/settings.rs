@@ -38,7 +38,7 @@ pub fn workers(target: &WorkersTarget, secrets: &SecretTexts) -> WorkersSettings
 /// What is left out is kombu's own.
 fn celery(target: &CeleryTarget, secrets: &SecretTexts) -> CelerySettings {
     let CeleryTarget { broker, node_name, control_exchange, transport_options, reply_timeout } = target;
-    let TransportOptionsSpec { global_keyprefix, fanout_prefix, priority_steps, sep } = transport_options;
+    let TransportOptionsSpec { global_keyprefix, fanout_prefix, priority_steps, sep, unacked_key } = transport_options;
     let url = match broker {
         BrokerSource::Url(url) => url,
         BrokerSource::Secret(key) => secrets.get(key).map_or("", Secret::expose),
@@ -56,6 +56,7 @@ fn celery(target: &CeleryTarget, secrets: &SecretTexts) -> CelerySettings {
             },
             priority_steps: if priority_steps.is_empty() { kombu.priority_steps } else { priority_steps.clone() },
             sep: sep.clone().unwrap_or(kombu.sep),
+            unacked_key: unacked_key.clone().unwrap_or(kombu.unacked_key),
         },
         // Its range is checked with the manifest.
         reply_bound: Duration::try_from(*reply_timeout).unwrap_or(Duration::from_secs(1)),

@@ -117,7 +117,8 @@ fn busy(tasks: u128, now: Timestamp) -> Observation {
         longest_hold: SignedDuration::from_hours(48),
     };
     let workers = WorkersView { tasks: mapped, nodes, strangers: [].into() };
-    Observation { fleet: Seen::Ok { value: view, at: now }, workers: Seen::Ok { value: workers, at: now } }
+    let (fleet, workers) = (Seen::Ok { value: view, at: now }, Seen::Ok { value: workers, at: now });
+    Observation { fleet, workers, queues: None }
 }
 
 #[tokio::test(flavor = "multi_thread")]

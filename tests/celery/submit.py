@@ -2,6 +2,7 @@
 
     submit.py --count 20 --seconds 0.5..3 --seed 7 --queue slow
     submit.py --ids a,b,c --seconds 60 --countdown 3600
+    submit.py --exchange media --exchange-type topic --routing-key video.hd
 
 The same seed gives the same jobs. A job's id is also its Celery task id, so that what a worker says of itself and what
 the journal says can be laid side by side.
@@ -11,6 +12,8 @@ import argparse
 import json
 import random
 import sys
+
+from kombu import Exchange
 
 from app import work
 
@@ -30,6 +33,10 @@ def main():
     parser.add_argument("--until-told", action="store_true", help="each works until SAMPLE_TOLD has a file of its name")
     parser.add_argument("--seed", type=int, default=0, help="decides ids and durations")
     parser.add_argument("--queue", default="celery", help="where to")
+    parser.add_argument("--exchange", help="where to, by exchange and routing key instead of --queue")
+    parser.add_argument("--exchange-type", default="direct", help="the type of that exchange")
+    parser.add_argument("--routing-key", help="the routing key for that exchange")
+    parser.add_argument("--priority", type=int, help="how urgent they are, as the broker takes it")
     parser.add_argument("--countdown", type=float, help="run them only so many seconds from now")
     options = parser.parse_args()
 
@@ -37,9 +44,15 @@ def main():
     ids = options.ids.split(",") if options.ids else [
         f"{options.prefix}-{options.seed}-{number:04}" for number in range(options.count)
     ]
+    where = {"queue": options.queue}
+    if options.exchange:
+        exchange = Exchange(options.exchange, type=options.exchange_type)
+        where = {"exchange": options.exchange, "routing_key": options.routing_key, "declare": [exchange]}
     for job_id in ids:
         seconds = None if options.until_told else round(random_.uniform(*options.seconds), 3)
-        work.apply_async((job_id, seconds), task_id=job_id, queue=options.queue, countdown=options.countdown)
+        work.apply_async(
+            (job_id, seconds), task_id=job_id, countdown=options.countdown, priority=options.priority, **where
+        )
         json.dump({"id": job_id, "seconds": seconds}, sys.stdout)
         print(flush=True)
 

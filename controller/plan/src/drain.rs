@@ -23,7 +23,7 @@ pub fn permits(situation: &Situation<'_>) -> Vec<Action> {
 }
 
 fn ground(situation: &Situation<'_>, member: &Member<'_>) -> Option<Ground> {
-    if member.is_proven(situation.policy.drain.idle_for) {
+    if member.is_proven(situation.policy.drain.idle_for) && !situation.is_behind_gate(member) {
         Some(Ground::Drained)
     } else if situation.is_overdue(member, DeadlineAction::PermitStop) {
         let jobs = member.evidence.jobs().map(|jobs| jobs.active.saturating_add(jobs.reserved));

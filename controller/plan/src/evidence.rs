@@ -150,7 +150,8 @@ impl<'a> Evidence<'a> {
     }
 }
 
-fn fresh(answer: &Answer, now: Timestamp) -> bool {
+/// Whether it still proves anything about now.
+pub(crate) fn fresh(answer: &Answer, now: Timestamp) -> bool {
     now.duration_since(answer.asked_at) <= FRESH_FOR
 }
 

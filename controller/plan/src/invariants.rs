@@ -12,15 +12,20 @@
 //! 9. A worker that takes jobs again is cancelled again.
 //! 10. Planning again on the plan's own memory changes nothing, so two instances agree.
 //! 12. If jobs end and the outside recovers, every rollout ends.
+//! 13. Behind a shut queue gate nothing of a rollout is cancelled or permitted; and it opens on queues that were seen
+//!     empty, never on one that could not be counted.
 //!
 //! (11, the token bucket, is not policy: it is held where the calls are made.)
 
+mod gate;
 mod raw;
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+pub use self::gate::rule_13;
+use self::gate::{is_awaited, is_behind_gate};
 use self::raw::{
     answer, at_work, cancels, consumes, floor, idle, is_full, is_live, may_be_stopped, nodes, number, permits, workers,
 };
@@ -74,7 +79,8 @@ pub fn check(judged: Judged<'_>) -> Check {
     rule_8(judged)?;
     rule_9(judged)?;
     rule_10(judged)?;
-    every_step_is_taken(judged)
+    every_step_is_taken(judged)?;
+    rule_13(judged)
 }
 
 /// A stop is permitted only on proof: every node's cancel read back and every node idle, freshly and at least twice,
@@ -287,7 +293,7 @@ pub fn rule_9(judged: Judged<'_>) -> Check {
     let old = |task: &TaskId| fleet.tasks.get(task).is_some_and(|seen| is_live(seen) && seen.revision != fleet.current);
     let stays = fleet.tasks.keys().find(|task| old(task) && !leaves(task));
     demand(9, stays.is_none() || judged.policy.withdrawn, || format!("{stays:?} is old and is not to leave"))?;
-    if judged.policy.paused {
+    if judged.policy.paused || is_awaited(judged) {
         return Ok(());
     }
     let cancelled: BTreeSet<&TaskId> = cancels(judged.plan).collect();
@@ -299,6 +305,7 @@ pub fn rule_9(judged: Judged<'_>) -> Check {
         known.is_some_and(|known| known.leaving.is_some() && known.nodes.values().any(|node| !node.taken.is_empty()))
             && consumes(judged, fleet, task)
             && !cancelled.contains(*task)
+            && !is_behind_gate(judged, task)
     });
     demand(9, again.is_none() || left <= most, || format!("{again:?} takes jobs again and is let"))
 }
@@ -321,7 +328,10 @@ pub fn rule_10(judged: Judged<'_>) -> Check {
 /// tasks have no room to come up beside the old ones, that is the floor, and the full count elsewhere. Without this a
 /// rollout would wait for what never comes, which is rule 12.
 pub fn every_step_is_taken(judged: Judged<'_>) -> Check {
-    let Some(fleet) = judged.observation.fleet.ok().filter(|_| !judged.policy.paused) else { return Ok(()) };
+    let Some(fleet) = judged.observation.fleet.ok() else { return Ok(()) };
+    if judged.policy.paused || is_awaited(judged) {
+        return Ok(());
+    }
     let memory = &judged.plan.memory;
     let current = fleet.tasks.values().filter(|task| is_live(task) && task.revision == fleet.current).count();
     let no_room = is_full(fleet) && number(current) < fleet.desired;
@@ -330,7 +340,8 @@ pub fn every_step_is_taken(judged: Judged<'_>) -> Check {
     let cancelled: BTreeSet<&TaskId> = cancels(judged.plan).collect();
     let left: Vec<&TaskId> =
         fleet.tasks.keys().filter(|task| !cancelled.contains(task) && consumes(judged, fleet, task)).collect();
-    let waits = left.iter().find(|task| memory.tasks.get(**task).is_some_and(|known| known.leaving.is_some()));
+    let leaves = |task: &TaskId| memory.tasks.get(task).is_some_and(|known| known.leaving.is_some());
+    let waits = left.iter().find(|task| leaves(task) && !is_behind_gate(judged, task));
     demand(12, waits.is_none() || number(left.len()) <= keep, || {
         format!("{waits:?} keeps its queues though {} consume and {keep} must", left.len())
     })

@@ -17,6 +17,7 @@ pub mod policy;
 pub mod report;
 
 mod drain;
+mod gate;
 mod hold;
 mod intent;
 mod pace;
@@ -34,6 +35,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::{
     actions::{Action, Ground, Outcome},
+    gate::to_count,
     intent::absorb,
     memory::Memory,
     names::{NodeName, QueueName, RevisionId, TaskId},
@@ -109,7 +111,7 @@ fn in_force(policy: &Policy) -> Policy {
 /// All rules, in the order in which their actions are taken: what keeps jobs safe comes first, what lets go comes last.
 fn decide(situation: &Situation<'_>) -> Vec<Action> {
     let mut actions = hold::holds(situation);
-    if !situation.policy.paused {
+    if !situation.policy.paused && !gate::is_awaited(situation.policy) {
         actions.extend(undo::give_backs(situation));
         actions.extend(pace::cancels(situation));
         actions.extend(drain::permits(situation));

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     actions::Ground,
-    names::{NodeName, RevisionId, TaskId},
+    names::{NodeName, QueueName, RevisionId, TaskId},
     observation::{FailureKind, Queue},
     report::{Cut, PastRollout, TaskPhase},
 };
@@ -23,6 +23,9 @@ pub struct Memory {
     /// Rollouts that ended, the youngest first; at most [`Memory::PAST_ROLLOUTS`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub past: Vec<PastRollout>,
+    /// The queue gate, while a rollout goes on or somebody waits for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate: Option<GateMemory>,
     /// What deadlines with `PermitStop` have cut, ever.
     pub cut: Cut,
     /// By task. A task is forgotten when it has been seen gone, and nothing counts it any more.
@@ -73,6 +76,24 @@ pub struct Rollout {
     /// Tasks that ended without our permit (stopped by a person, failed, lost with their machine).
     #[serde(default)]
     pub ended_unpermitted: BTreeSet<TaskId>,
+}
+
+/// What is remembered of the queue gate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateMemory {
+    /// Its queues. A gate of others is another gate.
+    pub queues: BTreeSet<QueueName>,
+    /// Since when it has been watched.
+    pub since: Timestamp,
+    /// The unbroken run of looks in which every queue was empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty: Option<IdleRun>,
+    /// How far apart the first and the last look of that run must be.
+    #[serde(default)]
+    pub apart: SignedDuration,
+    /// When it opened. It does not shut again in the same rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened: Option<Timestamp>,
 }
 
 /// What is remembered of one task.
@@ -136,7 +157,7 @@ pub enum Why {
     ScaleIn,
 }
 
-/// An unbroken run of looks in which a task was idle.
+/// An unbroken run of looks in which a task was idle, or all queues of a gate were empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdleRun {
     /// When the last answer of the first of them had come.

@@ -14,6 +14,9 @@ pub struct Observation {
     pub fleet: Seen<FleetView>,
     /// The workers, from themselves.
     pub workers: Seen<WorkersView>,
+    /// The queues of a gate that is shut, each counted before the workers were asked. `None`: there was no need to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<BTreeMap<QueueName, Seen<QueueCount>>>,
 }
 
 /// A value that was seen, or the failure to see it.
@@ -221,6 +224,35 @@ pub struct Binding {
     pub exchange_type: String,
     /// The routing key.
     pub routing_key: String,
+}
+
+/// What there is of one queue's messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueCount {
+    /// When the last of these numbers came.
+    pub counted_at: Timestamp,
+    /// Messages that wait to be delivered, those that wait for a later time included.
+    pub ready: u64,
+    /// Messages that were delivered and not acknowledged.
+    pub delivered: Delivered,
+    /// The broker knows a queue of this name. False: it cannot tell an empty queue from one that never was.
+    pub known: bool,
+    /// How long it takes until such numbers can be relied on: two looks must be this far apart.
+    pub settles_in: SignedDuration,
+}
+
+/// What is known of messages that were delivered and not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Delivered {
+    /// So many, or more than none: the broker counts them.
+    Counted(u64),
+    /// The broker does not tell. Who takes jobs from the queue may.
+    Told {
+        /// How many consumers the broker knows.
+        consumers: u64,
+        /// What the nodes answered that take jobs from it, of this fleet or not; asked after the queue was counted.
+        nodes: BTreeMap<NodeName, Answer>,
+    },
 }
 
 /// A job, without its arguments: those may hold personal data.

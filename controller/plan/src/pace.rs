@@ -23,6 +23,7 @@ const SHORT_FOR: SignedDuration = SignedDuration::from_secs(60);
 pub fn cancels(situation: &Situation<'_>) -> Vec<Action> {
     let (mut chosen, mut patient): (Vec<&Member<'_>>, Vec<&Member<'_>>) =
         situation.leaving().filter(|member| member.is_consuming()).partition(|member| may_not_wait(situation, member));
+    patient.retain(|member| !situation.is_behind_gate(member));
     patient.sort_by_key(|member| order(situation, member));
     let left = situation.consuming().saturating_sub(count(chosen.iter()));
     let spare = left.saturating_sub(keep(situation));
@@ -87,7 +88,8 @@ pub fn reserve<'a>(situation: &'a Situation<'_>) -> BTreeSet<&'a TaskId> {
     able.into_iter().take(usize::try_from(missing).unwrap_or(usize::MAX)).map(|member| member.id).collect()
 }
 
-fn can_come_back(situation: &Situation<'_>, member: &Member<'_>) -> bool {
+/// Whether a task that is to leave, and was told to take no more jobs, can be given its queues back.
+pub fn can_come_back(situation: &Situation<'_>, member: &Member<'_>) -> bool {
     member.leaving == Some(Why::Rollout)
         && member.task.life == Life::Running
         && member.evidence.intake == Intake::Cancelled

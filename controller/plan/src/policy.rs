@@ -1,7 +1,11 @@
 //! The specification, parsed once: real durations, one-of as enums. The planner never sees a raw string.
 
+use std::collections::BTreeSet;
+
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
+
+use crate::names::QueueName;
 
 /// What the user asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +54,19 @@ pub struct DrainPolicy {
     pub deadline: Option<Deadline>,
     /// Whether a scale-in is drained too.
     pub scale_in: bool,
+    /// What must be empty before an old task loses its queues. `None`: nothing.
+    #[serde(default)]
+    pub gate: Option<Gate>,
+}
+
+/// The queue gate: as long as it is shut, old tasks keep their queues and stay held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gate {
+    /// The queues that must be seen empty, twice.
+    pub queues_empty: BTreeSet<QueueName>,
+    /// Somebody waits for it before deploying: it is looked through without a rollout too, and until whoever waits goes on,
+    /// tasks are held and nothing else is done.
+    pub awaited: bool,
 }
 
 /// What becomes of jobs with a later start time (Celery: `eta`, `countdown`) that a worker holds in memory.

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     actions::Ground,
     evidence::{Evidence, Intake, Work},
+    gate,
     memory::{IdleRun, Leaving, Memory, Permitted, TaskMemory, Trouble, Why},
     names::TaskId,
     observation::{FleetView, HoldState, Life, Mapping, Observation, Seen, Task, WorkersView},
@@ -48,7 +49,9 @@ pub fn remember(policy: &Policy, observation: &Observation, memory: &Memory, now
     leaving(policy, fleet, &ended_before, &mut memory, now);
     scale_in::choose(policy, fleet, observation, &mut memory, now);
     proofs(policy, fleet, observation.workers.ok(), &mut memory, now);
+    let rollout = memory.rollout.as_ref().map(|rollout| rollout.since);
     rollout::follow(fleet, &mut memory, now);
+    gate::follow(policy, observation, rollout, &mut memory, now);
     memory.short_since = shortage(policy, fleet, observation, &memory, now);
     memory
 }
@@ -149,7 +152,8 @@ fn by_deadline(permitted: &Permitted) -> bool {
     matches!(permitted.ground, Ground::Deadline { .. })
 }
 
-fn prolong(run: Option<IdleRun>, (asked, answered): (Timestamp, Timestamp)) -> IdleRun {
+/// The run with one more look in it, or a new run if it was broken.
+pub fn prolong(run: Option<IdleRun>, (asked, answered): (Timestamp, Timestamp)) -> IdleRun {
     match run {
         Some(run) if run.last >= asked => run,
         Some(run) if asked.duration_since(run.last) <= UNBROKEN => {

@@ -26,6 +26,9 @@ pub struct Report {
     pub drained: Verdict,
     /// Is something in the way that only a person can mend?
     pub stalled: Verdict,
+    /// Is the queue gate open? `None`: there is none, or nothing waits for it.
+    #[serde(default)]
+    pub gate: Option<Verdict>,
     /// Nothing is left to do: no task leaves, none gets queues back, and everything could be seen.
     pub settled: bool,
     /// The rollout that is going on.
@@ -112,6 +115,14 @@ pub enum Reason {
     NodeSilent,
     /// Old tasks keep their queues until more tasks are seen consuming.
     WaitingForCapacity,
+    /// The queues of the gate were seen empty, twice.
+    QueuesEmpty,
+    /// Old tasks keep their queues until those of the gate are empty.
+    QueuesNotEmpty,
+    /// A queue of the gate could not be counted: it is not known to be empty.
+    QueuesUnknown,
+    /// A queue of the gate cannot be counted before a person mends something.
+    QueuesInvalid,
     /// Old tasks are being told to stop taking jobs, or were permitted to stop and have not ended yet.
     InProgress,
     /// The deadline of a task has passed and it is still held.

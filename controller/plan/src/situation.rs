@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     evidence::{Evidence, Intake},
-    hold,
+    gate, hold,
     memory::{Memory, TaskMemory, Why},
     names::TaskId,
     observation::{FleetView, HoldState, Life, Observation, Task},
@@ -34,6 +34,8 @@ pub struct Situation<'a> {
     pub hold_room: u32,
     /// The workers could be asked.
     pub workers_seen: bool,
+    /// Old tasks keep their queues and stay held, because the queues of the gate were not seen empty.
+    pub gate_shut: bool,
     /// Now.
     pub now: Timestamp,
     without_room: OnceCell<BTreeSet<TaskId>>,
@@ -83,6 +85,7 @@ impl<'a> Situation<'a> {
             members,
             hold_room,
             workers_seen: workers.is_some(),
+            gate_shut: gate::is_shut(policy, memory),
             now,
             without_room: OnceCell::new(),
         }
@@ -149,6 +152,11 @@ impl<'a> Situation<'a> {
 
     fn without_room(&self) -> &BTreeSet<TaskId> {
         self.without_room.get_or_init(|| hold::without_room(self))
+    }
+
+    /// The gate is shut, and concerns this task: its revision is old.
+    pub fn is_behind_gate(&self, member: &Member<'_>) -> bool {
+        self.gate_shut && member.leaving == Some(Why::Rollout)
     }
 
     /// Its hold is wanted from the moment that it runs.

@@ -1,6 +1,7 @@
 //! Puts the whole into words: phase, verdicts and counts, made from the words for each task.
 
 use crate::{
+    gate,
     memory::{Memory, Why},
     observation::{FailureKind, FleetView, Observation, Seen},
     pace,
@@ -14,7 +15,8 @@ use crate::{
 /// The report when the fleet could be seen.
 pub fn report(situation: &Situation<'_>, observation: &Observation, mut tasks: Vec<TaskReport>) -> Report {
     tasks.sort_by_key(|task| (task.leaving.is_none(), task.phase, task.since, task.task.clone()));
-    let drained = drained(situation, &tasks);
+    let gate = gate::verdict(situation, observation);
+    let drained = drained(situation, &tasks, gate.as_ref());
     let ready = ready(situation, observation, &tasks);
     let stalled = stalled(&ready, &drained);
     Report {
@@ -25,6 +27,7 @@ pub fn report(situation: &Situation<'_>, observation: &Observation, mut tasks: V
         ready,
         drained,
         stalled,
+        gate,
         rollout: running(situation),
         past: situation.memory.past.clone(),
         cut: situation.memory.cut,
@@ -66,6 +69,7 @@ pub fn blind(policy: &Policy, observation: &Observation, memory: &Memory) -> Rep
         blocked_by: ready.reason.to_string(),
         ready,
         drained,
+        gate: None,
         settled: false,
         rollout: memory.rollout.as_ref().map(|rollout| rollout_report(rollout, rollout.to.to_string())),
         past: memory.past.clone(),
@@ -181,7 +185,7 @@ fn blocking(tasks: &[TaskReport], phase: TaskPhase, reason: Reason) -> Option<Ve
     Some(Verdict { answer: Some(false), reason, message })
 }
 
-fn drained(situation: &Situation<'_>, all: &[TaskReport]) -> Verdict {
+fn drained(situation: &Situation<'_>, all: &[TaskReport], gate: Option<&Verdict>) -> Verdict {
     let Some(rollout) = &situation.memory.rollout else {
         let message = String::from("no task of an old revision is left");
         return Verdict { answer: Some(true), reason: Reason::NoOldTasks, message };
@@ -203,6 +207,7 @@ fn drained(situation: &Situation<'_>, all: &[TaskReport]) -> Verdict {
     }
     of(TaskPhase::Unmapped, Reason::Unmapped)
         .or_else(|| of(TaskPhase::Overdue, Reason::DeadlineExceeded))
+        .or_else(|| gate.filter(|_| situation.gate_shut).map(|gate| Verdict { answer: Some(false), ..gate.clone() }))
         .or_else(|| of(TaskPhase::Unknown, Reason::NodeSilent))
         .or_else(|| of(TaskPhase::Busy, Reason::JobsRunning))
         .or_else(|| capacity(situation, &old))
@@ -248,6 +253,7 @@ fn stalled(ready: &Verdict, drained: &Verdict) -> Verdict {
                     | Reason::FleetInvalid
                     | Reason::WorkersDenied
                     | Reason::WorkersInvalid
+                    | Reason::QueuesInvalid
                     | Reason::Unmapped
                     | Reason::DeadlineExceeded
                     | Reason::NoRoom

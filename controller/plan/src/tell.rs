@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp, Unit};
 use crate::{
     actions::Action,
     evidence::{Intake, Mapped, Work},
-    hold,
+    gate, hold,
     names::{RevisionId, TaskId},
     observation::{HoldState, Life},
     policy::DeadlineAction,
@@ -112,6 +112,7 @@ fn leaving(situation: &Situation<'_>, member: &Member<'_>, steps: &Steps<'_>) ->
             (Intake::Consuming, _) if steps.cancelling.contains(member.id) => TaskPhase::Cancelling,
             (Intake::Consuming, _) => TaskPhase::Held,
             (Intake::Unknown, _) | (_, Work::Unknown) => TaskPhase::Unknown,
+            (Intake::Cancelled, _) if undo::is_kept(situation, member) => TaskPhase::Restoring,
             (Intake::Cancelled, Work::Busy) => TaskPhase::Busy,
             (Intake::Cancelled, Work::Idle) => TaskPhase::Idle,
         }
@@ -169,7 +170,7 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
             String::from("the broker cannot be reached, so nothing is known of its jobs; no hold is released meanwhile")
         }
         TaskPhase::Unknown => format!(
-            "{} does not answer for {}; silence is not idleness, so it stays held; see whether the worker is frozen or cut off",
+            "{} does not answer for {}; silence is not idleness, so it stays held; see whether the worker is frozen or cut off (one with the solo pool answers between jobs only)",
             names(member.evidence.silent()),
             ago(),
         ),
@@ -178,9 +179,18 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
             jobs(situation, member)
         ),
         TaskPhase::Held if situation.policy.paused => String::from("the drain is paused"),
+        TaskPhase::Held if gate::is_awaited(situation.policy) => String::from(
+            "it is held and keeps its queues; whoever waits for the queues of drain.gate goes on after that",
+        ),
+        TaskPhase::Held if situation.is_behind_gate(member) => {
+            String::from("it keeps its queues until those of drain.gate are empty")
+        }
         TaskPhase::Held => String::from("it keeps its queues until more tasks are seen consuming"),
         TaskPhase::Cancelling => String::from("it was told to take no more jobs; that is read back next"),
         TaskPhase::Busy => jobs(situation, member),
+        TaskPhase::Idle if situation.is_behind_gate(member) => {
+            String::from("it has no jobs; it stays held until the queues of drain.gate are empty")
+        }
         TaskPhase::Idle => String::from("it has no jobs; it is looked at again to be sure"),
         TaskPhase::Permitted => format!("its hold was released {} ago; the scheduler stops it at its own pace", ago()),
         TaskPhase::Stopping => String::from("the scheduler is stopping it"),

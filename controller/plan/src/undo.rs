@@ -1,6 +1,6 @@
 //! Who gets queues back: every task that stays and from which we took some. It is checked on every look for as long as
 //! the task lives, because some workers forget what was added when they reconnect (celery#10352), and a cancel that was
-//! sent late may arrive late.
+//! sent late may arrive late. An old task behind a shut gate gets them back too: it is there to empty them.
 
 use crate::{
     actions::Action,
@@ -15,7 +15,7 @@ pub fn give_backs(situation: &Situation<'_>) -> Vec<Action> {
     let reserve = if pace::is_short(situation) { pace::reserve(situation) } else { std::collections::BTreeSet::new() };
     situation
         .running()
-        .filter(|member| member.leaving.is_none() || reserve.contains(member.id))
+        .filter(|member| member.leaving.is_none() || reserve.contains(member.id) || is_kept(situation, member))
         .flat_map(|member| {
             missing(member).map(|(node, queues)| Action::GiveBack {
                 task: member.id.clone(),
@@ -24,6 +24,11 @@ pub fn give_backs(situation: &Situation<'_>) -> Vec<Action> {
             })
         })
         .collect()
+}
+
+/// The gate is shut, and this old task lacks what it would empty.
+pub fn is_kept(situation: &Situation<'_>, member: &Member<'_>) -> bool {
+    situation.is_behind_gate(member) && pace::can_come_back(situation, member)
 }
 
 /// Queues that we took from each node of a task and that it is seen not to take jobs from. A node that does not answer

@@ -42,6 +42,13 @@ pub fn wake_after(situation: &Situation<'_>, acted: bool) -> SignedDuration {
             wake = wake.min((end.duration_since(situation.now) / 2).max(LEAVING_MIN));
         }
     }
+    if let Some(gate) = &situation.memory.gate
+        && gate.opened.is_none()
+    {
+        wake = wake.min(gate.empty.map_or(LEAVING_MIN, |run| {
+            (gate.apart - situation.now.duration_since(run.first)).clamp(SHORTEST, LEAVING_MAX)
+        }));
+    }
     match &situation.memory.workers_trouble {
         Some(trouble) => wake.min(backoff(trouble)),
         None => wake,

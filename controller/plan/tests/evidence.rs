@@ -1,15 +1,20 @@
-//! What answers prove, as a table: each row is what the nodes of one task said, and what may be concluded from it.
+//! What answers prove. First as a table: each row is what the nodes of one task said, and what may be concluded from it.
+//! Then over several looks: what each hazard of docs/idleness.md does to a proof.
+
+mod world;
 
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use worker_drain_plan::{
-    NodeName, TaskId,
+    Action, Memory, NodeName, Plan, TaskId,
     evidence::{Evidence, FRESH_FOR, Intake, Work},
     memory::TaskMemory,
-    observation::{Answer, Job, Mapping, Queue, WorkersView},
+    observation::{Answer, Job, Mapping, Queue, Seen, WorkersView},
+    plan,
     policy::Scheduled,
 };
+use world::{SECOND, World};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -130,4 +135,118 @@ fn an_ambiguous_node_proves_nothing_even_if_it_was_clear_before() {
     view.tasks.insert(task.clone(), Mapping::Ambiguous { why: "a could be of t or u".into() });
     view.nodes.insert("a".into(), answer(IDLE, NEW));
     assert!(!Evidence::of(&task, &memory, Some(&view), Scheduled::Ignore, NOW).is_drained());
+}
+
+/// An old task that was told to take no more jobs, has none, and was not looked at since: the proof begins.
+struct Proof {
+    world: World,
+    memory: Memory,
+    now: Timestamp,
+}
+
+impl Proof {
+    fn begin() -> Self {
+        let mut world = World::of(1).settled();
+        let _ = world.deploy("app:2").schedule().pass();
+        assert!(world.node("t1").queues.is_empty(), "it was cancelled");
+        Self { memory: world.memory.clone(), now: world.now, world }
+    }
+
+    /// Looks after this long; `change` says how the answer of the old task's node differs from "nothing there".
+    fn look(&mut self, after: SignedDuration, change: impl FnOnce(&mut Answer)) -> Plan {
+        self.now += after;
+        self.world.now = self.now;
+        let mut observation = self.world.observe();
+        let Seen::Ok { value: workers, .. } = &mut observation.workers else { panic!("the broker is there") };
+        change(workers.nodes.get_mut(&NodeName::from("celery@t1")).expect("it answers"));
+        let plan = plan(&self.world.policy, &observation, &self.memory, self.now);
+        self.memory = plan.memory.clone();
+        plan
+    }
+
+    fn idle(&mut self, after: SignedDuration) -> bool {
+        is_permitted(&self.look(after, |_| {}))
+    }
+}
+
+fn is_permitted(plan: &Plan) -> bool {
+    plan.actions.iter().any(|action| matches!(action, Action::Permit { .. }))
+}
+
+fn a_job() -> Vec<Job> {
+    vec![Job { id: "j".into(), name: "work".into(), started_at: None }]
+}
+
+#[test]
+fn two_looks_that_agree_are_needed_and_far_enough_apart() {
+    let mut proof = Proof::begin();
+    proof.world.policy.drain.idle_for = SECOND * 5;
+    assert!(!proof.idle(SECOND), "one look proves nothing");
+    assert!(!proof.idle(SECOND * 4), "too near to the first");
+    assert!(proof.idle(SECOND));
+}
+
+#[test]
+fn a_job_that_starts_between_two_looks_begins_the_proof_anew() {
+    let mut proof = Proof::begin();
+    assert!(!proof.idle(SECOND));
+    // It was on its way when the consumer was cancelled, and arrived after the first look.
+    assert!(!is_permitted(&proof.look(SECOND, |answer| answer.reserved = Some(a_job()))));
+    assert!(!is_permitted(&proof.look(SECOND, |answer| answer.active = Some(a_job()))));
+    assert!(!proof.idle(SECOND), "what was seen before the job counts no more");
+    assert!(proof.idle(SECOND));
+}
+
+#[test]
+fn looks_far_apart_are_no_unbroken_run() {
+    let mut proof = Proof::begin();
+    assert!(!proof.idle(SECOND));
+    assert!(!proof.idle(SignedDuration::from_mins(10)), "anything may have happened while nobody looked");
+    assert!(proof.idle(SECOND));
+}
+
+#[test]
+fn a_broker_that_answers_late_delays_a_proof_and_never_hastens_it() {
+    let late = |by: SignedDuration| move |answer: &mut Answer| answer.asked_at -= by;
+    let mut proof = Proof::begin();
+    // The first look took three seconds. What counts of it is its end; of the second, its beginning.
+    assert!(!is_permitted(&proof.look(SECOND * 3, late(SECOND * 3))));
+    assert!(!is_permitted(&proof.look(SECOND * 3, late(SECOND * 3))), "asked at the very moment the first had ended");
+    assert!(proof.idle(SECOND));
+
+    let mut proof = Proof::begin();
+    let stale = FRESH_FOR + SECOND;
+    for _ in 0..3 {
+        let plan = proof.look(SECOND * 20, late(stale));
+        assert!(!is_permitted(&plan), "an answer to a question that old tells nothing of now");
+    }
+    assert!(!proof.idle(SECOND), "the run begins with the first fresh answer");
+    assert!(proof.idle(SECOND));
+}
+
+#[test]
+fn a_node_that_answers_active_queues_and_not_active_is_not_idle() {
+    let parts: [fn(&mut Answer); 3] =
+        [|answer| answer.active = None, |answer| answer.reserved = None, |answer| answer.queues = None];
+    for missing in parts {
+        let mut proof = Proof::begin();
+        assert!(!proof.idle(SECOND));
+        for _ in 0..5 {
+            assert!(!is_permitted(&proof.look(SECOND, missing)));
+        }
+        assert!(!proof.idle(SECOND), "the run was broken");
+        assert!(proof.idle(SECOND));
+    }
+}
+
+#[test]
+fn a_worker_that_reconnected_and_takes_jobs_again_is_cancelled_again_and_proven_anew() {
+    let mut proof = Proof::begin();
+    assert!(!proof.idle(SECOND));
+    let takes = |answer: &mut Answer| answer.queues = Some(vec![world::queue("video")]);
+    let plan = proof.look(SECOND, takes);
+    assert!(!is_permitted(&plan));
+    assert!(plan.actions.iter().any(|action| matches!(action, Action::Cancel { .. })), "{:?}", plan.actions);
+    assert!(!proof.idle(SECOND), "what it took meanwhile would not show in a proof from before");
+    assert!(proof.idle(SECOND));
 }

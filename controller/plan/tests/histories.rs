@@ -14,7 +14,7 @@ use worker_drain_plan::{
     observation::{FailureKind, Life, Mapping},
     policy::{Deadline, DeadlineAction, HoldMode, Scheduled},
 };
-use world::{HOUR, World};
+use world::{Counting, HOUR, World};
 
 /// What may happen. Numbers choose among what is there.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +34,11 @@ enum Event {
     Ambiguous(usize),
     Mapped(usize),
     Broker(bool),
+    /// Jobs are sent to the queue.
+    Sent(u64, u64),
+    /// All that is in the queue is taken by those who take from it.
+    QueueDrains,
+    Countable(usize),
     Fleet(bool),
     RefuseHolds(bool),
     LoseHold(usize),
@@ -64,6 +69,7 @@ struct Beginning {
     mode: HoldMode,
     scheduled: Scheduled,
     deadline: Option<Deadline>,
+    gate: bool,
 }
 
 fn beginning() -> impl Strategy<Value = Beginning> {
@@ -79,8 +85,9 @@ fn beginning() -> impl Strategy<Value = Beginning> {
         prop_oneof![3 => Just(HoldMode::Standing), 1 => Just(HoldMode::OnRollout)],
         prop_oneof![Just(Scheduled::Ignore), Just(Scheduled::Wait)],
         deadline,
+        prop_oneof![2 => Just(false), 1 => Just(true)],
     )
-        .prop_map(|(desired, minimum, maximum, min_consuming, mode, scheduled, deadline)| Beginning {
+        .prop_map(|(desired, minimum, maximum, min_consuming, mode, scheduled, deadline, gate)| Beginning {
             desired,
             minimum,
             maximum,
@@ -88,6 +95,7 @@ fn beginning() -> impl Strategy<Value = Beginning> {
             mode,
             scheduled,
             deadline,
+            gate,
         })
 }
 
@@ -123,6 +131,9 @@ impl ReferenceStateMachine for Anything {
             1 => some.clone().prop_map(Event::Mapped),
             1 => any::<bool>().prop_map(Event::Broker),
             1 => any::<bool>().prop_map(Event::Fleet),
+            1 => (0..3u64, 0..2u64).prop_map(|(ready, delivered)| Event::Sent(ready, delivered)),
+            2 => Just(Event::QueueDrains),
+            1 => (0..4usize).prop_map(Event::Countable),
             1 => any::<bool>().prop_map(Event::RefuseHolds),
             1 => some.clone().prop_map(Event::LoseHold),
             1 => some.clone().prop_map(Event::Lost),
@@ -160,6 +171,9 @@ impl StateMachineTest for History {
         world.policy.drain.min_consuming_percent = beginning.min_consuming;
         world.policy.drain.scheduled = beginning.scheduled;
         world.policy.drain.deadline = beginning.deadline;
+        if beginning.gate {
+            world.gate();
+        }
         Self { world, second: None, deployments: 0 }
     }
 
@@ -176,6 +190,7 @@ impl StateMachineTest for History {
         world.policy.paused = false;
         (world.broker_down, world.fleet_down, world.refuse_holds) = (None, None, None);
         world.workers_come_up = true;
+        world.counting = if world.counting == Counting::Ready { Counting::Ready } else { Counting::All };
         // A service that may neither start nor stop a task is stuck without us too.
         world.maximum_percent = world.maximum_percent.max(200);
         let names: Vec<String> = world.tasks.keys().cloned().collect();
@@ -191,7 +206,8 @@ impl StateMachineTest for History {
             }
         }
         for _ in 0..60 {
-            world.all_jobs_end().run(1);
+            // Nothing more is sent; but what is in the queue goes only if somebody is left to take it.
+            world.all_jobs_end().queue_drains().run(1);
         }
         let observation = world.observe();
         let plan = world.plan();
@@ -222,6 +238,17 @@ impl History {
             Event::WorkersComeUp(yes) => world.workers_come_up = yes,
             Event::Broker(down) => world.broker_down = down.then_some(FailureKind::Unreachable),
             Event::Fleet(down) => world.fleet_down = down.then_some(FailureKind::Throttled),
+            Event::Sent(ready, delivered) => world.queued = (ready, delivered),
+            Event::QueueDrains => drop(world.queue_drains()),
+            Event::Countable(how) => {
+                let all = [
+                    Counting::All,
+                    Counting::Ready,
+                    Counting::Fails(FailureKind::Denied),
+                    Counting::Fails(FailureKind::Unreachable),
+                ];
+                world.counting = all[how];
+            }
             Event::RefuseHolds(yes) => world.refuse_holds = yes.then(|| "DEPLOYMENT_BLOCKED".into()),
             Event::Later(seconds) => drop(world.later(SignedDuration::from_secs(seconds))),
             Event::Pause(yes) => world.policy.paused = yes,

@@ -4,13 +4,15 @@ use std::fmt;
 
 use jiff::SignedDuration;
 use kube::ResourceExt;
-use worker_drain_plan::policy::{Deadline, DeadlineAction, DrainPolicy, HoldMode, HoldPolicy, Mode, Policy, Scheduled};
+use worker_drain_plan::policy::{
+    Deadline, DeadlineAction, DrainPolicy, Gate, HoldMode, HoldPolicy, Mode, Policy, Scheduled,
+};
 
 use super::{
     check::{self, Problem},
     spec::{
-        BrokerSpec, CelerySpec, DeadlineActionSpec, DeadlineSpec, EcsSpec, HoldModeSpec, ModeSpec, ScheduledSpec,
-        SecretKeyRef, TransportOptionsSpec, WorkerDrain, WorkerDrainSpec,
+        BrokerSpec, CelerySpec, DeadlineActionSpec, DeadlineSpec, EcsSpec, GateSpec, HoldModeSpec, ModeSpec,
+        ScheduledSpec, SecretKeyRef, TransportOptionsSpec, WorkerDrain, WorkerDrainSpec,
     },
 };
 
@@ -190,6 +192,7 @@ fn policy(resource: &WorkerDrain) -> Result<Policy, Problem> {
             },
             deadline: drain.deadline.as_ref().map(deadline),
             scale_in,
+            gate: drain.gate.as_ref().map(gate),
         },
         mode: match mode {
             ModeSpec::Enforce => Mode::Enforce,
@@ -206,6 +209,10 @@ fn deadline(DeadlineSpec { after, action }: &DeadlineSpec) -> Deadline {
         DeadlineActionSpec::PermitStop => DeadlineAction::PermitStop,
     };
     Deadline { after: after.get(), action }
+}
+
+fn gate(GateSpec { queues_empty }: &GateSpec) -> Gate {
+    Gate { queues_empty: queues_empty.iter().map(|name| name.as_str().into()).collect(), awaited: false }
 }
 
 #[cfg(test)]
@@ -261,7 +268,7 @@ mod tests {
             manifest["spec"]["hold"] = json!({"mode": "OnRollout", "expiresIn": "1h30m"});
             manifest["spec"]["drain"] = json!({
                 "minConsuming": "0%", "idleFor": "5s", "scheduled": "Wait",
-                "deadline": {"after": "12h", "action": "PermitStop"},
+                "deadline": {"after": "12h", "action": "PermitStop"}, "gate": {"queuesEmpty": ["slow", "fast", "slow"]},
             });
             manifest["spec"]["mode"] = json!("Plan");
             manifest["spec"]["paused"] = json!(true);
@@ -272,6 +279,8 @@ mod tests {
         assert_eq!(drain.policy.drain.scheduled, Scheduled::Wait);
         assert_eq!(drain.policy.drain.deadline.unwrap().action, DeadlineAction::PermitStop);
         assert!(!drain.policy.drain.scale_in, "left out, it is false with OnRollout");
+        let gate = drain.policy.drain.gate.unwrap();
+        assert_eq!((gate.queues_empty, gate.awaited), (["fast".into(), "slow".into()].into(), false));
         assert_eq!(drain.policy.mode, Mode::Plan);
         assert!(drain.policy.paused);
     }
@@ -300,6 +309,10 @@ mod tests {
     #[case::scale_in_without_standing_holds(json!({"hold": {"mode": "OnRollout"}, "drain": {"scaleIn": true}}), &[
         "spec.drain.scaleIn: true needs hold.mode Standing: with OnRollout no task is held when a scale-in begins. \
          Leave scaleIn out, or set hold.mode to Standing",
+    ])]
+    #[case::a_gate_of_nothing(json!({"drain": {"gate": {"queuesEmpty": []}}}), &["spec.drain.gate.queuesEmpty: is empty"])]
+    #[case::a_gate_of_a_queue_without_a_name(json!({"drain": {"gate": {"queuesEmpty": ["slow", ""]}}}), &[
+        "spec.drain.gate.queuesEmpty[1]: is empty",
     ])]
     #[case::a_wrong_word(json!({"hold": {"mode": "standing"}}), &[
         "spec.hold.mode: 'standing' is to be one of Standing, OnRollout (did you mean Standing?)",

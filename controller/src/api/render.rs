@@ -198,6 +198,7 @@ mod tests {
             ready: verdict(Some(true), Reason::AllSeen, "all"),
             drained: verdict(Some(false), Reason::JobsRunning, "task 1: 3 jobs"),
             stalled: verdict(Some(false), Reason::NotStalled, "nothing"),
+            gate: None,
             settled: false,
             rollout: Some(RolloutReport {
                 to: "ecs-svc/2".into(),

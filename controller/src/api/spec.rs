@@ -264,6 +264,11 @@ pub struct TransportOptionsSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 8))]
     pub sep: Option<String>,
+    /// `unacked_key`: the hash of messages that are delivered and not acknowledged. Default: `unacked`. Of use to
+    /// `drain.gate` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub unacked_key: Option<String>,
 }
 
 impl TransportOptionsSpec {
@@ -338,6 +343,22 @@ pub struct DrainRules {
     /// With `Standing` and false, a scale-in waits until a rollout or a person ends the held tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale_in: Option<bool>,
+    /// What must be empty before an old task is told to take no more jobs, and before it may stop: the plain old way, in
+    /// which the old code empties what was sent to it. Default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<GateSpec>,
+}
+
+/// What must be empty before old tasks go. It opens once in a rollout and stays open; a scale-in and a rollback do not wait
+/// for it, and neither does a task that may be stopped at any moment, nor a deadline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GateSpec {
+    /// Queues by their names, 1 to 32. Each must be seen empty at least twice, `idleFor` apart: no message waits in it, none
+    /// is delivered and not acknowledged. One that cannot be counted is not empty. Whatever still sends to a queue keeps
+    /// the gate shut: stop it, or send to another queue.
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 256)))]
+    pub queues_empty: Vec<String>,
 }
 
 fn default_idle_for() -> Duration {
@@ -352,6 +373,7 @@ impl Default for DrainRules {
             scheduled: ScheduledSpec::default(),
             deadline: None,
             scale_in: None,
+            gate: None,
         }
     }
 }

@@ -12,8 +12,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use worker_drain_plan::{
     Report,
-    observation::{Failure, FailureKind, Observation, Seen},
-    report::Cut,
+    observation::{Failure, FailureKind, HoldState, Life, Observation, Seen},
+    report::{Cut, Reason},
 };
 
 use super::exit::{Complaint, Exit};
@@ -43,6 +43,8 @@ pub struct Patience {
     pub grace: Option<Duration>,
     /// Go on after the rollout has drained.
     pub watch: bool,
+    /// Only wait until every task is held and the gate is open.
+    pub gate: bool,
 }
 
 /// What happened to a drain.
@@ -97,15 +99,16 @@ pub async fn drive<F: Fleet, W: Workers, R: Record, C: Clock>(
         Ok(report) => report.cut,
         Err(end) => return Some(end),
     };
-    let mut progress = Progress { patience, began, cut_before, saw_rollout: false, settled_passes: 0 };
+    let mut progress =
+        Progress { patience, began, cut_before, saw_rollout: false, settled_passes: 0, invalid_passes: 0 };
     loop {
         let pause = match drain.pass().await {
             Ok(pass) => {
                 let pause = progress.pause(&pass);
                 let end = progress.learn(&pass, drain.clock.now());
                 teller.tell(Happening::Passed(Box::new(pass))).await;
-                if let Some(exit) = end {
-                    return Some(End::well(exit));
+                if let Some(end) = end {
+                    return Some(end);
                 }
                 pause
             }
@@ -177,12 +180,16 @@ struct Progress {
     cut_before: Cut,
     saw_rollout: bool,
     settled_passes: u32,
+    invalid_passes: u32,
 }
 
 impl Progress {
     /// Learns from a pass. Some: that was enough.
-    fn learn(&mut self, pass: &Pass, now: Timestamp) -> Option<Exit> {
+    fn learn(&mut self, pass: &Pass, now: Timestamp) -> Option<End> {
         let report = &pass.plan.report;
+        if self.patience.gate {
+            return self.learn_of_gate(pass, now);
+        }
         self.saw_rollout |= report.rollout.is_some() || ended_since(report, self.began).next().is_some();
         self.settled_passes = if report.settled { self.settled_passes + 1 } else { 0 };
         let at_rest = report.settled && (pass.plan.actions.is_empty() || self.settled_passes >= SETTLED_PASSES);
@@ -191,7 +198,23 @@ impl Progress {
         }
         let waited = Duration::try_from(now.duration_since(self.began)).unwrap_or_default();
         let enough = self.saw_rollout || self.patience.grace.is_some_and(|grace| waited >= grace);
-        enough.then(|| so_far(report, self.began, self.cut_before))
+        enough.then(|| End::well(so_far(report, self.began, self.cut_before)))
+    }
+
+    /// Learns whether the gate is open and every task held, as far as the scheduler grants holds. What only a person can
+    /// mend is not waited for.
+    fn learn_of_gate(&mut self, pass: &Pass, now: Timestamp) -> Option<End> {
+        let gate = pass.plan.report.gate.as_ref()?;
+        let is_invalid = gate.reason == Reason::QueuesInvalid;
+        self.invalid_passes = if is_invalid { self.invalid_passes + 1 } else { 0 };
+        if self.invalid_passes >= SETTLED_PASSES {
+            return Some(End { exit: Exit::CouldNotRun, complaint: Some(Complaint::new(gate.message.clone())) });
+        }
+        let fleet = pass.observation.fleet.ok()?;
+        let running = || fleet.tasks.values().filter(|task| task.life == Life::Running);
+        let held = running().filter(|task| matches!(task.hold, HoldState::Until(end) if end > now)).count();
+        let wanted = running().count().min(usize::try_from(fleet.desired).unwrap_or(usize::MAX));
+        (gate.answer == Some(true) && held >= wanted).then(|| End::well(Exit::Done))
     }
 
     /// How long to wait before the next pass.

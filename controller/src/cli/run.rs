@@ -1,6 +1,6 @@
 //! `worker-drain run`: the loop, without Kubernetes.
 
-use std::{pin::pin, time::Duration};
+use std::{collections::BTreeSet, pin::pin, time::Duration};
 
 use clap::Args;
 use jiff::{Timestamp, Unit};
@@ -11,6 +11,10 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use worker_drain_plan::{
+    QueueName,
+    policy::{Gate, HoldMode, Mode},
+};
 
 use super::{
     connect::{ConnectArgs, Connected},
@@ -20,7 +24,7 @@ use super::{
     view::{Output, View, Watched},
 };
 use crate::{
-    api::values,
+    api::{policy::DrainSpec, values},
     clock::{Clock, SystemClock},
     fleet::ecs::Limiters,
     record::file::FileRecord,
@@ -45,6 +49,12 @@ pub struct RunArgs {
     /// How changes are shown
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
+
+    /// Only wait until the queues of `drain.gate`, or these (separated by commas), are empty; every task is held
+    /// meanwhile, and stays so at the end
+    #[arg(long, value_name = "QUEUES", num_args = 0..=1, require_equals = true, value_delimiter = ',')]
+    #[arg(conflicts_with_all = ["watch", "wait_for_rollout", "grace"])]
+    until_queues_empty: Option<Vec<String>>,
 
     /// Stay after the rollout has drained, and drain the next one
     #[arg(long)]
@@ -77,7 +87,7 @@ enum Cut {
 impl RunArgs {
     /// Runs it.
     pub async fn run(&self, logs: bool) -> Exit {
-        let manifests = match self.manifest.read() {
+        let manifests = match self.manifest.read().and_then(|manifests| self.aimed(manifests)) {
             Ok(manifests) => manifests,
             Err(complaints) => return ended(Exit::BadInput, &complaints),
         };
@@ -96,6 +106,14 @@ impl RunArgs {
         Run::start(drains, names, self.patience(), View::new(self.output, logs), Signals { int, term })
             .until_the_end(self.timeout.map(length))
             .await
+    }
+
+    /// The manifests, and what is wanted of them: all that they say, or only that queues are waited for.
+    fn aimed(&self, mut manifests: Vec<Manifest>) -> Result<Vec<Manifest>, Vec<Complaint>> {
+        let Some(queues) = &self.until_queues_empty else { return Ok(manifests) };
+        let aim = |manifest: &mut Manifest| await_gate(&mut manifest.drain, queues).err();
+        let complaints: Vec<Complaint> = manifests.iter_mut().filter_map(aim).collect();
+        if complaints.is_empty() { Ok(manifests) } else { Err(complaints) }
     }
 
     async fn connect_all(&self, manifests: &[Manifest]) -> Result<Vec<Connected<FileRecord>>, (Exit, Vec<Complaint>)> {
@@ -119,8 +137,32 @@ impl RunArgs {
             connect: length(self.connect_timeout),
             grace: (!self.wait_for_rollout).then(|| length(self.grace)),
             watch: self.watch,
+            gate: self.until_queues_empty.is_some(),
         }
     }
+}
+
+/// Has a drain wait for its gate, or for one on these queues, and do nothing but hold every task.
+fn await_gate(drain: &mut DrainSpec, queues: &[String]) -> Result<(), Complaint> {
+    let name = drain.full_name();
+    let policy = &mut drain.policy;
+    let given: BTreeSet<QueueName> =
+        queues.iter().filter(|name| !name.is_empty()).map(|name| name.as_str().into()).collect();
+    let named = policy.drain.gate.take().map(|gate| gate.queues_empty);
+    let Some(queues_empty) = Some(given).filter(|given| !given.is_empty()).or(named) else {
+        return Err(Complaint::with_hint(
+            format!("WorkerDrain {name}: --until-queues-empty, and no queue is named"),
+            "name them in spec.drain.gate.queuesEmpty, or write --until-queues-empty=NAME,NAME",
+        ));
+    };
+    if policy.mode == Mode::Plan {
+        let why = format!("WorkerDrain {name}: --until-queues-empty holds tasks, and spec.mode Plan does not");
+        return Err(Complaint::with_hint(why, "set spec.mode to Enforce"));
+    }
+    policy.drain.gate = Some(Gate { queues_empty, awaited: true });
+    // They are held before there is a rollout.
+    policy.hold.mode = HoldMode::Standing;
+    Ok(())
 }
 
 fn length(duration: values::Duration) -> Duration {
@@ -180,7 +222,8 @@ impl Run {
                 (index, end)
             });
         }
-        let drains = names.into_iter().map(|name| Watched::new(name, began)).collect();
+        let watched = |name| Watched { awaits_gate: patience.gate, ..Watched::new(name, began) };
+        let drains = names.into_iter().map(watched).collect();
         Self { drains, view, happenings, driven, ends, stop, signals }
     }
 

@@ -277,6 +277,7 @@ mod tests {
             ready: verdict(true, Reason::AllSeen),
             drained: verdict(false, Reason::InProgress),
             stalled: verdict(false, Reason::NotStalled),
+            gate: None,
             settled: false,
             rollout: None,
             past: Vec::new(),

@@ -8,7 +8,7 @@ use std::{
 use jiff::SignedDuration;
 use worker_drain_plan::{
     NodeName, Outcome, QueueName, TaskId,
-    observation::{Failure, Queue, WorkersView},
+    observation::{Failure, Queue, QueueCount, Seen, WorkersView},
 };
 
 use super::{
@@ -17,9 +17,10 @@ use super::{
     turns::Turn,
 };
 use crate::{
+    clock::{Clock, SystemClock},
     fleet::{Fleet, FleetLook},
     identity::Expected,
-    workers::Workers,
+    workers::{Workers, uncounted},
 };
 
 /// So many actions are begun on one look at the claim: ten requests to ECS.
@@ -129,5 +130,16 @@ impl<W: Workers> Workers for Guarded<Arc<W>> {
 
     async fn give_back(&self, undos: &[(NodeName, Vec<Queue>)]) -> Vec<Outcome> {
         take_in_batches!(self, undos, give_back)
+    }
+
+    async fn count(&self, queues: &BTreeSet<QueueName>) -> BTreeMap<QueueName, Seen<QueueCount>> {
+        let counts = match self.inner() {
+            Ok(workers) => workers.count(queues).await,
+            Err(failure) => uncounted(queues, &failure, SystemClock.now()),
+        };
+        if let Some(Seen::Err { failure, .. }) = counts.values().find(|count| count.ok().is_none()) {
+            self.metrics.failed(System::Broker, failure.kind);
+        }
+        counts
     }
 }

@@ -156,7 +156,7 @@ fn tell(context: &Context, key: &Key, entry: &mut Entry, resource: &DynamicObjec
         tracing::info!(%action, ?outcome, "acted");
         context.metrics.acted(action, outcome);
     }
-    let Observation { fleet, workers } = observation;
+    let Observation { fleet, workers, queues: _ } = observation;
     if let Seen::Err { failure, .. } = workers
         && matches!(failure.kind, FailureKind::Denied | FailureKind::Invalid)
     {

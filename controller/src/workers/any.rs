@@ -1,11 +1,14 @@
 //! The kinds of workers that there are: the one place where a kind chooses what its workers are asked through.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use thiserror::Error;
 use worker_drain_plan::{
     NodeName, Outcome, QueueName, TaskId,
-    observation::{Failure, Queue, WorkersView},
+    observation::{Failure, Queue, QueueCount, Seen, WorkersView},
 };
 
 use super::{
@@ -55,6 +58,12 @@ impl Workers for AnyWorkers {
     async fn observe(&self, tasks: &BTreeMap<TaskId, Expected>) -> Result<WorkersView, Failure> {
         match self {
             Self::Celery(celery) => celery.observe(tasks).await,
+        }
+    }
+
+    async fn count(&self, queues: &BTreeSet<QueueName>) -> BTreeMap<QueueName, Seen<QueueCount>> {
+        match self {
+            Self::Celery(celery) => celery.count(queues).await,
         }
     }
 

@@ -6,11 +6,15 @@
 pub mod any;
 pub mod celery;
 
-use std::{collections::BTreeMap, future::Future};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+};
 
+use jiff::Timestamp;
 use worker_drain_plan::{
     NodeName, Outcome, QueueName, TaskId,
-    observation::{Failure, Queue, WorkersView},
+    observation::{Failure, FailureKind, Queue, QueueCount, Seen, WorkersView},
 };
 
 use crate::identity::Expected;
@@ -28,4 +32,23 @@ pub trait Workers: Send + Sync {
 
     /// Tells each node to take jobs from these queues again. Outcomes as in [`Workers::cancel`].
     fn give_back(&self, undos: &[(NodeName, Vec<Queue>)]) -> impl Future<Output = Vec<Outcome>> + Send;
+
+    /// Counts the messages of these queues: each has an answer, or the failure to get one. Nothing of a failure may read as
+    /// an empty queue.
+    fn count(
+        &self,
+        queues: &BTreeSet<QueueName>,
+    ) -> impl Future<Output = BTreeMap<QueueName, Seen<QueueCount>>> + Send {
+        let why = "what these workers take their jobs from cannot be counted";
+        std::future::ready(uncounted(queues, &Failure::new(FailureKind::Invalid, why), Timestamp::UNIX_EPOCH))
+    }
+}
+
+/// None of these queues could be counted, for one and the same reason.
+pub fn uncounted(
+    queues: &BTreeSet<QueueName>,
+    failure: &Failure,
+    at: Timestamp,
+) -> BTreeMap<QueueName, Seen<QueueCount>> {
+    queues.iter().map(|queue| (queue.clone(), Seen::Err { failure: failure.clone(), at })).collect()
 }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use worker_drain::workers::{Workers, celery::CelerySettings};
 use worker_drain_plan::{
     Outcome,
-    observation::{Failure, FailureKind},
+    observation::{Failure, FailureKind, Seen},
 };
 
 use crate::both::{known_tasks, look_until, node, open, settings, tasks};
@@ -131,6 +131,10 @@ async fn the_least_permissions_are_enough_and_no_less_is() {
     }
     assert_eq!(celery.cancel(&[(node("one"), vec!["celery".into()])]).await, [Outcome::Done]);
     look_until("it is cancelled", &celery, &tasks, |view| view.nodes[&node("one")].queues == Some(vec![])).await;
+
+    // drain.gate needs no more: to ask whether a queue is there is nobody's privilege.
+    let counted = celery.count(&["celery".into()].into()).await;
+    assert_eq!(counted.values().next().and_then(Seen::ok).map(|count| count.ready), Some(0), "{counted:?}");
 
     for missing in 0..3 {
         let user = format!("without-{missing}");

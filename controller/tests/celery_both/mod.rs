@@ -2,9 +2,11 @@
 //!
 //! Each kind of broker has a test program of its own, which includes this and says what `a_broker` is.
 
+mod counts;
 mod lookings;
 mod orders;
 mod outages;
+mod pools;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

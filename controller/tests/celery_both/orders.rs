@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde_json::json;
 use test_support::{Jobs, SampleApp, python_with_celery_5_5};
 use worker_drain::workers::{Workers, celery::CelerySettings};
-use worker_drain_plan::{Outcome, QueueName, observation::Queue};
+use worker_drain_plan::{
+    Outcome, QueueName,
+    observation::{Binding, Queue},
+};
 
 use super::{all_answer, ids, known_tasks, look_until, node, open, queues, settings};
 use crate::a_broker;
@@ -99,4 +103,47 @@ async fn an_order_to_a_silent_node_was_sent_and_no_more_is_known() {
     assert!(celery.observe(&tasks).await.unwrap().nodes.is_empty());
     worker.thaw();
     look_until("it answers again", &celery, &tasks, |view| view.nodes.len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_queue_comes_back_with_its_exchange_its_type_and_its_routing_key() {
+    let broker = a_broker().await;
+    let app = SampleApp::new(broker.url()).settings(json!({"task_queues": {
+        "video": {"exchange": "media", "exchange_type": "topic", "routing_key": "video.#"},
+        "audio": {"exchange": "sound", "exchange_type": "direct", "routing_key": "loud"},
+    }}));
+    let _worker = app.worker("worker@one").queues(["video", "audio"]).start().await;
+    let celery = open(&settings(&broker.url()));
+    let tasks = known_tasks(&["one"]);
+    let before = all_answer(&celery, &tasks).await.nodes[&node("one")].queues.clone().unwrap();
+    let binding = |exchange: &str, exchange_type: &str, routing_key: &str| {
+        Some(Binding {
+            exchange: exchange.into(),
+            exchange_type: exchange_type.into(),
+            routing_key: routing_key.into(),
+        })
+    };
+    let by_name = |queues: &[Queue]| -> BTreeMap<String, Option<Binding>> {
+        queues.iter().map(|queue| (queue.name.to_string(), queue.binding.clone())).collect()
+    };
+    let expected = BTreeMap::from([
+        ("audio".into(), binding("sound", "direct", "loud")),
+        ("video".into(), binding("media", "topic", "video.#")),
+    ]);
+    assert_eq!(by_name(&before), expected, "as it tells of them");
+
+    celery.cancel(&[(node("one"), queue_names(&["video", "audio"]))]).await;
+    look_until("it is cancelled", &celery, &tasks, |view| queues(&view.nodes[&node("one")]).is_empty()).await;
+    let topic = Jobs::with_ids(["hd", "sd"]).seconds(0.0, 0.0);
+    let mut waits = app.submit(topic.exchange("media", "topic", "video.hd.new")).await;
+    waits.extend(app.submit(Jobs::with_ids(["song"]).seconds(0.0, 0.0).exchange("sound", "direct", "loud")).await);
+    assert_eq!(app.journal().tally(&waits).started.len(), 0);
+
+    assert_eq!(celery.give_back(&[(node("one"), before)]).await, [Outcome::Done]);
+    let view = look_until("it is back", &celery, &tasks, |view| queues(&view.nodes[&node("one")]).len() == 2).await;
+    assert_eq!(by_name(view.nodes[&node("one")].queues.as_ref().unwrap()), expected, "as they were");
+    app.journal().wait_finished(&waits).await;
+    let later = Jobs::with_ids(["uhd"]).seconds(0.0, 0.0).exchange("media", "topic", "video.uhd");
+    let later = app.submit(later).await;
+    app.journal().wait_finished(&later).await;
 }

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use test_support::{LONG, Redis, RedisOptions, SampleApp, free_port, wait_until};
+use test_support::{Jobs, LONG, Redis, RedisOptions, SampleApp, free_port, wait_until};
 use tokio::time::Instant;
 use worker_drain::workers::{Workers, celery::CelerySettings};
-use worker_drain_plan::{Outcome, observation::FailureKind};
+use worker_drain_plan::{
+    Outcome,
+    observation::{FailureKind, Seen},
+};
 
 use crate::both::{known_tasks, look_until, node, open, settings, tasks};
 
@@ -132,6 +135,18 @@ async fn the_least_rights_are_enough() {
     look_until("it answers", &celery, &tasks, |view| view.nodes.len() == 1).await;
     assert_eq!(celery.cancel(&[(node("one"), vec!["celery".into()])]).await, [Outcome::Done]);
     look_until("it is cancelled", &celery, &tasks, |view| view.nodes[&node("one")].queues == Some(vec![])).await;
+    let counted = celery.count(&["celery".into()].into()).await;
+    let Some(Seen::Err { failure, .. }) = counted.values().next() else { panic!("{counted:?}") };
+    assert_eq!(failure.kind, FailureKind::Denied, "{failure:?}");
+    assert!(failure.message.contains("LLEN") && failure.message.contains("docs/brokers.md"), "{failure:?}");
+    // What docs/brokers.md tells for drain.gate.
+    let to_count = "~celery* ~unacked ~_kombu.binding.* +llen +hscan";
+    let user: Vec<&str> = ["ACL", "SETUSER", "least"].into_iter().chain(to_count.split_whitespace()).collect();
+    assert_eq!(redis.cli(&user), "OK");
+    let jobs = app.submit(Jobs::new(2).seconds(0.0, 0.0)).await;
+    let counted = celery.count(&["celery".into()].into()).await;
+    assert_eq!(counted.values().next().and_then(Seen::ok).map(|count| count.ready), Some(jobs.len() as u64));
+
     celery.close().await;
     assert!(!redis.cli(&["KEYS", "*"]).contains("worker-drain"));
 }

@@ -4,6 +4,7 @@
 mod both;
 mod brokers;
 mod failures;
+mod forgets;
 mod many;
 
 use test_support::Redis;

@@ -10,11 +10,11 @@ use tokio::time::timeout;
 
 use crate::stage::{PATIENCE, Stage};
 
-fn said(output: &Output) -> Vec<Value> {
+pub fn said(output: &Output) -> Vec<Value> {
     String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn code(output: &Output) -> i32 {
+pub fn code(output: &Output) -> i32 {
     output.status.code().unwrap_or_else(|| panic!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)))
 }
 

@@ -27,6 +27,8 @@ pub struct Stage {
     pub emulator: Emulator,
     folder: TempDir,
     pub environment: BTreeMap<String, String>,
+    /// What the manifest has under `spec.drain`.
+    pub drain: &'static str,
 }
 
 impl Stage {
@@ -61,7 +63,7 @@ impl Stage {
             ("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent"),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        Self { emulator, folder, environment }
+        Self { emulator, folder, environment, drain: "{}" }
     }
 
     /// Runs the command on this cluster, service and broker.
@@ -82,7 +84,9 @@ spec:
   workers:
     celery:
       broker: {{urlFrom: {{secretKeyRef: {{name: broker, key: url}}}}}}
-"
+  drain: {}
+",
+            self.drain
         );
         let file = self.folder.path().join("drain.yaml");
         fs::write(&file, manifest).unwrap();

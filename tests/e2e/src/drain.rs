@@ -64,8 +64,10 @@ spec:
   workers:
     celery:
       broker: {{url: \"{}\"}}
+  drain: {}
 ",
-            self.app().broker()
+            self.app().broker(),
+            self.drain_rules()
         );
         fs::write(&path, text).expect("the stage's folder can be written to");
         path

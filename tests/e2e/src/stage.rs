@@ -37,6 +37,8 @@ pub struct Setup {
     pub rolls_back: bool,
     /// Celery settings besides the sample app's own.
     pub settings: Value,
+    /// What the manifest has under `spec.drain`.
+    pub drain: &'static str,
 }
 
 impl Default for Setup {
@@ -50,6 +52,7 @@ impl Default for Setup {
             stop_timeout: Duration::from_secs(15),
             rolls_back: false,
             settings: Value::Null,
+            drain: "{}",
         }
     }
 }
@@ -198,6 +201,11 @@ impl Stage {
         let records = self.app.journal().records();
         let runs = |record: &Record| record.node == task.node() && record.starts.len() > record.ends.len();
         jobs.iter().filter(|id| records.get(*id).is_some_and(runs)).cloned().collect()
+    }
+
+    /// What the manifest has under `spec.drain`.
+    pub fn drain_rules(&self) -> &'static str {
+        self.setup.drain
     }
 
     /// The sample app: its jobs and their journal.

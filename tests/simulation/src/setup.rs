@@ -6,8 +6,8 @@ use ecs_emulator::model::{
 };
 use jiff::SignedDuration;
 use worker_drain_plan::{
-    Policy,
-    policy::{Deadline, DeadlineAction, DrainPolicy, HoldMode, HoldPolicy, Mode, Scheduled},
+    Policy, QueueName,
+    policy::{Deadline, DeadlineAction, DrainPolicy, Gate, HoldMode, HoldPolicy, Mode, Scheduled},
 };
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     fault::{Fault, FaultSet},
     remote::Remote,
     script::{self, Beat},
+    world::queue_names,
 };
 
 /// One second, in the simulation's milliseconds.
@@ -100,8 +101,9 @@ impl Setup {
         let knobs = knobs(&mut Chance::new(seed, "knobs"));
         let short = faults.has(Fault::ShortHolds);
         let longest_hold = SignedDuration::from_mins(if short { 4 } else { 48 * 60 });
-        let policy = policy(&mut Chance::new(seed, "policy"), faults);
+        let mut policy = policy(&mut Chance::new(seed, "policy"), faults);
         let work = work(&mut Chance::new(seed, "work"), faults);
+        policy.drain.gate = Chance::new(seed, "gate").percent(10).then(|| gate(work.queues));
         let remote = Remote::draw(&mut Chance::new(seed, "remote"), work);
         let safety = chance.between(3 * MINUTE, 9 * MINUTE);
         let mut script = script::write(seed, faults, desired, safety);
@@ -186,11 +188,17 @@ fn policy(chance: &mut Chance, faults: FaultSet) -> Policy {
             scheduled,
             deadline: deadline.map(|action| Deadline { after, action }),
             scale_in,
+            gate: None,
         },
         mode: Mode::Enforce,
         paused: false,
         withdrawn: false,
     }
+}
+
+/// All queues are to be empty: nobody sends to them in the end.
+fn gate(queues: u8) -> Gate {
+    Gate { queues_empty: queue_names().take(usize::from(queues)).map(QueueName::from).collect(), awaited: false }
 }
 
 fn work(chance: &mut Chance, faults: FaultSet) -> Work {

@@ -134,7 +134,7 @@ impl Tally {
 const PHASES: [&str; 8] =
     ["Unknown", "Steady", "Draining", "RollingBack", "ScalingIn", "Paused", "Withdrawing", "Withdrawn"];
 
-const REASONS: [Reason; 21] = [
+const REASONS: [Reason; 23] = [
     Reason::AllSeen,
     Reason::FleetUnreachable,
     Reason::FleetThrottled,
@@ -156,6 +156,8 @@ const REASONS: [Reason; 21] = [
     Reason::PlanOnly,
     Reason::NotStalled,
     Reason::NoRoom,
+    Reason::QueuesNotEmpty,
+    Reason::QueuesUnknown,
 ];
 
 const TASK_PHASES: [TaskPhase; 14] = [

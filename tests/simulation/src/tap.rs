@@ -1,9 +1,11 @@
 //! What goes in and out of one pass, listened to at the doors: so that its plan can be judged even if the pass is killed.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use worker_drain_plan::{
-    Memory, Observation, Plan, Policy,
-    observation::{FleetView, Seen},
+    Memory, Observation, Plan, Policy, QueueName,
+    observation::{FleetView, QueueCount, Seen},
     plan,
 };
 
@@ -30,6 +32,8 @@ pub struct Tap {
     pub saved: bool,
     /// The fleet as it was seen.
     pub fleet: Option<Seen<FleetView>>,
+    /// The queues of a gate as they were counted, if there is one.
+    pub queues: Option<BTreeMap<QueueName, Seen<QueueCount>>>,
     /// All that was seen.
     pub observation: Option<Observation>,
     /// What must have been decided on that.

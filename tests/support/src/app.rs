@@ -186,6 +186,19 @@ impl Jobs {
         self.with("--queue", queue.to_owned())
     }
 
+    /// To this exchange of this type, with this routing key, instead of to a queue.
+    #[must_use]
+    pub fn exchange(self, name: &str, kind: &str, routing_key: &str) -> Self {
+        let given = self.with("--exchange", name.to_owned()).with("--exchange-type", kind.to_owned());
+        given.with("--routing-key", routing_key.to_owned())
+    }
+
+    /// As urgent as this, as the broker takes it: 0 to 9.
+    #[must_use]
+    pub fn priority(self, priority: u8) -> Self {
+        self.with("--priority", priority.to_string())
+    }
+
     /// To be run only so many seconds from now: a worker takes them at once, and holds them.
     #[must_use]
     pub fn countdown(self, seconds: f64) -> Self {

@@ -19,11 +19,12 @@ use worker_drain_plan::{
     Action, Ground, Memory, NodeName, Observation, Outcome, Plan, Policy, QueueName, TaskId, absorb, age,
     invariants::{self, Judged},
     observation::{
-        Answer, Failure, FailureKind, FleetView, HoldState, Job, Life, Mapping, Queue, Revision, Seen, Task,
-        WorkersView,
+        Answer, Delivered, Failure, FailureKind, FleetView, HoldState, Job, Life, Mapping, Queue, QueueCount, Revision,
+        Seen, Task, WorkersView,
     },
     plan,
-    policy::{DrainPolicy, HoldMode, HoldPolicy, Mode, Scheduled},
+    policy::{DrainPolicy, Gate, HoldMode, HoldPolicy, Mode, Scheduled},
+    to_count,
 };
 
 pub const HOUR: SignedDuration = SignedDuration::from_hours(1);
@@ -39,6 +40,7 @@ pub fn policy() -> Policy {
             scheduled: Scheduled::Ignore,
             deadline: None,
             scale_in: true,
+            gate: None,
         },
         mode: Mode::Enforce,
         paused: false,
@@ -70,6 +72,17 @@ pub struct Member {
     pub unmapped: Option<Mapping>,
 }
 
+/// What a broker tells of its queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counting {
+    /// All.
+    All,
+    /// What waits, and how many take from it.
+    Ready,
+    /// Nothing.
+    Fails(FailureKind),
+}
+
 #[derive(Clone, Debug)]
 pub struct World {
     pub now: Timestamp,
@@ -83,6 +96,10 @@ pub struct World {
     pub tasks: BTreeMap<String, Member>,
     pub fleet_down: Option<FailureKind>,
     pub broker_down: Option<FailureKind>,
+    /// Messages that wait in the queue `video`, and those that are delivered and not acknowledged.
+    pub queued: (u64, u64),
+    /// The broker cannot count, or tells no more than what waits.
+    pub counting: Counting,
     /// What the scheduler answers to a hold of a task that it does not hold yet.
     pub refuse_holds: Option<String>,
     /// A new worker comes up by itself as soon as its task runs.
@@ -108,6 +125,8 @@ impl World {
             tasks: BTreeMap::new(),
             fleet_down: None,
             broker_down: None,
+            queued: (0, 0),
+            counting: Counting::All,
             refuse_holds: None,
             workers_come_up: true,
             story: String::new(),
@@ -298,7 +317,48 @@ impl World {
             }
             None => Seen::Ok { value: self.workers(), at: self.now },
         };
-        Observation { fleet, workers }
+        let to_count = fleet.ok().and_then(|fleet| to_count(&self.policy, fleet, &self.memory));
+        let queues = to_count.map(|names| names.iter().map(|name| (name.clone(), self.count())).collect());
+        Observation { fleet, workers, queues }
+    }
+
+    fn count(&self) -> Seen<QueueCount> {
+        let failed = |kind| Seen::Err { failure: Failure::new(kind, "it could not be counted"), at: self.now };
+        let (ready, unacknowledged) = self.queued;
+        let delivered = match self.counting {
+            _ if self.broker_down.is_some() => return failed(FailureKind::Unreachable),
+            Counting::Fails(kind) => return failed(kind),
+            Counting::All => Delivered::Counted(unacknowledged),
+            Counting::Ready => {
+                let takers = || {
+                    let nodes = self.live().flat_map(|(_, member)| &member.nodes);
+                    nodes.filter(|(_, node)| node.queues.contains("video"))
+                };
+                let answer = |(name, node): (&String, &Node)| (name.as_str().into(), self.answer(node));
+                Delivered::Told {
+                    consumers: takers().count() as u64,
+                    nodes: takers().filter(|(_, node)| !node.frozen).map(answer).collect(),
+                }
+            }
+        };
+        let settles_in = SignedDuration::ZERO;
+        let value = QueueCount { counted_at: self.now, ready, delivered, known: true, settles_in };
+        Seen::Ok { value, at: self.now }
+    }
+
+    /// Whoever takes jobs from the queue takes all that are in it.
+    pub fn queue_drains(&mut self) -> &mut Self {
+        let takes = |node: &Node| node.queues.contains("video") && !node.frozen;
+        if self.live().any(|(_, member)| member.nodes.values().any(takes)) {
+            self.queued = (0, 0);
+        }
+        self
+    }
+
+    /// A gate on the queue `video`.
+    pub fn gate(&mut self) -> &mut Self {
+        self.policy.drain.gate = Some(Gate { queues_empty: BTreeSet::from(["video".into()]), awaited: false });
+        self
     }
 
     fn fleet(&self) -> FleetView {
@@ -478,6 +538,9 @@ impl World {
         }
         for action in &plan.actions {
             writeln!(told, "  → {action}").unwrap();
+        }
+        if let Some(gate) = report.gate.as_ref().filter(|gate| gate.message != report.drained.message) {
+            writeln!(told, "  gate: {} ({})", gate.message, gate.reason).unwrap();
         }
         for note in &report.notes {
             writeln!(told, "  note: {note}").unwrap();

@@ -92,7 +92,8 @@ fn verdicts(before: Option<&Report>, after: &Report, changes: &mut Vec<Change>) 
         ("drained", before.map(|before| &before.drained), &after.drained),
         ("stalled", before.map(|before| &before.stalled), &after.stalled),
     ];
-    for (name, before, after) in pairs {
+    let gate = after.gate.iter().map(|gate| ("gate", before.and_then(|before| before.gate.as_ref()), gate));
+    for (name, before, after) in pairs.into_iter().chain(gate) {
         let is_news = match before {
             Some(before) => (before.answer, before.reason) != (after.answer, after.reason),
             // At first only what is not as everybody would wish.

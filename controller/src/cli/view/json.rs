@@ -97,8 +97,9 @@ pub fn task_object(report: &TaskReport) -> Value {
 pub fn summary(drain: &Watched, exit: Exit, now: Timestamp) -> String {
     let Balance { ended, unpermitted, cut } = drain.balance();
     let counts = drain.report.as_ref().map(|report| report.counts).unwrap_or_default();
+    let outcome = if drain.awaits_gate && exit == Exit::Done { "QueuesEmpty" } else { exit.word() };
     json!({
-        "time": now, "drain": drain.name, "event": "end", "outcome": exit.word(), "exitCode": exit.code(),
+        "time": now, "drain": drain.name, "event": "end", "outcome": outcome, "exitCode": exit.code(),
         "tasksDrained": ended, "oldTasksLeft": counts.old, "held": counts.held, "jobsCut": cut,
         "endedUnpermitted": unpermitted, "seconds": now.duration_since(drain.began).as_secs(),
     })

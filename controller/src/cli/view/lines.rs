@@ -73,6 +73,9 @@ fn ended(past: &PastRollout) -> String {
 
 /// How it ended for one drain.
 pub fn summary(drain: &Watched, exit: Exit, now: Timestamp) -> String {
+    if drain.awaits_gate {
+        return waited(drain, exit, now);
+    }
     let Balance { ended, unpermitted, cut } = drain.balance();
     let left = drain.report.as_ref().map_or(0, |report| report.counts.old);
     let outcome = match exit {
@@ -92,6 +95,21 @@ pub fn summary(drain: &Watched, exit: Exit, now: Timestamp) -> String {
         let _ = write!(text, "; {unpermitted} of them ended without our permit, and jobs on them may be lost");
     }
     text
+}
+
+/// How waiting for queues ended, and what stays held.
+fn waited(drain: &Watched, exit: Exit, now: Timestamp) -> String {
+    let outcome = match exit {
+        Exit::Done => "the queues are empty",
+        Exit::TimeLimit => "time limit reached, and it is not sure that the queues are empty",
+        Exit::Interrupted => "interrupted, and it is not sure that the queues are empty",
+        Exit::EndedUnpermitted | Exit::JobsCut | Exit::CouldNotRun | Exit::BadInput => "could not run",
+    };
+    let held = u32::try_from(drain.held.len()).unwrap_or(u32::MAX);
+    let until = drain.held.values().min().map(|first| first.round(Unit::Second).unwrap_or(*first));
+    let until = until.map_or(String::new(), |first| format!(", the first until {first}"));
+    let took = age(now.duration_since(drain.began));
+    format!("{}: {outcome}; {} held{until}; took {took}", drain.name, tasks(held))
 }
 
 fn tasks(count: u32) -> String {

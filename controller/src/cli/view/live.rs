@@ -61,6 +61,9 @@ fn of_drain(drain: &Watched, now: Timestamp, for_tasks: usize) -> Vec<Line> {
     if report.ready.answer != Some(true) {
         lines.push(vec![(Look::Bad, format!("  {}: {}", report.ready.reason, report.ready.message))]);
     }
+    if let Some(gate) = report.gate.as_ref().filter(|gate| gate.answer != Some(true)) {
+        lines.push(vec![(Look::Waiting, format!("  {}: {}", gate.reason, gate.message))]);
+    }
     if report.tasks.is_empty() {
         return lines;
     }

@@ -52,12 +52,23 @@ pub struct Watched {
     pub trouble: Option<String>,
     /// How it ended by itself, if it has.
     pub ended: Option<Exit>,
+    /// Nothing is drained: tasks are held until queues are empty.
+    pub awaits_gate: bool,
 }
 
 impl Watched {
     /// A drain of which nothing was seen yet.
     pub fn new(name: String, began: Timestamp) -> Self {
-        Self { name, began, cut_before: None, report: None, held: BTreeMap::new(), trouble: None, ended: None }
+        Self {
+            name,
+            began,
+            cut_before: None,
+            report: None,
+            held: BTreeMap::new(),
+            trouble: None,
+            ended: None,
+            awaits_gate: false,
+        }
     }
 
     /// Takes in what happened, and tells what that changes.
@@ -92,7 +103,8 @@ impl Watched {
 
     /// Nothing is left to do in it.
     pub fn is_settled(&self) -> bool {
-        self.ended.is_some() || self.report.as_ref().is_some_and(|report| report.settled)
+        let is_settled = || self.report.as_ref().is_some_and(|report| report.settled);
+        self.ended.is_some() || (!self.awaits_gate && is_settled())
     }
 
     fn balance(&self) -> Balance {

@@ -48,6 +48,7 @@ fn report(tasks: Vec<TaskReport>) -> Report {
         ready: verdict(true, Reason::AllSeen, "all is seen"),
         drained: verdict(false, Reason::JobsRunning, "task 0af3b2c1d4: 2 job(s) run"),
         stalled: verdict(false, Reason::NotStalled, "nothing"),
+        gate: None,
         settled: false,
         rollout: Some(RolloutReport {
             to: "ecs-svc/2".into(),

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use worker_drain_plan::observation::Failure;
+use worker_drain_plan::{QueueName, observation::Failure};
 
 use super::{
     amqp::Amqp,
     pidbox::Request,
     redis::Redis,
     settings::{CelerySettings, SettingsError},
-    transport::{Sent, Transport},
+    transport::{Count, Sent, Transport},
 };
 use crate::clock::Clock;
 
@@ -40,6 +40,13 @@ impl Transport for Broker {
         match self {
             Self::Amqp(amqp) => amqp.publish(requests).await,
             Self::Redis(redis) => redis.publish(requests).await,
+        }
+    }
+
+    async fn count(&self, queues: &[QueueName]) -> Vec<Result<Count, Failure>> {
+        match self {
+            Self::Amqp(amqp) => amqp.count(queues).await,
+            Self::Redis(redis) => redis.count(queues).await,
         }
     }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tracing::debug;
 use worker_drain_plan::{
-    NodeName, TaskId,
+    NodeName, QueueName, TaskId,
     observation::{Answer, WorkersView},
 };
 
@@ -140,6 +140,18 @@ impl Look {
     pub(super) fn is_complete(&self) -> bool {
         let met = |question: &Question| question.receivers.is_some_and(|receivers| question.replies >= receivers);
         self.awaited.nodes.is_empty() && (self.awaited.exact || self.questions.iter().all(met))
+    }
+
+    /// Nodes that take jobs from this queue, with what they answered, if they answered all.
+    pub(super) fn takers(&self, queue: &QueueName) -> BTreeMap<NodeName, Answer> {
+        let takes = |answer: &Answer| answer.queues.iter().flatten().any(|taken| taken.name == *queue);
+        let is_whole =
+            |answer: &Answer| answer.active.is_some() && answer.reserved.is_some() && answer.scheduled.is_some();
+        self.answers
+            .iter()
+            .filter(|(node, answer)| takes(answer) && is_whole(answer) && !self.shared.contains(*node))
+            .map(|(node, answer)| (node.clone(), answer.clone()))
+            .collect()
     }
 
     /// What was seen.

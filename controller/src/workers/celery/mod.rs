@@ -6,6 +6,7 @@
 
 mod amqp;
 mod broker;
+mod count;
 mod look;
 pub mod match_nodes;
 pub mod pidbox;
@@ -25,7 +26,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, timeout_at};
 use worker_drain_plan::{
     NodeName, Outcome, QueueName, TaskId,
-    observation::{Failure, FailureKind, Queue, WorkersView},
+    observation::{Failure, FailureKind, Queue, QueueCount, Seen, WorkersView},
 };
 
 pub use self::{
@@ -34,7 +35,7 @@ pub use self::{
     redis::Redis,
     settings::{BrokerUrl, CelerySettings, FanoutPrefix, SettingsError, TransportOptions},
     template::{Template, TemplateError},
-    transport::{Replies, Reply, ReplySink, Sent, Transport},
+    transport::{Count, Delivered, Replies, Reply, ReplySink, Sent, Transport},
     waiting::Waiting,
 };
 use self::{
@@ -162,6 +163,10 @@ impl<T: Transport> Workers for Celery<T> {
         let order = |queue: &Queue| Method::AddConsumer(queue.clone());
         self.order(undos.iter().map(|(node, queues)| (node.clone(), queues.iter().map(order).collect())).collect())
             .await
+    }
+
+    async fn count(&self, queues: &BTreeSet<QueueName>) -> BTreeMap<QueueName, Seen<QueueCount>> {
+        count::count(self, queues).await
     }
 }
 

@@ -46,6 +46,8 @@ pub struct TransportOptions {
     pub priority_steps: Vec<u8>,
     /// `sep`: stands between a queue's name and a priority.
     pub sep: String,
+    /// `unacked_key`: the hash of messages that are delivered and not acknowledged.
+    pub unacked_key: String,
 }
 
 impl Default for TransportOptions {
@@ -55,6 +57,7 @@ impl Default for TransportOptions {
             fanout_prefix: FanoutPrefix::Database,
             priority_steps: vec![0, 3, 6, 9],
             sep: "\x06\x16".into(),
+            unacked_key: "unacked".into(),
         }
     }
 }

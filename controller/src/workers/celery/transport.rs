@@ -6,7 +6,7 @@
 use std::future::Future;
 
 use tokio::sync::mpsc;
-use worker_drain_plan::observation::Failure;
+use worker_drain_plan::{QueueName, observation::Failure};
 
 use super::pidbox::Request;
 
@@ -17,6 +17,10 @@ pub trait Transport: Send + Sync {
     /// Connects, or connects again, when it must. Every wait in it is bounded. Errors: nothing is known to have been
     /// published, though it may have been.
     fn publish(&self, requests: &[Request]) -> impl Future<Output = Result<Sent, Failure>> + Send;
+
+    /// Counts the messages of these queues, first those that wait, then those that are delivered; an answer for each, in the
+    /// same order. Changes nothing on the broker. Bounded, and connects as [`Transport::publish`] does.
+    fn count(&self, queues: &[QueueName]) -> impl Future<Output = Vec<Result<Count, Failure>>> + Send;
 
     /// Leaves nothing of ours on the broker. It may still be used: it then connects again.
     fn close(&self) -> impl Future<Output = ()> + Send;
@@ -30,6 +34,26 @@ pub struct Sent {
     pub receivers: Vec<Option<u64>>,
     /// What comes back to these requests, and to no others.
     pub replies: Replies,
+}
+
+/// What a broker tells of one queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// Messages that wait.
+    pub ready: u64,
+    /// What it tells of messages that are delivered and not acknowledged.
+    pub delivered: Delivered,
+    /// It knows a queue of this name; false: it cannot tell.
+    pub known: bool,
+}
+
+/// What a broker tells of messages that are delivered and not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    /// So many.
+    Counted(u64),
+    /// Nothing; only that so many consumers may hold some.
+    To(u64),
 }
 
 /// A reply, as it came.

@@ -5,6 +5,7 @@ mod broker_restart;
 mod common;
 mod frozen_worker;
 mod kills;
+mod queue_gate;
 mod rollback;
 mod rollout;
 mod scale_in;

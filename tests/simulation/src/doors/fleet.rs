@@ -62,7 +62,8 @@ impl Fleet for SimFleet<'_> {
                 let fleet = Seen::Err { failure: failure.clone(), at: now };
                 let why = "not asked, because the fleet could not be seen";
                 let unasked = Failure::new(FailureKind::Unreachable, why);
-                tap.observation = Some(Observation { fleet, workers: Seen::Err { failure: unasked, at } });
+                tap.observation =
+                    Some(Observation { fleet, workers: Seen::Err { failure: unasked, at }, queues: None });
             }
         }
         let world = &*world;

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use worker_drain::workers::celery::{Celery, CelerySettings, Sent, Transport, pidbox::Request};
-use worker_drain_plan::observation::{Failure, FailureKind};
+use worker_drain::workers::celery::{Celery, CelerySettings, Count, Sent, Transport, pidbox::Request};
+use worker_drain_plan::{
+    QueueName,
+    observation::{Failure, FailureKind},
+};
 
 use super::SimClock;
-use crate::{script::Outage, setup::SECOND, sim::Sim};
+use crate::{script::Outage, setup::SECOND, sim::Sim, world::queue_names};
 
 /// How long it takes to give up on a broker that does not answer.
 const OPERATION_BOUND: u64 = 2 * SECOND;
@@ -62,6 +65,20 @@ impl Transport for SimTransport {
         let sent = self.sim.world().publish(self.who, requests);
         self.sim.point(self.who).await;
         sent
+    }
+
+    async fn count(&self, queues: &[QueueName]) -> Vec<Result<Count, Failure>> {
+        self.sim.point(self.who).await;
+        if let Err(failure) = self.reach().await {
+            return vec![Err(failure); queues.len()];
+        }
+        let world = self.sim.world();
+        let count = |queue: &QueueName| {
+            let place = queue_names().position(|known| known == queue.as_str());
+            let place = place.and_then(|place| u8::try_from(place).ok());
+            place.map(|place| world.count(place)).ok_or_else(|| Failure::new(FailureKind::NotFound, "no such queue"))
+        };
+        queues.iter().map(count).collect()
     }
 
     async fn close(&self) {

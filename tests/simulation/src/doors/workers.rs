@@ -1,7 +1,7 @@
 //! The workers: the real Celery adapter, listened to. What it speaks through is in `transport`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::{Future, poll_fn},
     pin::pin,
     task::Poll,
@@ -14,7 +14,7 @@ use worker_drain::{
 };
 use worker_drain_plan::{
     NodeName, Observation, Outcome, QueueName, TaskId,
-    observation::{Failure, Mapping, Queue, Seen, WorkersView},
+    observation::{Failure, Mapping, Queue, QueueCount, Seen, WorkersView},
 };
 
 use super::{SimTransport, clock, judge_begin};
@@ -49,8 +49,15 @@ impl Workers for SimWorkers<'_> {
             Ok(value) => Seen::Ok { value: value.clone(), at: asked },
             Err(failure) => Seen::Err { failure: failure.clone(), at: now },
         };
-        tap.observation = tap.fleet.take().map(|fleet| Observation { fleet, workers });
+        let queues = tap.queues.take();
+        tap.observation = tap.fleet.take().map(|fleet| Observation { fleet, workers, queues });
         result
+    }
+
+    async fn count(&self, queues: &BTreeSet<QueueName>) -> BTreeMap<QueueName, Seen<QueueCount>> {
+        let counts = self.attended(self.celery.count(queues)).await;
+        self.sim.world().taps[self.who].queues = Some(counts.clone());
+        counts
     }
 
     async fn cancel(&self, cancels: &[(NodeName, Vec<QueueName>)]) -> Vec<Outcome> {

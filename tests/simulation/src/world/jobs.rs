@@ -1,8 +1,10 @@
 //! Jobs and those who run them. Each job is accounted for by its id: it is queued, on its way, held, runs, has ended, or
 //! was cut off.
 
+use worker_drain::workers::celery::{Count, Delivered};
+
 use super::{Event, JobId, Node, NodeState, World};
-use crate::{script::Outage, setup::SECOND};
+use crate::{remote::Receivers, script::Outage, setup::SECOND};
 
 /// Where a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,28 @@ impl World {
         for job in self.queued.iter_mut().flat_map(|queue| queue.drain(..)) {
             self.jobs[job].state = JobState::Done;
         }
+    }
+
+    /// What the broker tells of a queue: what waits, and what is delivered and not acknowledged, which RabbitMQ does not
+    /// tell.
+    pub fn count(&self, queue: u8) -> Count {
+        let ready = number(self.queued[usize::from(queue)].len());
+        let nodes = self.members.iter().flat_map(|member| &member.nodes);
+        let delivered = if self.setup.remote.receivers != Receivers::Untold {
+            let late = self.setup.work.acks_late;
+            let with = |node: &Node| {
+                let held = node.in_flight.iter().chain(&node.reserved).chain(&node.scheduled);
+                let all = held.chain(node.active.iter().filter(|_| late));
+                number(all.filter(|job| self.jobs[**job].queue == queue).count())
+            };
+            Delivered::Counted(nodes.map(with).sum())
+        } else {
+            let takes = |node: &&Node| {
+                matches!(node.state, NodeState::Up | NodeState::Frozen(_)) && node.consuming >> queue & 1 == 1
+            };
+            Delivered::To(number(nodes.filter(takes).count()))
+        };
+        Count { ready, delivered, known: true }
     }
 
     /// Hands queued jobs to workers that can take them.
@@ -289,4 +313,8 @@ impl World {
         let live = |member: &&super::Member| self.ecs.task(member.ecs).is_some_and(ecs_emulator::model::Task::is_live);
         self.members.iter().filter(live).filter(|member| member.nodes.iter().any(Node::takes_jobs)).count()
     }
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }

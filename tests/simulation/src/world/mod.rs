@@ -25,6 +25,7 @@ use worker_drain_plan::{Memory, Policy, RevisionId, TaskId};
 pub use self::{
     jobs::{Job, JobState},
     node::{JobId, Node, NodeState},
+    pidbox::queue_names,
     protect::{Change, Track},
     view::Snap,
 };

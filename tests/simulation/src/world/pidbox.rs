@@ -13,6 +13,11 @@ const QUEUES: [Binding; 2] = [
     Binding { queue: "audio", exchange: "audio", exchange_type: "direct", routing_key: "audio" },
 ];
 
+/// What the queues are called.
+pub fn queue_names() -> impl Iterator<Item = &'static str> {
+    QUEUES.iter().map(|queue| queue.queue)
+}
+
 struct Binding {
     queue: &'static str,
     exchange: &'static str,

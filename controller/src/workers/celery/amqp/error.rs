@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use lapin::{Error, ErrorKind, protocol::AMQPError};
 use thiserror::Error;
-use worker_drain_plan::observation::{Failure, FailureKind};
+use worker_drain_plan::{
+    QueueName,
+    observation::{Failure, FailureKind},
+};
 
 use super::address::Address;
 
@@ -19,6 +22,8 @@ pub(super) enum Problem {
     Publish(#[source] Error),
     #[error("lost the connection while awaiting replies")]
     Receive(#[source] Error),
+    #[error("could not count the queue {0}")]
+    Count(QueueName, #[source] Error),
     #[error("our queue for replies was taken away")]
     QueueGone,
     #[error("did not take a request")]
@@ -32,7 +37,11 @@ pub(super) enum Problem {
 impl Problem {
     fn error(&self) -> Option<&Error> {
         match self {
-            Self::Connect(error) | Self::ReplyQueue(error) | Self::Publish(error) | Self::Receive(error) => Some(error),
+            Self::Connect(error)
+            | Self::ReplyQueue(error)
+            | Self::Publish(error)
+            | Self::Receive(error)
+            | Self::Count(_, error) => Some(error),
             Self::QueueGone | Self::NotTaken | Self::Blocked | Self::Silence(_) => None,
         }
     }
@@ -41,7 +50,7 @@ impl Problem {
     /// channel only.
     pub(super) fn is_lost_connection(&self) -> bool {
         match self {
-            Self::Publish(error) => !error.is_amqp_soft_error(),
+            Self::Publish(error) | Self::Count(_, error) => !error.is_amqp_soft_error(),
             _ => true,
         }
     }
@@ -51,7 +60,10 @@ impl Problem {
         let Some(error) = self.error() else {
             return Failure::new(FailureKind::Unreachable, format!("{address}: {self}"));
         };
-        let (kind, advice) = judge(error, address);
+        let (kind, advice) = match self {
+            Self::Count(..) if is_not_found(error) => (FailureKind::NotFound, "see whether it is spelt right".into()),
+            _ => judge(error, address),
+        };
         let advice = if advice.is_empty() { advice } else { format!("; {advice}") };
         Failure::new(kind, format!("{address}: {self}: {}{advice}", told(error)))
     }

@@ -33,11 +33,11 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// A connection.
 pub(super) struct Link {
-    connection: Connection,
+    pub(super) connection: Connection,
     publisher: Mutex<Channel>,
     names: Names,
     pub(super) address: Arc<Address>,
-    bound: Duration,
+    pub(super) bound: Duration,
     waiting: Arc<Waiting<Problem>>,
     /// Ends with us.
     reader: JoinSet<()>,

@@ -4,6 +4,7 @@
 //! exchange to the queue that the client has made. Both ends' queues go when their connections do.
 
 mod address;
+mod count;
 mod error;
 mod link;
 mod message;
@@ -16,13 +17,16 @@ use tokio::{
     sync::Mutex,
     time::{Instant, sleep},
 };
-use worker_drain_plan::observation::{Failure, FailureKind};
+use worker_drain_plan::{
+    QueueName,
+    observation::{Failure, FailureKind},
+};
 
 use self::{address::Address, link::Link};
 use super::{
     pidbox::Request,
     settings::{CelerySettings, SettingsError},
-    transport::{Sent, Transport},
+    transport::{Count, Sent, Transport},
 };
 
 /// The first pause before connecting again; each further one is twice as long.
@@ -93,6 +97,19 @@ impl Amqp {
         }
     }
 
+    async fn count_one(&self, queue: &QueueName) -> Result<Count, Failure> {
+        let (link, is_new) = self.link().await?;
+        match link.count(queue).await {
+            Ok(count) => Ok(count),
+            Err(problem) if problem.is_lost_connection() && !is_new => {
+                self.drop_link(&link).await;
+                let (link, _) = self.link().await?;
+                link.count(queue).await.map_err(|problem| problem.failure(&link.address))
+            }
+            Err(problem) => Err(problem.failure(&link.address)),
+        }
+    }
+
     /// Forgets a connection that is of no more use, unless another has already taken its place.
     async fn drop_link(&self, link: &Arc<Link>) {
         let mut slot = self.slot.lock().await;
@@ -127,6 +144,14 @@ impl Transport for Amqp {
         // It had been lost while nobody used it. Asking twice does no harm.
         let (link, _) = self.link().await?;
         link.publish(requests).await.map_err(|problem| problem.failure(&link.address))
+    }
+
+    async fn count(&self, queues: &[QueueName]) -> Vec<Result<Count, Failure>> {
+        let mut counts = Vec::with_capacity(queues.len());
+        for queue in queues {
+            counts.push(self.count_one(queue).await);
+        }
+        counts
     }
 
     async fn close(&self) {

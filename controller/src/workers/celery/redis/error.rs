@@ -17,6 +17,8 @@ pub(super) enum Problem {
     Publish(#[source] RedisError),
     #[error("lost the connection while awaiting replies")]
     Receive(#[source] RedisError),
+    #[error("could not count the queues of drain.gate")]
+    Count(#[source] RedisError),
     #[error("had no answer within {0:?}")]
     Silence(Duration),
     #[error("gave another answer than Redis gives")]
@@ -27,7 +29,9 @@ impl Problem {
     /// Whether the connection is of no more use, and a new one may do better.
     pub(super) fn is_lost_connection(&self) -> bool {
         match self {
-            Self::Connect(error) | Self::Publish(error) | Self::Receive(error) => error.is_unrecoverable_error(),
+            Self::Connect(error) | Self::Publish(error) | Self::Receive(error) | Self::Count(error) => {
+                error.is_unrecoverable_error()
+            }
             Self::Silence(_) | Self::Strange => true,
         }
     }
@@ -35,7 +39,7 @@ impl Problem {
     /// Whether it may pass by itself in a moment.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            Self::Connect(error) | Self::Publish(error) | Self::Receive(error) => {
+            Self::Connect(error) | Self::Publish(error) | Self::Receive(error) | Self::Count(error) => {
                 judge(error, false).0 == FailureKind::Unreachable
             }
             Self::Silence(_) | Self::Strange => true,
@@ -44,13 +48,27 @@ impl Problem {
 
     /// For the one who asked: the kind decides what is done about it, the words are for a person.
     pub(super) fn failure(&self, address: &Address) -> Failure {
-        let (Self::Connect(error) | Self::Publish(error) | Self::Receive(error)) = self else {
+        let (Self::Connect(error) | Self::Publish(error) | Self::Receive(error) | Self::Count(error)) = self else {
             return Failure::new(FailureKind::Unreachable, format!("{address}: {self}"));
         };
-        let (kind, advice) = judge(error, address.has_password);
+        let (kind, advice) = match self {
+            Self::Count(error) if is_refused(error) => (FailureKind::Denied, RIGHTS_TO_COUNT),
+            Self::Count(error) if error.code() == Some("WRONGTYPE") => {
+                (FailureKind::Invalid, "what has that name is no queue")
+            }
+            _ => judge(error, address.has_password),
+        };
         let advice = if advice.is_empty() { String::new() } else { format!("; {advice}") };
         Failure::new(kind, format!("{address}: {self}: {error}{advice}"))
     }
+}
+
+/// What a user needs beyond remote control.
+const RIGHTS_TO_COUNT: &str = "to count queues the user needs the commands LLEN, EXISTS, HSCAN and SMEMBERS, and the queues' \
+                               own keys: see docs/brokers.md";
+
+fn is_refused(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(ServerErrorKind::NoPerm)) || error.to_string().contains("NOPERM")
 }
 
 /// Redis tells most of what it refuses by the first word of its answer.

@@ -99,6 +99,13 @@ impl Link {
         Ok(Sent { receivers, replies })
     }
 
+    /// Asks for something else than replies, in bounded time.
+    pub(super) async fn ask<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, Problem> {
+        let mut connection = self.commands.clone();
+        let asking = pipeline.query_async(&mut connection);
+        timeout(self.bound, asking).await.map_err(|_| Problem::Silence(self.bound))?.map_err(Problem::Count)
+    }
+
     /// Takes away all that is ours on the broker.
     pub(super) async fn withdraw(mut self) {
         self.reader.shutdown().await;

@@ -4,6 +4,7 @@
 //! the client has announced. Nothing is kept by Redis: a node that does not listen at that moment never sees the request.
 
 mod address;
+mod count;
 mod envelope;
 mod error;
 mod link;
@@ -15,13 +16,13 @@ use tokio::{
     sync::Mutex,
     time::{Instant, sleep},
 };
-use worker_drain_plan::observation::Failure;
+use worker_drain_plan::{QueueName, observation::Failure};
 
 use self::{address::Address, error::Problem, link::Link, names::Names};
 use super::{
     pidbox::Request,
     settings::{CelerySettings, SettingsError},
-    transport::{Sent, Transport},
+    transport::{Count, Sent, Transport},
 };
 use crate::clock::Clock;
 
@@ -103,9 +104,33 @@ impl Redis {
     }
 }
 
+impl Redis {
+    async fn try_count(&self, queues: &[QueueName]) -> Result<Vec<Count>, Problem> {
+        let (link, is_new) = self.link().await?;
+        match count::count(&link, &self.names, queues).await {
+            Err(problem) if problem.is_lost_connection() => {
+                self.drop_link(&link).await;
+                if is_new {
+                    return Err(problem);
+                }
+                let (link, _) = self.link().await?;
+                count::count(&link, &self.names, queues).await
+            }
+            result => result,
+        }
+    }
+}
+
 impl Transport for Redis {
     async fn publish(&self, requests: &[Request]) -> Result<Sent, Failure> {
         self.try_publish(requests).await.map_err(|problem| problem.failure(&self.address))
+    }
+
+    async fn count(&self, queues: &[QueueName]) -> Vec<Result<Count, Failure>> {
+        match self.try_count(queues).await {
+            Ok(counts) => counts.into_iter().map(Ok).collect(),
+            Err(problem) => vec![Err(problem.failure(&self.address)); queues.len()],
+        }
     }
 
     async fn close(&self) {

@@ -17,6 +17,8 @@ pub(super) struct Names {
     steps: Vec<u8>,
     reply_exchange: String,
     oid: String,
+    /// The hash of messages that are delivered and not acknowledged.
+    pub(super) unacked: String,
     /// The channel that every node listens on.
     pub(super) channel: String,
     /// The exchange in the envelope.
@@ -35,6 +37,7 @@ impl Names {
             steps: options.priority_steps.clone(),
             reply_exchange: format!("reply.{exchange}"),
             oid: format!("{OURS}{}", Uuid::new_v4()),
+            unacked: format!("{}{}", options.global_keyprefix, options.unacked_key),
             exchange,
         }
     }
@@ -45,7 +48,7 @@ impl Names {
 
     /// The set of all reply queues of all clients.
     pub(super) fn bindings(&self) -> String {
-        format!("{}_kombu.binding.{}", self.prefix, self.reply_exchange)
+        self.bindings_of(&self.reply_exchange)
     }
 
     /// Our entry in it: routing key, pattern (none), queue.
@@ -79,12 +82,27 @@ impl Names {
     }
 
     pub(super) fn lists_of(&self, oid: &str) -> Vec<String> {
-        let queue = self.queue_of(oid);
+        self.lists_named(&self.queue_of(oid))
+    }
+
+    /// The lists that a queue consists of: one for each priority.
+    pub(super) fn lists_named(&self, queue: &str) -> Vec<String> {
         let list = |step: &u8| match step {
             0 => format!("{}{queue}", self.prefix),
             step => format!("{}{queue}{}{step}", self.prefix, self.sep),
         };
         self.steps.iter().map(list).collect()
+    }
+
+    /// The set of an exchange's bindings.
+    pub(super) fn bindings_of(&self, exchange: &str) -> String {
+        format!("{}_kombu.binding.{exchange}", self.prefix)
+    }
+
+    /// Routing key and queue of a binding.
+    pub(super) fn parts_of(binding: &str) -> Option<(&str, &str)> {
+        let (routing_key, rest) = binding.split_once(FIELD)?;
+        Some((routing_key, rest.rsplit_once(FIELD)?.1))
     }
 
     fn queue_of(&self, oid: &str) -> String {
