@@ -17,7 +17,7 @@ pub fn follow(fleet: &FleetView, memory: &mut Memory, now: Timestamp) {
     let old: BTreeSet<TaskId> = fleet
         .tasks
         .iter()
-        .filter(|(id, task)| task.revision != fleet.current && leaves(memory, id))
+        .filter(|(id, task)| task.revision != fleet.current && is_counted(memory, id))
         .map(|(id, _)| id.clone())
         .collect();
     if memory.rollout.is_none() && old.iter().any(|id| memory.tasks.get(id).is_some_and(|task| !task.gone)) {
@@ -47,8 +47,9 @@ pub fn follow(fleet: &FleetView, memory: &mut Memory, now: Timestamp) {
     forget(fleet, memory);
 }
 
-fn leaves(memory: &Memory, id: &TaskId) -> bool {
-    memory.tasks.get(id).is_some_and(|task| task.leaving.is_some())
+/// Whoever ended before it was to leave is counted by no rollout.
+fn is_counted(memory: &Memory, id: &TaskId) -> bool {
+    memory.tasks.get(id).is_some_and(|task| !task.gone || task.leaving.is_some())
 }
 
 /// The fleet may have turned to yet another revision. If tasks of that one were already being drained, it went back.
