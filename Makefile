@@ -52,7 +52,7 @@ SEEDS ?= 0..100000
 
 .PHONY: simulate
 simulate: ## Runs whole rollouts with faults on virtual time: make simulate SEEDS=0..200000
-	@cargo run --quiet --release --package simulation -- --seeds $(SEEDS)
+	@cargo run --quiet --profile simulate --package simulation -- --seeds $(SEEDS)
 
 .PHONY: image
 image: ## Builds the operator's image with podman or docker

@@ -3,10 +3,7 @@
 use std::collections::VecDeque;
 
 use ecs_emulator::model::{Entry, Transition};
-use worker_drain_plan::{
-    invariants::{self, Judged},
-    report::RolloutOutcome,
-};
+use worker_drain_plan::invariants::{self, Judged};
 
 use crate::{tally::Tally, tap::Tap};
 
@@ -120,16 +117,6 @@ pub fn judge_plan(tap: &Tap, tally: &mut Tally) -> Result<(), (&'static str, Str
     let judged = Judged { policy, observation, before, plan, now: tap.planned_at };
     invariants::check(judged)
         .map_err(|violation| (RULES.get(usize::from(violation.rule)).copied().unwrap_or("?"), violation.what))
-}
-
-/// How a rollout ended, by name.
-pub fn ending_name(outcome: RolloutOutcome) -> &'static str {
-    match outcome {
-        RolloutOutcome::Drained => "Drained",
-        RolloutOutcome::RolledBack => "RolledBack",
-        RolloutOutcome::JobsCut => "JobsCut",
-        RolloutOutcome::EndedUnpermitted => "EndedUnpermitted",
-    }
 }
 
 struct Seconds(u64);

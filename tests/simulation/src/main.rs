@@ -169,8 +169,10 @@ fn summary(tally: &Tally, jobs: usize, took: Duration) {
     let faults = tally.faults.iter().map(|(fault, count)| (fault.name(), count));
     println!("faults injected:\n{}", list(faults));
     println!("actions decided:\n{}", list(tally.actions.iter()));
-    println!("outcomes:\n{}", list(tally.outcomes.iter()));
-    println!("reasons told:\n{}", list(tally.reasons.iter()));
+    let outcomes = tally.outcomes.iter().map(|((action, outcome), count)| (format!("{action} {outcome}"), count));
+    println!("what became of them:\n{}", list(outcomes));
+    let reasons = tally.reasons.iter().map(|((condition, reason), count)| (format!("{condition} {reason}"), count));
+    println!("conditions told, and their reasons:\n{}", list(reasons));
     println!("phases of tasks:\n{}", list(tally.task_phases.iter()));
     println!("rollouts ended:\n{}", list(tally.endings.iter()));
     println!("jobs cut off, and why that was not by our permit:\n{}", list(tally.deaths.iter()));

@@ -17,7 +17,7 @@ use worker_drain_plan::{
 use crate::{
     doors::{SimClock, SimFleet, SimRecord, SimTransport, SimWorkers, connect},
     fault::Fault,
-    judge::{RULES, ending_name},
+    judge::RULES,
     setup::{MINUTE, SECOND},
     sim::Sim,
     world::World,
@@ -156,7 +156,7 @@ fn after(sim: &Sim, who: usize, policy: &Policy, pass: &Pass) -> u64 {
     let mut world = sim.world();
     world.tally.passes += 1;
     for (action, outcome) in &pass.outcomes {
-        world.tally.outcome(outcome);
+        world.tally.outcome(action, outcome);
         let refused = matches!((action, outcome), (Action::Hold { .. }, worker_drain_plan::Outcome::Refused { .. }));
         let told = |told: &TaskReport| told.task == *action.task() && told.hold_refused.is_some();
         if refused && !pass.plan.report.tasks.iter().any(told) {
@@ -168,7 +168,7 @@ fn after(sim: &Sim, who: usize, policy: &Policy, pass: &Pass) -> u64 {
     }
     let before = world.taps[who].before.as_ref().and_then(|before| before.past.first().map(|past| past.until));
     if let Some(ended) = pass.plan.report.past.first().filter(|past| Some(past.until) != before) {
-        *world.tally.endings.entry(ending_name(ended.outcome)).or_default() += 1;
+        world.tally.ended(ended.outcome);
     }
     let withdrawn = policy.withdrawn && pass.plan.report.phase == Phase::Withdrawn && pass.outcomes.is_empty();
     if withdrawn && world.policy.as_ref().is_some_and(|policy| policy.withdrawn) {

@@ -123,8 +123,10 @@ pub fn write(seed: u64, faults: FaultSet, desired: u32, safety: u64) -> Vec<Beat
     };
     // Every history has a rollout or two; all else is a fault.
     let mut chance = Chance::new(seed, "deployments");
-    for _ in 0..chance.pick(&[1, 1, 1, 2]) {
-        add(None, chance.between(20 * SECOND, safety * 2 / 3), Happening::Deploy);
+    let deployments: Vec<u64> =
+        (0..chance.pick(&[1, 1, 1, 2])).map(|_| chance.between(20 * SECOND, safety * 2 / 3)).collect();
+    for at in &deployments {
+        add(None, *at, Happening::Deploy);
     }
     for &fault in Fault::ALL {
         // Drawn whether it is on or not and each from its own stream: switching one off leaves the others as they are.
@@ -132,8 +134,14 @@ pub fn write(seed: u64, faults: FaultSet, desired: u32, safety: u64) -> Vec<Beat
             continue;
         }
         let mut chance = Chance::new(seed, fault.name());
-        for _ in 0..chance.between(1, 3) {
-            let at = chance.between(10 * SECOND, safety);
+        for _ in 0..often(fault, &mut chance) {
+            let at = match fault {
+                // In the middle of a drain, where there is something to give back.
+                Fault::ManualRollback if chance.percent(75) => {
+                    chance.pick(&deployments) + chance.between(10 * SECOND, 2 * MINUTE)
+                }
+                _ => chance.between(10 * SECOND, safety),
+            };
             if let Some(what) = happening(fault, &mut chance, desired) {
                 add(Some(fault), at, what);
             }
@@ -217,6 +225,14 @@ fn happening(fault: Fault, chance: &mut Chance, desired: u32) -> Option<Happenin
         | Fault::Signals
         | Fault::RecordStale
         | Fault::PermitStopDeadline => None,
+    }
+}
+
+/// How often in one history. What strikes at one await of many must strike often to meet the ones that matter.
+fn often(fault: Fault, chance: &mut Chance) -> u64 {
+    match fault {
+        Fault::OperatorKilled | Fault::OperatorPaused => chance.between(2, 8),
+        _ => chance.between(1, 3),
     }
 }
 

@@ -1,12 +1,17 @@
 //! What occurred how often: a kind that never does is a hole in the proof.
 
+mod expected;
+
 use std::collections::BTreeMap;
 
 use worker_drain_plan::{
     Action, Outcome, Plan,
-    report::{Phase, Reason, TaskPhase},
+    report::{Reason, RolloutOutcome},
 };
 
+use self::expected::{
+    ENDINGS, PHASES, REASONS, STEPS, TASK_PHASES, conditions, ending_name, phase_name, task_phase_name,
+};
 use crate::fault::Fault;
 
 /// Counts over one run or many.
@@ -16,14 +21,14 @@ pub struct Tally {
     pub faults: BTreeMap<Fault, u64>,
     /// Actions that were decided.
     pub actions: BTreeMap<&'static str, u64>,
-    /// What became of actions.
-    pub outcomes: BTreeMap<&'static str, u64>,
-    /// Reasons that a report gave.
-    pub reasons: BTreeMap<Reason, u64>,
+    /// What became of actions: the action, and what.
+    pub outcomes: BTreeMap<(&'static str, &'static str), u64>,
+    /// Reasons that a report gave: the condition, and why it was so.
+    pub reasons: BTreeMap<(&'static str, Reason), u64>,
     /// Phases of the whole.
     pub phases: BTreeMap<&'static str, u64>,
     /// Phases of tasks.
-    pub task_phases: BTreeMap<TaskPhase, u64>,
+    pub task_phases: BTreeMap<&'static str, u64>,
     /// How rollouts ended.
     pub endings: BTreeMap<&'static str, u64>,
     /// Jobs that were cut off, by the reason that excuses it.
@@ -63,24 +68,31 @@ impl Tally {
         for action in &plan.actions {
             *self.actions.entry(action_name(action)).or_default() += 1;
         }
-        for verdict in [&plan.report.ready, &plan.report.drained, &plan.report.stalled] {
-            *self.reasons.entry(verdict.reason).or_default() += 1;
+        let report = &plan.report;
+        let conditions = [("Ready", &report.ready), ("Drained", &report.drained), ("Stalled", &report.stalled)];
+        for (name, verdict) in conditions.into_iter().chain(report.gate.iter().map(|gate| ("Gate", gate))) {
+            *self.reasons.entry((name, verdict.reason)).or_default() += 1;
         }
         *self.phases.entry(phase_name(plan.report.phase)).or_default() += 1;
         for task in &plan.report.tasks {
-            *self.task_phases.entry(task.phase).or_default() += 1;
+            *self.task_phases.entry(task_phase_name(task.phase)).or_default() += 1;
         }
     }
 
+    /// A rollout ended.
+    pub fn ended(&mut self, outcome: RolloutOutcome) {
+        *self.endings.entry(ending_name(outcome)).or_default() += 1;
+    }
+
     /// What became of an action.
-    pub fn outcome(&mut self, outcome: &Outcome) {
+    pub fn outcome(&mut self, action: &Action, outcome: &Outcome) {
         let name = match outcome {
             Outcome::Done => "Done",
             Outcome::Refused { .. } => "Refused",
             Outcome::Failed(_) => "Failed",
             Outcome::Stale => "Stale",
         };
-        *self.outcomes.entry(name).or_default() += 1;
+        *self.outcomes.entry((action_name(action), name)).or_default() += 1;
     }
 
     /// Adds another run's counts.
@@ -113,85 +125,33 @@ impl Tally {
             .filter(|fault| !self.faults.contains_key(fault))
             .map(|fault| format!("fault {}", fault.name()))
             .collect();
-        let named = |kind: &str, names: &[&str], seen: &BTreeMap<&'static str, u64>| -> Vec<String> {
-            names.iter().filter(|name| !seen.contains_key(*name)).map(|name| format!("{kind} {name}")).collect()
-        };
-        holes.extend(named(
-            "action",
-            &["Hold", "Cancel", "GiveBack", "Permit", "PermitByDeadline", "Release"],
-            &self.actions,
-        ));
-        holes.extend(named("outcome", &["Done", "Refused", "Failed", "Stale"], &self.outcomes));
-        holes.extend(named("phase", &PHASES, &self.phases));
-        holes.extend(named("ending", &["Drained", "RolledBack", "JobsCut", "EndedUnpermitted"], &self.endings));
-        holes.extend(REASONS.iter().filter(|reason| !self.reasons.contains_key(reason)).map(|r| format!("reason {r}")));
-        let phases = TASK_PHASES.iter().filter(|phase| !self.task_phases.contains_key(phase));
-        holes.extend(phases.map(|phase| format!("task phase {phase}")));
+        let mut miss = |missing: bool, what: String| holes.extend(missing.then_some(what));
+        for (action, outcomes) in STEPS {
+            miss(!self.actions.contains_key(action), format!("action {action}"));
+            for outcome in *outcomes {
+                miss(!self.outcomes.contains_key(&(action, outcome)), format!("action {action} that is {outcome}"));
+            }
+        }
+        for reason in REASONS {
+            for condition in conditions(*reason) {
+                miss(!self.reasons.contains_key(&(condition, *reason)), format!("{condition} because of {reason}"));
+            }
+        }
+        for name in PHASES.iter().map(|phase| phase_name(*phase)) {
+            miss(!self.phases.contains_key(name), format!("phase {name}"));
+        }
+        for name in TASK_PHASES.iter().map(|phase| task_phase_name(*phase)) {
+            miss(!self.task_phases.contains_key(name), format!("task phase {name}"));
+        }
+        for name in ENDINGS.iter().map(|ending| ending_name(*ending)) {
+            miss(!self.endings.contains_key(name), format!("ending {name}"));
+        }
         holes
     }
 }
 
-const PHASES: [&str; 8] =
-    ["Unknown", "Steady", "Draining", "RollingBack", "ScalingIn", "Paused", "Withdrawing", "Withdrawn"];
-
-const REASONS: [Reason; 23] = [
-    Reason::AllSeen,
-    Reason::FleetUnreachable,
-    Reason::FleetThrottled,
-    Reason::FleetDenied,
-    Reason::FleetNotFound,
-    Reason::FleetInvalid,
-    Reason::WorkersUnreachable,
-    Reason::WorkersDenied,
-    Reason::WorkersInvalid,
-    Reason::Unmapped,
-    Reason::AtRisk,
-    Reason::NoOldTasks,
-    Reason::JobsRunning,
-    Reason::NodeSilent,
-    Reason::WaitingForCapacity,
-    Reason::InProgress,
-    Reason::DeadlineExceeded,
-    Reason::Paused,
-    Reason::PlanOnly,
-    Reason::NotStalled,
-    Reason::NoRoom,
-    Reason::QueuesNotEmpty,
-    Reason::QueuesUnknown,
-];
-
-const TASK_PHASES: [TaskPhase; 14] = [
-    TaskPhase::AtRisk,
-    TaskPhase::Unmapped,
-    TaskPhase::Unknown,
-    TaskPhase::Overdue,
-    TaskPhase::Held,
-    TaskPhase::Cancelling,
-    TaskPhase::Busy,
-    TaskPhase::Idle,
-    TaskPhase::Permitted,
-    TaskPhase::Stopping,
-    TaskPhase::Restoring,
-    TaskPhase::Starting,
-    TaskPhase::Serving,
-    TaskPhase::Stopped,
-];
-
-fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Unknown => "Unknown",
-        Phase::Steady => "Steady",
-        Phase::Draining => "Draining",
-        Phase::RollingBack => "RollingBack",
-        Phase::ScalingIn => "ScalingIn",
-        Phase::Paused => "Paused",
-        Phase::Withdrawing => "Withdrawing",
-        Phase::Withdrawn => "Withdrawn",
-    }
-}
-
 /// The kind of an action.
-pub fn action_name(action: &Action) -> &'static str {
+fn action_name(action: &Action) -> &'static str {
     match action {
         Action::Hold { .. } => "Hold",
         Action::Cancel { .. } => "Cancel",

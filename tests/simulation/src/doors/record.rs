@@ -1,13 +1,20 @@
 //! The record: a resource's status, written by compare-and-set as an API server does it.
 
+use ecs_emulator::model::LastStatus;
 use worker_drain::record::Record;
 use worker_drain_plan::{
-    Memory, Report,
+    Memory, Report, TaskId,
     observation::{Failure, FailureKind},
 };
 
 use super::clock;
-use crate::{fault::Fault, judge::judge_plan, script::Outage, sim::Sim, world::World};
+use crate::{
+    fault::Fault,
+    judge::{RULES, judge_plan},
+    script::Outage,
+    sim::Sim,
+    world::World,
+};
 
 /// The drain's resource, as one operator reaches it.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +90,7 @@ impl SimRecord<'_> {
                 return Err(unreachable("the status was written by somebody else"));
             }
             judge_taken(&mut world, memory);
+            judge_gone(&mut world, memory);
             world.stored_before = world.stored.clone();
             world.stored.memory = memory.clone();
             world.stored.version += 1;
@@ -112,6 +120,19 @@ fn judge_taken(world: &mut World, memory: &Memory) {
     });
     if let Some((node, before)) = forgotten.map(|(node, before)| (node.clone(), before.taken.clone())) {
         world.broken("what was taken is never forgotten", || format!("{before:?} of {node}"));
+    }
+}
+
+/// Whatever is written down as ended has ended in truth, however it was seen.
+fn judge_gone(world: &mut World, memory: &Memory) {
+    world.tally.rule(RULES[7]);
+    let runs = |task: &TaskId| {
+        let task = world.member_named(task).and_then(|m| world.ecs.task(world.members[m].ecs));
+        task.is_some_and(|task| task.last != LastStatus::Stopped)
+    };
+    let wrong = memory.tasks.iter().find(|(task, known)| known.gone && runs(task)).map(|(task, _)| task.clone());
+    if let Some(task) = wrong {
+        world.broken(RULES[7], || format!("{task} is said to have ended, and has not"));
     }
 }
 

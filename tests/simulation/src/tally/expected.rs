@@ -1,0 +1,102 @@
+//! What must occur in a run of many seeds. The tables are made with the enums' own variants and without a wildcard: what
+//! is added to one of them cannot be left out here.
+
+use worker_drain_plan::report::{Phase, Reason, RolloutOutcome, TaskPhase};
+
+macro_rules! table {
+    ($(#[$doc:meta])* $name:ident, $value:ident: $kind:ident => $type:ty { $($variant:ident: $what:expr),* $(,)? }) => {
+        $(#[$doc])*
+        pub const $name: &[$kind] = &[$($kind::$variant),*];
+
+        /// What belongs to one of them.
+        pub fn $value(one: $kind) -> $type {
+            match one { $($kind::$variant => $what),* }
+        }
+    };
+}
+
+table! {
+    /// Every reason, with the conditions that can have it.
+    REASONS, conditions: Reason => &'static [&'static str] {
+        AllSeen: &["Ready"],
+        FleetUnreachable: &["Ready", "Drained"],
+        FleetThrottled: &["Ready", "Drained"],
+        FleetDenied: &["Ready", "Drained", "Stalled"],
+        FleetNotFound: &["Ready", "Drained", "Stalled"],
+        FleetInvalid: &["Ready", "Drained", "Stalled"],
+        WorkersUnreachable: &["Ready"],
+        WorkersDenied: &["Ready", "Stalled"],
+        WorkersInvalid: &["Ready", "Stalled"],
+        Unmapped: &["Ready", "Drained", "Stalled"],
+        AtRisk: &["Drained"],
+        NoOldTasks: &["Drained"],
+        JobsRunning: &["Drained"],
+        NodeSilent: &["Drained"],
+        WaitingForCapacity: &["Drained"],
+        InProgress: &["Drained"],
+        DeadlineExceeded: &["Drained", "Stalled"],
+        Paused: &["Drained"],
+        PlanOnly: &["Drained"],
+        NotStalled: &["Stalled"],
+        NoRoom: &["Drained", "Stalled"],
+        QueuesEmpty: &["Gate"],
+        QueuesNotEmpty: &["Gate", "Drained"],
+        QueuesUnknown: &["Gate", "Drained"],
+        QueuesInvalid: &["Gate"],
+    }
+}
+
+table! {
+    /// Every phase of the whole, with its name.
+    PHASES, phase_name: Phase => &'static str {
+        Unknown: "Unknown",
+        Steady: "Steady",
+        Draining: "Draining",
+        RollingBack: "RollingBack",
+        ScalingIn: "ScalingIn",
+        Paused: "Paused",
+        Withdrawing: "Withdrawing",
+        Withdrawn: "Withdrawn",
+    }
+}
+
+table! {
+    /// Every phase of a task, with its name.
+    TASK_PHASES, task_phase_name: TaskPhase => &'static str {
+        AtRisk: "AtRisk",
+        Unmapped: "Unmapped",
+        Unknown: "Unknown",
+        Overdue: "Overdue",
+        Held: "Held",
+        Cancelling: "Cancelling",
+        Busy: "Busy",
+        Idle: "Idle",
+        Permitted: "Permitted",
+        Stopping: "Stopping",
+        Restoring: "Restoring",
+        Starting: "Starting",
+        Serving: "Serving",
+        Stopped: "Stopped",
+    }
+}
+
+table! {
+    /// Every ending of a rollout, with its name.
+    ENDINGS, ending_name: RolloutOutcome => &'static str {
+        Drained: "Drained",
+        RolledBack: "RolledBack",
+        JobsCut: "JobsCut",
+        EndedUnpermitted: "EndedUnpermitted",
+    }
+}
+
+/// Every action with what can become of it. (A worker does not refuse to be cancelled, nor ECS to release a task that
+/// runs, unless it leaves it out of its answer.)
+pub const STEPS: &[(&str, &[&str])] = &[
+    ("Hold", &["Done", "Refused", "Failed", "Stale"]),
+    ("Cancel", &["Done", "Failed", "Stale"]),
+    ("GiveBack", &["Done", "Failed"]),
+    ("Permit", &["Done", "Refused", "Failed", "Stale"]),
+    ("PermitByDeadline", &["Done", "Failed"]),
+    ("Release", &["Done", "Failed"]),
+];
