@@ -106,7 +106,7 @@ impl World {
             }
         }
         let expires = requests.first().map_or(Timestamp::MAX, |request| request.expires);
-        let is_look = asked.iter().all(|request| request.order.is_question());
+        let is_look = asked.iter().all(|request| request.order.is_question() && request.destination.is_none());
         let receivers = self.send(asked, expires, is_look);
         if self.befalls(Fault::ConnectionLost, 60) {
             return self.lose_connection(who, Sent { receivers, replies });
@@ -231,7 +231,8 @@ impl World {
         for index in 0..count {
             let batches = &self.broker.batches.items;
             let for_it = batches[batch].as_ref().is_some_and(|batch| {
-                batch.asked[index].destination.as_deref() == Some(self.members[m].nodes[n].name.as_str())
+                let name = self.members[m].nodes[n].name.as_str();
+                batch.asked[index].destination.as_deref().is_none_or(|destination| destination == name)
             });
             if for_it {
                 self.deliver_disturbed(m, n, batch, index, at, 120);
