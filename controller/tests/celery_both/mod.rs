@@ -91,6 +91,11 @@ pub fn maps_to(view: &WorkersView, task: &str) -> bool {
     view.tasks[&TaskId::from(task)] == Mapping::Nodes([node(task)].into())
 }
 
+/// Whether the node of this task answered, and takes jobs from these queues. On a busy machine a look may miss it.
+pub fn takes(view: &WorkersView, task: &str, wanted: &[&str]) -> bool {
+    view.nodes.get(&node(task)).is_some_and(|answer| answer.queues.is_some() && queues(answer) == wanted)
+}
+
 pub fn queues(answer: &Answer) -> Vec<&str> {
     let mut names: Vec<&str> = answer.queues.iter().flatten().map(|queue| queue.name.as_str()).collect();
     names.sort_unstable();
