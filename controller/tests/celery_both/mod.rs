@@ -65,7 +65,8 @@ pub fn open(settings: &CelerySettings) -> Celery {
 
 /// Waits until all these nodes answer: "ready" in a worker's log comes a moment before it listens to us.
 pub async fn all_answer(celery: &Celery, tasks: &BTreeMap<TaskId, Expected>) -> WorkersView {
-    let listening = |view: &WorkersView| tasks.keys().all(|task| maps_to(view, task.as_str()));
+    let answers = |view: &WorkersView, task: &str| maps_to(view, task) && view.nodes.contains_key(&node(task));
+    let listening = |view: &WorkersView| tasks.keys().all(|task| answers(view, task.as_str()));
     look_until("all answer", celery, tasks, listening).await
 }
 
