@@ -78,4 +78,10 @@ impl Workers for AnyWorkers {
             Self::Celery(celery) => celery.give_back(undos).await,
         }
     }
+
+    async fn count(&self, queues: &BTreeSet<QueueName>) -> BTreeMap<QueueName, Seen<QueueCount>> {
+        match self {
+            Self::Celery(celery) => celery.count(queues).await,
+        }
+    }
 }

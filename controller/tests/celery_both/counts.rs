@@ -10,7 +10,7 @@ use worker_drain_plan::{
     observation::{Delivered, FailureKind, QueueCount, Seen},
 };
 
-use super::{all_answer, known_tasks, look_until, node, open, queues, settings};
+use super::{all_answer, known_tasks, look_until, node, open, settings, takes};
 use crate::a_broker;
 
 async fn seen(celery: &Celery, queue: &str) -> Seen<QueueCount> {
@@ -69,7 +69,7 @@ async fn messages_that_wait_are_counted_at_every_priority() {
     let tasks = known_tasks(&["one"]);
     let before = all_answer(&celery, &tasks).await.nodes[&node("one")].queues.clone().unwrap();
     celery.cancel(&[(node("one"), vec!["slow".into()])]).await;
-    look_until("it is cancelled", &celery, &tasks, |view| queues(&view.nodes[&node("one")]).is_empty()).await;
+    look_until("it is cancelled", &celery, &tasks, |view| takes(view, "one", &[])).await;
     assert!(count_until(&celery, "slow", 0, |_| 0).await.known, "a queue that is empty and was declared");
 
     let plain = Jobs::with_ids(["a", "b"]).queue("slow").seconds(0.0, 0.0);

@@ -65,7 +65,8 @@ pub fn open(settings: &CelerySettings) -> Celery {
 
 /// Waits until all these nodes answer: "ready" in a worker's log comes a moment before it listens to us.
 pub async fn all_answer(celery: &Celery, tasks: &BTreeMap<TaskId, Expected>) -> WorkersView {
-    let listening = |view: &WorkersView| tasks.keys().all(|task| maps_to(view, task.as_str()));
+    let answers = |view: &WorkersView, task: &str| maps_to(view, task) && view.nodes.contains_key(&node(task));
+    let listening = |view: &WorkersView| tasks.keys().all(|task| answers(view, task.as_str()));
     look_until("all answer", celery, tasks, listening).await
 }
 
@@ -89,6 +90,11 @@ pub async fn look_until(
 
 pub fn maps_to(view: &WorkersView, task: &str) -> bool {
     view.tasks[&TaskId::from(task)] == Mapping::Nodes([node(task)].into())
+}
+
+/// Whether the node of this task answered, and takes jobs from these queues. On a busy machine a look may miss it.
+pub fn takes(view: &WorkersView, task: &str, wanted: &[&str]) -> bool {
+    view.nodes.get(&node(task)).is_some_and(|answer| answer.queues.is_some() && queues(answer) == wanted)
 }
 
 pub fn queues(answer: &Answer) -> Vec<&str> {

@@ -10,7 +10,7 @@ use worker_drain_plan::{
     observation::{Binding, Queue},
 };
 
-use super::{all_answer, ids, known_tasks, look_until, node, open, queues, settings};
+use super::{all_answer, ids, known_tasks, look_until, node, open, queues, settings, takes};
 use crate::a_broker;
 
 fn queue_names(names: &[&str]) -> Vec<QueueName> {
@@ -133,14 +133,14 @@ async fn a_queue_comes_back_with_its_exchange_its_type_and_its_routing_key() {
     assert_eq!(by_name(&before), expected, "as it tells of them");
 
     celery.cancel(&[(node("one"), queue_names(&["video", "audio"]))]).await;
-    look_until("it is cancelled", &celery, &tasks, |view| queues(&view.nodes[&node("one")]).is_empty()).await;
+    look_until("it is cancelled", &celery, &tasks, |view| takes(view, "one", &[])).await;
     let topic = Jobs::with_ids(["hd", "sd"]).seconds(0.0, 0.0);
     let mut waits = app.submit(topic.exchange("media", "topic", "video.hd.new")).await;
     waits.extend(app.submit(Jobs::with_ids(["song"]).seconds(0.0, 0.0).exchange("sound", "direct", "loud")).await);
     assert_eq!(app.journal().tally(&waits).started.len(), 0);
 
     assert_eq!(celery.give_back(&[(node("one"), before)]).await, [Outcome::Done]);
-    let view = look_until("it is back", &celery, &tasks, |view| queues(&view.nodes[&node("one")]).len() == 2).await;
+    let view = look_until("it is back", &celery, &tasks, |view| takes(view, "one", &["audio", "video"])).await;
     assert_eq!(by_name(view.nodes[&node("one")].queues.as_ref().unwrap()), expected, "as they were");
     app.journal().wait_finished(&waits).await;
     let later = Jobs::with_ids(["uhd"]).seconds(0.0, 0.0).exchange("media", "topic", "video.uhd");

@@ -3,13 +3,15 @@
 use serde_json::json;
 use test_support::{Jobs, SampleApp};
 use worker_drain::workers::Workers;
-use worker_drain_plan::observation::Answer;
+use worker_drain_plan::observation::{Answer, WorkersView};
 
-use super::{all_answer, ids, known_tasks, look_until, node, open, queues, settings};
+use super::{all_answer, ids, known_tasks, look_until, node, open, settings, takes};
 use crate::a_broker;
 
+/// How many jobs run in it, and how many wait. A worker takes as many as its pool asks for, and gevent asks for fewer.
 fn jobs_of(answer: &Answer) -> (usize, usize) {
-    (ids(answer.active.as_ref()).len(), ids(answer.reserved.as_ref()).len())
+    let count = |jobs: &Option<Vec<_>>| jobs.as_ref().map_or(0, Vec::len);
+    (count(&answer.active), count(&answer.reserved))
 }
 
 #[tokio::test]
@@ -34,24 +36,33 @@ async fn whatever_the_pool_and_the_acknowledgement_what_was_taken_shows_until_it
             jobs.extend(app.submit(Jobs::with_ids(ids).queue(pool).until_told()).await);
         }
         app.journal().wait_started(&jobs, pools.len()).await;
-        let all = |wanted: (usize, usize)| {
-            move |view: &worker_drain_plan::observation::WorkersView| {
-                view.nodes.len() == pools.len() && view.nodes.values().all(|answer| jobs_of(answer) == wanted)
+        let all = |wanted: fn(&Answer) -> bool| {
+            move |view: &WorkersView| {
+                view.nodes.len() == pools.len()
+                    && view
+                        .nodes
+                        .values()
+                        .all(|answer| answer.active.is_some() && answer.reserved.is_some() && wanted(answer))
             }
         };
-        look_until("each runs one and holds two", &celery, &tasks, all((1, 2))).await;
+        let has_both = all(|answer| jobs_of(answer).0 == 1 && jobs_of(answer).1 > 0);
+        look_until("each runs one and holds some", &celery, &tasks, &has_both).await;
 
-        let cancels = pools.map(|pool| (node(pool), vec![pool.into()]));
-        celery.cancel(&cancels).await;
-        let view = look_until("all are cancelled", &celery, &tasks, |view| {
-            view.nodes.len() == pools.len() && view.nodes.values().all(|answer| queues(answer).is_empty())
-        })
-        .await;
-        assert!(all((1, 2))(&view), "what was taken stays: acks_late {acks_late}, {view:?}");
+        celery.cancel(&pools.map(|pool| (node(pool), vec![pool.into()]))).await;
+        // gevent carries orders out in the loop that waits for room in its pool: it says that it still takes jobs.
+        let is_cancelled = |view: &WorkersView, pools: &[&str]| pools.iter().all(|pool| takes(view, pool, &[]));
+        let obeyed = |view: &WorkersView| is_cancelled(view, &["prefork", "threads"]) && has_both(view);
+        let view = look_until("those are cancelled that can be", &celery, &tasks, obeyed).await;
+        let taken = view.nodes.values().flat_map(|answer| [ids(answer.active.as_ref()), ids(answer.reserved.as_ref())]);
+        let taken: Vec<&str> = taken.flatten().collect();
 
         app.tell(&jobs);
-        look_until("all are idle", &celery, &tasks, all((0, 0))).await;
+        let is_idle = all(|answer| jobs_of(answer) == (0, 0));
+        let done = |view: &WorkersView| is_cancelled(view, &pools) && is_idle(view);
+        look_until("all are cancelled and idle", &celery, &tasks, done).await;
         let tally = app.journal().tally(&jobs);
-        assert_eq!(tally.finished.len(), jobs.len(), "idle before all was done: acks_late {acks_late}, {tally:?}");
+        assert_eq!(tally.started, tally.finished, "idle before all was done: acks_late {acks_late}");
+        let is_done = |id: &&str| tally.finished.iter().any(|finished| finished == id);
+        assert!(taken.iter().all(is_done), "what was taken is done: acks_late {acks_late}, {taken:?}, {tally:?}");
     }
 }

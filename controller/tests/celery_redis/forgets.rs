@@ -22,7 +22,7 @@ use worker_drain_plan::{
     policy::{DrainPolicy, HoldMode, HoldPolicy, Mode, Scheduled},
 };
 
-use crate::both::{all_answer, known_tasks, look_until, node, open, queues, settings};
+use crate::both::{all_answer, known_tasks, look_until, node, open, settings, takes};
 
 /// One task of the current revision.
 struct OneTask;
@@ -96,7 +96,7 @@ async fn what_a_worker_forgets_when_it_reconnects_is_given_back_again() {
 
     // A rollout that was rolled back took a queue from it.
     celery.cancel(&[(node("one"), vec!["slow".into()])]).await;
-    look_until("it is cancelled", &celery, &tasks, |view| queues(&view.nodes[&node("one")]) == ["fast"]).await;
+    look_until("it is cancelled", &celery, &tasks, |view| takes(view, "one", &["fast"])).await;
     let mut known = TaskMemory::default();
     let taken = before.iter().filter(|queue| queue.name.as_str() == "slow").cloned().collect();
     known.nodes.entry(node("one")).or_default().taken = taken;
@@ -105,15 +105,14 @@ async fn what_a_worker_forgets_when_it_reconnects_is_given_back_again() {
 
     let settles = async |why: &str| {
         wait_until(why, LONG * 2, async || drain.pass().await.is_ok_and(|pass| pass.plan.report.settled)).await;
-        let view = drain.workers.observe(&tasks).await.unwrap();
-        assert_eq!(queues(&view.nodes[&node("one")]), ["fast", "slow"], "{why}");
+        look_until(why, &drain.workers, &tasks, |view| takes(view, "one", &["fast", "slow"])).await;
     };
     settles("the queue is given back").await;
 
     redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
     look_until("it has reconnected, and forgotten what was added", &drain.workers, &tasks, |view| {
-        view.nodes.get(&node("one")).is_some_and(|answer| queues(answer) == ["fast"])
+        takes(view, "one", &["fast"])
     })
     .await;
     settles("the queue is given back again").await;

@@ -9,12 +9,12 @@ use std::{
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use worker_drain_plan::{
-    NodeName, Outcome, QueueName, TaskId,
+    NodeName, Outcome, TaskId,
     observation::{Failure, FailureKind, Mapping},
 };
 
 use super::{
-    Celery, CelerySettings, Count, Replies, Reply, ReplySink, Sent, Transport, Workers,
+    Celery, CelerySettings, Replies, Reply, ReplySink, Sent, Transport, Workers,
     pidbox::{Method, Request},
 };
 use crate::{clock::SystemClock, identity::Expected};
@@ -37,11 +37,6 @@ impl<F: Fn(&Request, &ReplySink) + Send + Sync> Transport for Scripted<F> {
         }
         self.kept.lock().unwrap().push(sink);
         Ok(Sent { receivers: vec![self.receivers; requests.len()], replies })
-    }
-
-    async fn count(&self, queues: &[QueueName]) -> Vec<Result<Count, Failure>> {
-        let all = vec![Failure::new(FailureKind::Invalid, "nothing is counted here"); queues.len()];
-        all.into_iter().map(Err).collect()
     }
 
     async fn close(&self) {}

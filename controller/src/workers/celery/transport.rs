@@ -6,7 +6,10 @@
 use std::future::Future;
 
 use tokio::sync::mpsc;
-use worker_drain_plan::{QueueName, observation::Failure};
+use worker_drain_plan::{
+    QueueName,
+    observation::{Failure, FailureKind},
+};
 
 use super::pidbox::Request;
 
@@ -20,7 +23,12 @@ pub trait Transport: Send + Sync {
 
     /// Counts the messages of these queues, first those that wait, then those that are delivered; an answer for each, in the
     /// same order. Changes nothing on the broker. Bounded, and connects as [`Transport::publish`] does.
-    fn count(&self, queues: &[QueueName]) -> impl Future<Output = Vec<Result<Count, Failure>>> + Send;
+    ///
+    /// A transport that cannot count says so of each: what is not counted is not empty.
+    fn count(&self, queues: &[QueueName]) -> impl Future<Output = Vec<Result<Count, Failure>>> + Send {
+        let failure = Failure::new(FailureKind::Invalid, "what goes over this transport cannot be counted");
+        std::future::ready(vec![Err(failure); queues.len()])
+    }
 
     /// Leaves nothing of ours on the broker. It may still be used: it then connects again.
     fn close(&self) -> impl Future<Output = ()> + Send;

@@ -42,7 +42,7 @@ table! {
         QueuesEmpty: &["Gate"],
         QueuesNotEmpty: &["Gate", "Drained"],
         QueuesUnknown: &["Gate", "Drained"],
-        QueuesInvalid: &["Gate"],
+        QueuesInvalid: &["Gate", "Drained"],
     }
 }
 
