@@ -29,7 +29,7 @@ def main():
     parser.add_argument("--seconds", type=seconds_range, default=(1.0, 1.0), help="how long each takes: 3, or 0.5..3")
     parser.add_argument("--until-told", action="store_true", help="each works until SAMPLE_TOLD has a file of its name")
     parser.add_argument("--seed", type=int, default=0, help="decides ids and durations")
-    parser.add_argument("--queue", default="celery", help="where to")
+    parser.add_argument("--queue", default="celery", help="where to; several: one for each job")
     parser.add_argument("--countdown", type=float, help="run them only so many seconds from now")
     options = parser.parse_args()
 
@@ -37,9 +37,10 @@ def main():
     ids = options.ids.split(",") if options.ids else [
         f"{options.prefix}-{options.seed}-{number:04}" for number in range(options.count)
     ]
-    for job_id in ids:
+    queues = options.queue.split(",")
+    for number, job_id in enumerate(ids):
         seconds = None if options.until_told else round(random_.uniform(*options.seconds), 3)
-        work.apply_async((job_id, seconds), task_id=job_id, queue=options.queue, countdown=options.countdown)
+        work.apply_async((job_id, seconds), task_id=job_id, queue=queues[number % len(queues)], countdown=options.countdown)
         json.dump({"id": job_id, "seconds": seconds}, sys.stdout)
         print(flush=True)
 

@@ -5,6 +5,7 @@ mod both;
 mod brokers;
 mod failures;
 mod many;
+mod sentinel;
 
 use test_support::Redis;
 

@@ -8,7 +8,6 @@ mod error;
 mod link;
 mod message;
 mod socket;
-mod tls;
 
 use std::{sync::Arc, time::Duration};
 
