@@ -13,5 +13,6 @@ pub mod identity;
 pub mod operator;
 pub mod reconcile;
 pub mod record;
+pub mod secret;
 pub mod settings;
 pub mod workers;

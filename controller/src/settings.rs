@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use crate::{
     api::{
-        policy::{CeleryTarget, EcsTarget},
+        policy::{BrokerSource, CeleryTarget, EcsTarget, WorkersTarget},
         spec::TransportOptionsSpec,
     },
     fleet::ecs::EcsSettings,
-    workers::celery::{CelerySettings, FanoutPrefix, TransportOptions},
+    secret::{Secret, SecretTexts},
+    workers::{
+        any::WorkersSettings,
+        celery::{CelerySettings, FanoutPrefix, TransportOptions},
+    },
 };
 
 /// What the adapter of ECS is told.
@@ -23,10 +27,22 @@ pub fn ecs(EcsTarget { cluster, service, region, role_arn }: &EcsTarget, profile
     }
 }
 
-/// What the adapter of Celery is told. What is left out is kombu's own.
-pub fn celery(target: &CeleryTarget, url: &str) -> CelerySettings {
-    let CeleryTarget { broker: _, node_name, control_exchange, transport_options, reply_timeout } = target;
+/// What the adapter of these workers is told. `secrets` is to hold all that [`WorkersTarget::secrets`] names; what it does
+/// not hold is empty, which the adapter refuses.
+pub fn workers(target: &WorkersTarget, secrets: &SecretTexts) -> WorkersSettings {
+    match target {
+        WorkersTarget::Celery(target) => WorkersSettings::Celery(celery(target, secrets)),
+    }
+}
+
+/// What is left out is kombu's own.
+fn celery(target: &CeleryTarget, secrets: &SecretTexts) -> CelerySettings {
+    let CeleryTarget { broker, node_name, control_exchange, transport_options, reply_timeout } = target;
     let TransportOptionsSpec { global_keyprefix, fanout_prefix, priority_steps, sep } = transport_options;
+    let url = match broker {
+        BrokerSource::Url(url) => url,
+        BrokerSource::Secret(key) => secrets.get(key).map_or("", Secret::expose),
+    };
     let kombu = TransportOptions::default();
     CelerySettings {
         node_name: node_name.clone(),

@@ -26,7 +26,7 @@ pub struct DrainSpec {
     /// Where the fleet is.
     pub ecs: EcsTarget,
     /// Where the workers are.
-    pub celery: CeleryTarget,
+    pub workers: WorkersTarget,
 }
 
 /// A service of Amazon ECS.
@@ -40,6 +40,32 @@ pub struct EcsTarget {
     pub region: Option<String>,
     /// A role to assume; `None`: the environment's credentials are used.
     pub role_arn: Option<String>,
+}
+
+/// Workers of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkersTarget {
+    /// Celery workers, through their broker.
+    Celery(CeleryTarget),
+}
+
+impl WorkersTarget {
+    /// The field that describes them.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Celery(_) => "spec.workers.celery",
+        }
+    }
+
+    /// Every key of a Secret that is needed to reach them, after the field that names it.
+    pub fn secrets(&self) -> Vec<(&'static str, &SecretKeyRef)> {
+        match self {
+            Self::Celery(CeleryTarget { broker: BrokerSource::Secret(secret), .. }) => {
+                vec![("spec.workers.celery.broker.urlFrom.secretKeyRef", secret)]
+            }
+            Self::Celery(_) => Vec::new(),
+        }
+    }
 }
 
 /// Celery workers.
@@ -104,16 +130,16 @@ impl TryFrom<&WorkerDrain> for DrainSpec {
         if workers.celery.is_none() {
             problems.push(Problem::new("spec.workers", "give exactly one kind of workers: celery"));
         }
-        let celery = workers.celery.as_ref().map(celery_target).transpose();
-        let celery = celery.map_err(|problem| problems.push(problem)).ok().flatten();
+        let target = workers.celery.as_ref().map(celery_target).transpose();
+        let target = target.map_err(|problem| problems.push(problem)).ok().flatten().map(WorkersTarget::Celery);
         let policy = policy(resource).map_err(|problem| problems.push(problem)).ok();
-        match (&fleet.ecs, celery, policy) {
-            (Some(ecs), Some(celery), Some(policy)) if problems.is_empty() => Ok(Self {
+        match (&fleet.ecs, target, policy) {
+            (Some(ecs), Some(workers), Some(policy)) if problems.is_empty() => Ok(Self {
                 name: resource.name_any(),
                 namespace: resource.namespace(),
                 policy,
                 ecs: ecs_target(ecs),
-                celery,
+                workers,
             }),
             _ => Err(problems),
         }
@@ -189,7 +215,7 @@ mod tests {
     use serde_json::{Value, json};
     use worker_drain_plan::policy::{DeadlineAction, HoldMode, Mode, Scheduled};
 
-    use super::{BrokerSource, DrainSpec};
+    use super::{BrokerSource, DrainSpec, WorkersTarget};
 
     fn manifest(change: impl FnOnce(&mut Value)) -> Value {
         let mut manifest = json!({
@@ -213,9 +239,10 @@ mod tests {
     fn the_least_manifest_has_the_defaults_that_are_documented() {
         let drain = DrainSpec::parse(&manifest(|_| {})).unwrap();
         assert_eq!(drain.full_name(), "media/transcoder");
-        assert_eq!(drain.celery.broker, BrokerSource::Url("redis://cache:6379/0".into()));
-        assert_eq!(drain.celery.control_exchange, "celery");
-        assert_eq!(drain.celery.reply_timeout, SignedDuration::from_secs(1));
+        let WorkersTarget::Celery(celery) = drain.workers;
+        assert_eq!(celery.broker, BrokerSource::Url("redis://cache:6379/0".into()));
+        assert_eq!(celery.control_exchange, "celery");
+        assert_eq!(celery.reply_timeout, SignedDuration::from_secs(1));
         let policy = drain.policy;
         assert_eq!(policy.hold.mode, HoldMode::Standing);
         assert_eq!(policy.hold.expires_in, SignedDuration::from_hours(2));

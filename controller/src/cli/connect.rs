@@ -24,8 +24,8 @@ use crate::{
         Record,
         file::{DrainId, FileRecord},
     },
-    settings::{celery as celery_settings, ecs},
-    workers::celery::{Celery, CelerySettings, SettingsError},
+    settings,
+    workers::any::{AnyWorkers, WorkersSettingsError},
 };
 
 /// How the outside is reached, as far as a manifest does not say.
@@ -42,7 +42,7 @@ pub struct ConnectArgs {
 }
 
 /// A drain that runs on real things.
-pub type Connected<R> = Drain<EcsFleet, Celery, R, SystemClock>;
+pub type Connected<R> = Drain<EcsFleet, AnyWorkers, R, SystemClock>;
 
 /// Why a drain could not be set up.
 pub type Refusal = (Exit, Complaint);
@@ -76,11 +76,12 @@ impl ConnectArgs {
         Ok(Drain { policy: manifest.drain.policy.clone(), fleet, workers, record, clock: SystemClock })
     }
 
-    async fn outside(&self, manifest: &Manifest, limiters: &Limiters) -> Result<(EcsFleet, Celery), Refusal> {
+    async fn outside(&self, manifest: &Manifest, limiters: &Limiters) -> Result<(EcsFleet, AnyWorkers), Refusal> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let workers = Celery::open(&celery(manifest), Arc::clone(&clock)).map_err(|error| unfit(manifest, &error))?;
-        let settings = ecs(&manifest.drain.ecs, self.profile.clone());
-        let fleet = EcsFleet::connect(settings, limiters, clock).await.map_err(|failure| cannot(manifest, &failure))?;
+        let workers = settings::workers(&manifest.drain.workers, &manifest.secrets);
+        let workers = AnyWorkers::open(&workers, Arc::clone(&clock)).map_err(|error| unfit(manifest, &error))?;
+        let fleet = settings::ecs(&manifest.drain.ecs, self.profile.clone());
+        let fleet = EcsFleet::connect(fleet, limiters, clock).await.map_err(|failure| cannot(manifest, &failure))?;
         Ok((fleet, workers))
     }
 
@@ -115,12 +116,9 @@ fn id(manifest: &Manifest, fleet: &EcsFleet) -> DrainId {
     }
 }
 
-fn celery(manifest: &Manifest) -> CelerySettings {
-    celery_settings(&manifest.drain.celery, manifest.broker_url.expose())
-}
-
-fn unfit(manifest: &Manifest, error: &SettingsError) -> Refusal {
-    let message = format!("WorkerDrain {}: spec.workers.celery: {error}", manifest.drain.full_name());
+fn unfit(manifest: &Manifest, error: &WorkersSettingsError) -> Refusal {
+    let drain = &manifest.drain;
+    let message = format!("WorkerDrain {}: {}: {error}", drain.full_name(), drain.workers.field());
     (Exit::BadInput, Complaint::new(message))
 }
 

@@ -11,9 +11,12 @@ use serde_json::Value;
 
 use super::{
     exit::Complaint,
-    secrets::{Secret, Secrets, plain},
+    secrets::{Secrets, plain},
 };
-use crate::api::{DrainSpec, check::nearest, policy::BrokerSource};
+use crate::{
+    api::{DrainSpec, check::nearest, spec::SecretKeyRef},
+    secret::SecretTexts,
+};
 
 /// Which manifest, and where its secrets are.
 #[derive(Clone, Debug, Args)]
@@ -33,8 +36,8 @@ pub struct ManifestArgs {
 pub struct Manifest {
     /// What the document says.
     pub drain: DrainSpec,
-    /// The broker's URL, which may hold a password.
-    pub broker_url: Secret,
+    /// All that it names of Secrets.
+    pub secrets: SecretTexts,
 }
 
 impl ManifestArgs {
@@ -154,26 +157,25 @@ fn twice(drains: &[(String, DrainSpec)], complaints: &mut Vec<Complaint>) {
 }
 
 fn resolve(file: &str, drain: DrainSpec, secrets: &Secrets) -> Result<Manifest, Complaint> {
-    let broker_url = match &drain.celery.broker {
-        BrokerSource::Url(url) => Secret::from(url.clone()),
-        BrokerSource::Secret(secret) => {
-            let (name, key) = (&secret.name, &secret.key);
-            let found = secrets.find(drain.namespace.as_deref(), secret).cloned();
-            found.ok_or_else(|| {
-                let namespace = drain.namespace.as_ref().map_or(String::new(), |name| format!(" of namespace {name}"));
-                Complaint::with_hint(
-                    format!(
-                        "{file}: WorkerDrain {}: spec.workers.celery.broker.urlFrom.secretKeyRef: the key {key} of the \
-                         Secret {name} is not known without Kubernetes",
-                        drain.name
-                    ),
-                    format!(
-                        "add --secret {name}/{key}=env:VARIABLE or --secret {name}/{key}=file:PATH, or a Secret \
-                         {name}{namespace} to the file"
-                    ),
-                )
-            })?
-        }
-    };
-    Ok(Manifest { drain, broker_url })
+    let named = drain.workers.secrets();
+    let found = named.into_iter().map(|(field, key)| {
+        let text = secrets.find(drain.namespace.as_deref(), key).cloned();
+        Ok((key.clone(), text.ok_or_else(|| nowhere(file, &drain, field, key))?))
+    });
+    let secrets = found.collect::<Result<SecretTexts, Complaint>>()?;
+    Ok(Manifest { drain, secrets })
+}
+
+fn nowhere(file: &str, drain: &DrainSpec, field: &str, SecretKeyRef { name, key }: &SecretKeyRef) -> Complaint {
+    let namespace = drain.namespace.as_ref().map_or(String::new(), |name| format!(" of namespace {name}"));
+    Complaint::with_hint(
+        format!(
+            "{file}: WorkerDrain {}: {field}: the key {key} of the Secret {name} is not known without Kubernetes",
+            drain.name
+        ),
+        format!(
+            "add --secret {name}/{key}=env:VARIABLE or --secret {name}/{key}=file:PATH, or a Secret {name}{namespace} to \
+             the file"
+        ),
+    )
 }

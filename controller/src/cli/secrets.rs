@@ -1,37 +1,14 @@
 //! Secrets without Kubernetes: from the environment, from files, or from a `Secret` in the manifest. They never reach a
 //! message or a log.
 
-use std::{collections::BTreeMap, env, fmt, fs, str::FromStr};
+use std::{collections::BTreeMap, env, fs, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use thiserror::Error;
 
 use super::exit::Complaint;
-use crate::api::spec::SecretKeyRef;
-
-/// A text that nobody may see.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// For using it, never for showing it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl<T: Into<String>> From<T> for Secret {
-    fn from(text: T) -> Self {
-        Self(text.into())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
+use crate::{api::spec::SecretKeyRef, secret::Secret};
 
 /// One `--secret NAME/KEY=env:VARIABLE` or `--secret NAME/KEY=file:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +59,7 @@ impl SecretFlag {
         };
         match text.trim_end_matches(['\n', '\r']) {
             "" => Err(Complaint::new(format!("--secret {name}/{key}: is empty"))),
-            text => Ok(Secret(text.to_owned())),
+            text => Ok(Secret::from(text)),
         }
     }
 }
@@ -134,9 +111,9 @@ impl Secrets {
                     text.to_owned()
                 };
                 let secret = SecretKeyRef { name: name.into(), key: key.clone() };
-                let text = text.trim_end_matches(['\n', '\r']).to_owned();
+                let text = text.trim_end_matches(['\n', '\r']);
                 // As in Kubernetes, stringData comes before data.
-                self.documents.insert((namespace.clone(), secret), Secret(text));
+                self.documents.insert((namespace.clone(), secret), Secret::from(text));
             }
         }
         Ok(())
@@ -147,7 +124,7 @@ impl Secrets {
         self.flags
             .get(secret)
             .or_else(|| self.documents.get(&(namespace.map(String::from), secret.clone())))
-            .filter(|secret| !secret.0.is_empty())
+            .filter(|secret| !secret.expose().is_empty())
     }
 }
 

@@ -3,7 +3,7 @@
 //! What cannot be made is a failure that every look tells, not the end of the pass: a drain whose Secret is gone still
 //! renews its holds.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Client, api::Api};
@@ -13,14 +13,15 @@ use worker_drain_plan::observation::{Failure, FailureKind};
 use super::guard::OrFailure;
 use crate::{
     api::{
-        policy::{BrokerSource, CeleryTarget, EcsTarget},
+        policy::{EcsTarget, WorkersTarget},
         spec::SecretKeyRef,
     },
     clock::{Clock, SystemClock},
     fleet::ecs::{EcsFleet, Limiters},
     record::resource::call_opt,
+    secret::{Secret as Text, SecretTexts},
     settings,
-    workers::celery::{BrokerUrl, Celery},
+    workers::any::AnyWorkers,
 };
 
 /// A Secret is read again after so long. To watch it would need the right to list all Secrets of the namespace; to read
@@ -31,8 +32,8 @@ const SECRET_FRESH_FOR: Duration = Duration::from_secs(15);
 #[derive(Default)]
 pub struct Outside {
     fleet: Option<(EcsTarget, EcsFleet)>,
-    workers: Option<(CeleryTarget, BrokerUrl, Arc<Celery>)>,
-    secret: Option<(SecretKeyRef, BrokerUrl, Instant)>,
+    workers: Option<(WorkersTarget, SecretTexts, Arc<AnyWorkers>)>,
+    secrets: BTreeMap<SecretKeyRef, (Text, Instant)>,
 }
 
 impl Outside {
@@ -59,37 +60,38 @@ impl Outside {
     }
 
     /// The workers of this spec, in this namespace.
-    pub async fn workers(&mut self, target: &CeleryTarget, client: &Client, namespace: &str) -> OrFailure<Arc<Celery>> {
-        let url = match &target.broker {
-            BrokerSource::Url(url) => Ok(BrokerUrl::from(url.as_str())),
-            BrokerSource::Secret(secret) => self.secret(secret, client, namespace).await,
-        };
-        let url = match url {
-            Ok(url) => url,
+    pub async fn workers(
+        &mut self,
+        target: &WorkersTarget,
+        client: &Client,
+        namespace: &str,
+    ) -> OrFailure<Arc<AnyWorkers>> {
+        let secrets = match self.secrets(target, client, namespace).await {
+            Ok(secrets) => secrets,
             Err(failure) => return OrFailure::Failure(failure),
         };
-        if let Some((known, known_url, workers)) = &self.workers
-            && (known, known_url) == (target, &url)
+        if let Some((known, known_secrets, workers)) = &self.workers
+            && (known, known_secrets) == (target, &secrets)
         {
             return OrFailure::There(Arc::clone(workers));
         }
         self.close().await;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        match Celery::open(&settings::celery(target, url.expose()), clock) {
+        match AnyWorkers::open(&settings::workers(target, &secrets), clock) {
             Ok(workers) => {
                 let workers = Arc::new(workers);
-                self.workers = Some((target.clone(), url, Arc::clone(&workers)));
+                self.workers = Some((target.clone(), secrets, Arc::clone(&workers)));
                 OrFailure::There(workers)
             }
             Err(error) => {
-                OrFailure::Failure(Failure::new(FailureKind::Invalid, format!("spec.workers.celery: {error}")))
+                OrFailure::Failure(Failure::new(FailureKind::Invalid, format!("{}: {error}", target.field())))
             }
         }
     }
 
-    /// The Secret is to be read again before the next pass: what it held did not work.
+    /// The Secrets are to be read again before the next pass: what they held did not work.
     pub fn distrust_secret(&mut self) {
-        self.secret = None;
+        self.secrets.clear();
     }
 
     /// Leaves nothing of ours on the broker.
@@ -99,48 +101,69 @@ impl Outside {
         }
     }
 
-    async fn secret(&mut self, secret: &SecretKeyRef, client: &Client, namespace: &str) -> Result<BrokerUrl, Failure> {
-        let known = self.secret.as_ref().filter(|(known, ..)| known == secret);
-        if let Some((_, url, at)) = known
+    /// All that the target names of Secrets, and nothing else is kept.
+    async fn secrets(
+        &mut self,
+        target: &WorkersTarget,
+        client: &Client,
+        namespace: &str,
+    ) -> Result<SecretTexts, Failure> {
+        let named = target.secrets();
+        self.secrets.retain(|known, _| named.iter().any(|(_, key)| *key == known));
+        let mut texts = SecretTexts::new();
+        for (field, key) in named {
+            texts.insert(key.clone(), self.secret(field, key, client, namespace).await?);
+        }
+        Ok(texts)
+    }
+
+    async fn secret(
+        &mut self,
+        field: &str,
+        key: &SecretKeyRef,
+        client: &Client,
+        namespace: &str,
+    ) -> Result<Text, Failure> {
+        let known = self.secrets.get(key);
+        if let Some((text, at)) = known
             && at.elapsed() < SECRET_FRESH_FOR
         {
-            return Ok(url.clone());
+            return Ok(text.clone());
         }
-        match read(secret, client, namespace).await {
-            Ok(url) => {
-                self.secret = Some((secret.clone(), url.clone(), Instant::now()));
-                Ok(url)
+        match read(field, key, client, namespace).await {
+            Ok(text) => {
+                self.secrets.insert(key.clone(), (text.clone(), Instant::now()));
+                Ok(text)
             }
             // An API server that does not answer is no reason to stop using what works.
             Err(failure) if failure.kind == FailureKind::Unreachable && known.is_some() => {
-                known.map(|(_, url, _)| url.clone()).ok_or(failure)
+                known.map(|(text, _)| text.clone()).ok_or(failure)
             }
             Err(failure) => {
-                self.secret = None;
+                self.secrets.remove(key);
                 Err(failure)
             }
         }
     }
 }
 
-const FIELD: &str = "spec.workers.celery.broker.urlFrom.secretKeyRef";
-
 /// Reads a key of a Secret of the drain's own namespace.
 async fn read(
+    field: &str,
     SecretKeyRef { name, key }: &SecretKeyRef,
     client: &Client,
     namespace: &str,
-) -> Result<BrokerUrl, Failure> {
+) -> Result<Text, Failure> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let secret = match call_opt("read the Secret", api.get(name)).await {
         Ok(Some(secret)) => secret,
         Ok(None) => {
-            let message = format!("there is no Secret {name} in the namespace {namespace} ({FIELD}): make it");
+            let message = format!("there is no Secret {name} in the namespace {namespace} ({field}): make it");
             return Err(Failure::new(FailureKind::NotFound, message));
         }
         Err(failure) if failure.kind == FailureKind::Denied => {
             let message = format!(
-                "worker-drain may not read the Secret {name} in the namespace {namespace} ({FIELD}): allow it (the chart's \
+                "worker-drain may not read the Secret {name} in the namespace {namespace} ({field}): allow it (the chart's \
                  secrets.enabled, secrets.names and watch.namespaces)"
             );
             return Err(Failure::new(FailureKind::Denied, message));
@@ -151,18 +174,18 @@ async fn read(
     let text =
         value.and_then(|value| std::str::from_utf8(&value.0).ok()).map(|text| text.trim_end_matches(['\n', '\r']));
     match text {
-        Some("") => Err(invalid(name, namespace, &format!("its key {key} is empty"))),
-        Some(text) => Ok(BrokerUrl::from(text)),
-        None if value.is_some() => Err(invalid(name, namespace, &format!("its key {key} is not text"))),
+        Some("") => Err(invalid(field, name, namespace, &format!("its key {key} is empty"))),
+        Some(text) => Ok(Text::from(text)),
+        None if value.is_some() => Err(invalid(field, name, namespace, &format!("its key {key} is not text"))),
         None => {
             let keys: Vec<&str> = secret.data.iter().flat_map(|data| data.keys()).map(String::as_str).collect();
             let has = if keys.is_empty() { String::from("no key") } else { keys.join(", ") };
-            Err(invalid(name, namespace, &format!("it has no key {key} (it has {has})")))
+            Err(invalid(field, name, namespace, &format!("it has no key {key} (it has {has})")))
         }
     }
 }
 
-fn invalid(name: &str, namespace: &str, why: &str) -> Failure {
-    let message = format!("the Secret {name} in the namespace {namespace} cannot be used ({FIELD}): {why}");
+fn invalid(field: &str, name: &str, namespace: &str, why: &str) -> Failure {
+    let message = format!("the Secret {name} in the namespace {namespace} cannot be used ({field}): {why}");
     Failure::new(FailureKind::Invalid, message)
 }

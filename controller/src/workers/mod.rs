@@ -1,8 +1,9 @@
 //! The workers: processes that take jobs from queues and can answer for themselves.
 //!
-//! Another kind of worker is another folder here and one line where the trait's implementation is chosen. Adapters hand
+//! Another kind of worker is another folder here and one line where the trait's implementation is chosen ([`any`]). Adapters hand
 //! over raw answers with their times; what those prove is policy, and not decided here.
 
+pub mod any;
 pub mod celery;
 
 use std::{collections::BTreeMap, future::Future};

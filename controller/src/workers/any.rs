@@ -1,0 +1,72 @@
+//! The kinds of workers that there are: the one place where a kind chooses what its workers are asked through.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use thiserror::Error;
+use worker_drain_plan::{
+    NodeName, Outcome, QueueName, TaskId,
+    observation::{Failure, Queue, WorkersView},
+};
+
+use super::{
+    Workers,
+    celery::{Celery, CelerySettings, SettingsError as CelerySettingsError},
+};
+use crate::{clock::Clock, identity::Expected};
+
+/// How to reach workers of some kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkersSettings {
+    /// Celery workers, through their broker.
+    Celery(CelerySettings),
+}
+
+/// What is wrong with [`WorkersSettings`].
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum WorkersSettingsError {
+    /// With those of Celery workers.
+    #[error(transparent)]
+    Celery(#[from] CelerySettingsError),
+}
+
+/// Workers of some kind.
+pub enum AnyWorkers {
+    /// Celery workers, through their broker.
+    Celery(Celery),
+}
+
+impl AnyWorkers {
+    /// Checks the settings, all that can be checked without connecting. Nothing is connected to before the first look.
+    pub fn open(settings: &WorkersSettings, clock: Arc<dyn Clock>) -> Result<Self, WorkersSettingsError> {
+        match settings {
+            WorkersSettings::Celery(settings) => Ok(Self::Celery(Celery::open(settings, clock)?)),
+        }
+    }
+
+    /// Leaves nothing of ours outside. They may still be used: they are then connected to again.
+    pub async fn close(&self) {
+        match self {
+            Self::Celery(celery) => celery.close().await,
+        }
+    }
+}
+
+impl Workers for AnyWorkers {
+    async fn observe(&self, tasks: &BTreeMap<TaskId, Expected>) -> Result<WorkersView, Failure> {
+        match self {
+            Self::Celery(celery) => celery.observe(tasks).await,
+        }
+    }
+
+    async fn cancel(&self, cancels: &[(NodeName, Vec<QueueName>)]) -> Vec<Outcome> {
+        match self {
+            Self::Celery(celery) => celery.cancel(cancels).await,
+        }
+    }
+
+    async fn give_back(&self, undos: &[(NodeName, Vec<Queue>)]) -> Vec<Outcome> {
+        match self {
+            Self::Celery(celery) => celery.give_back(undos).await,
+        }
+    }
+}
