@@ -17,7 +17,7 @@ use worker_drain_plan::{
 };
 
 use super::brokers::choose_cryptography;
-use crate::both::{all_answer, known_tasks, look_until, node, open, queues, settings, tasks};
+use crate::both::{known_tasks, look_until, node, open, queues, settings, tasks};
 
 /// An app as its own settings have it.
 fn app(url: &str, sentinel_kwargs: &Value) -> SampleApp {
@@ -33,7 +33,7 @@ fn behind(url: &str) -> CelerySettings {
 async fn works(app: &SampleApp, settings: &CelerySettings) {
     let _worker = app.worker("worker@one").start().await;
     let (celery, tasks) = (open(settings), known_tasks(&["one"]));
-    all_answer(&celery, &tasks).await;
+    look_until("it answers", &celery, &tasks, |view| view.nodes.contains_key(&node("one"))).await;
     assert_eq!(celery.cancel(&[(node("one"), vec!["celery".into()])]).await, [Outcome::Done]);
     look_until("it is cancelled", &celery, &tasks, |view| queues(&view.nodes[&node("one")]).is_empty()).await;
     celery.close().await;
@@ -52,7 +52,8 @@ async fn a_master_that_dies_in_mid_drain_is_replaced() {
     let app = app(&group.url(), &Value::Null);
     let _worker = app.worker("worker@one").start().await;
     let (celery, tasks) = (open(&behind(&group.url())), known_tasks(&["one"]));
-    let before = all_answer(&celery, &tasks).await.nodes[&node("one")].queues.clone().unwrap();
+    let view = look_until("it answers", &celery, &tasks, |view| view.nodes.contains_key(&node("one"))).await;
+    let before = view.nodes[&node("one")].queues.clone().expect("it answered");
     assert_eq!(celery.cancel(&[(node("one"), vec!["celery".into()])]).await, [Outcome::Done]);
     let is_cancelled = |view: &worker_drain_plan::observation::WorkersView| {
         view.nodes.get(&node("one")).is_some_and(|answer| queues(answer).is_empty())

@@ -222,7 +222,7 @@ mod tests {
             TlsSettings { authorities: text("caFrom", pem), ..TlsSettings::default() },
             TlsSettings { certificate: text("certificateFrom", pem), key: text("keyFrom", pem), authorities: None },
         ];
-        for (tls, field) in wrong.iter().zip(["caFrom", "certificateFrom"]) {
+        for (tls, field) in wrong.iter().zip(["caFrom", "From"]) {
             let error = configuration(tls, false).map(|_| ()).unwrap_err().to_string();
             assert!(error.contains(field) && error.contains("cannot be used"), "{error}");
             assert!(!error.contains("unter"), "{error}");

@@ -147,7 +147,7 @@ fn judge(error: &RedisError, has_password: bool) -> (FailureKind, &'static str) 
             (FailureKind::Invalid, "Redis has no such database: see \"databases\" in its configuration")
         }
         // A certificate does not become right by waiting.
-        _ if text.contains("certificate") => (
+        _ if text.to_lowercase().contains("certificate") => (
             FailureKind::Invalid,
             "for a private authority, give its certificate; the name in the URL must be in the broker's; and a broker \
                  may want one of ours",
