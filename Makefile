@@ -11,7 +11,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help
 help: ## Lists the goals
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 .PHONY: setup
 setup: parts ## Installs what demo and tests need (Redis, Python with Celery), and builds the binaries
@@ -30,6 +30,10 @@ test: parts kube lint ## Runs every test, and says how many there were
 	@$(BUILD) --all-targets
 	@code=0; cargo test --workspace --no-fail-fast 2>&1 | tee $(TARGET)/test-output || code=$$?; \
 	awk -f tests/setup/count.awk $(TARGET)/test-output || code=$$?; exit $$code
+
+.PHONY: test-matrix
+test-matrix: parts ## Runs every Celery from 5.3 on, with every pool, over Redis and RabbitMQ (a part of test)
+	@cargo test --workspace --test celery_matrix
 
 .PHONY: lint
 lint: ## Checks format and lints

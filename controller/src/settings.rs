@@ -5,13 +5,13 @@ use std::time::Duration;
 use crate::{
     api::{
         policy::{BrokerSource, CeleryTarget, EcsTarget, WorkersTarget},
-        spec::TransportOptionsSpec,
+        spec::{SecretKeyRef, SecretSource, SentinelKwargsSpec, TlsSpec, TransportOptionsSpec},
     },
     fleet::ecs::EcsSettings,
     secret::{Secret, SecretTexts},
     workers::{
         any::WorkersSettings,
-        celery::{CelerySettings, FanoutPrefix, TransportOptions},
+        celery::{CelerySettings, FanoutPrefix, Pem, SentinelSettings, TlsSettings, TransportOptions},
     },
 };
 
@@ -37,8 +37,16 @@ pub fn workers(target: &WorkersTarget, secrets: &SecretTexts) -> WorkersSettings
 
 /// What is left out is kombu's own.
 fn celery(target: &CeleryTarget, secrets: &SecretTexts) -> CelerySettings {
-    let CeleryTarget { broker, node_name, control_exchange, transport_options, reply_timeout } = target;
-    let TransportOptionsSpec { global_keyprefix, fanout_prefix, priority_steps, sep, unacked_key } = transport_options;
+    let CeleryTarget { broker, node_name, control_exchange, transport_options, reply_timeout, tls } = target;
+    let TransportOptionsSpec {
+        global_keyprefix,
+        fanout_prefix,
+        priority_steps,
+        sep,
+        unacked_key,
+        master_name,
+        sentinel_kwargs,
+    } = transport_options;
     let url = match broker {
         BrokerSource::Url(url) => url,
         BrokerSource::Secret(key) => secrets.get(key).map_or("", Secret::expose),
@@ -58,8 +66,44 @@ fn celery(target: &CeleryTarget, secrets: &SecretTexts) -> CelerySettings {
             sep: sep.clone().unwrap_or(kombu.sep),
             unacked_key: unacked_key.clone().unwrap_or(kombu.unacked_key),
         },
+        sentinel: sentinel(master_name.as_ref(), sentinel_kwargs.as_ref(), secrets),
+        tls: tls.as_ref().map(|tls| self::tls(tls, secrets)),
         // Its range is checked with the manifest.
         reply_bound: Duration::try_from(*reply_timeout).unwrap_or(Duration::from_secs(1)),
         ..CelerySettings::new(url)
     }
+}
+
+fn sentinel(
+    master_name: Option<&String>,
+    sentinel_kwargs: Option<&SentinelKwargsSpec>,
+    secrets: &SecretTexts,
+) -> SentinelSettings {
+    let nothing = SentinelKwargsSpec::default();
+    let SentinelKwargsSpec { username, password_from, ssl } = sentinel_kwargs.unwrap_or(&nothing);
+    SentinelSettings {
+        master_name: master_name.cloned(),
+        username: username.clone(),
+        password: password_from.as_ref().map(|source| text(source, secrets).to_owned()),
+        tls: *ssl,
+    }
+}
+
+fn tls(TlsSpec { ca_from, certificate_from, key_from }: &TlsSpec, secrets: &SecretTexts) -> TlsSettings {
+    let pem = |field: &str, source: &Option<SecretSource>| {
+        source.as_ref().map(|source| {
+            let SecretKeyRef { name, key } = &source.secret_key_ref;
+            let called = format!("broker.tls.{field} (the key {key} of the Secret {name})");
+            Pem::Text { called, text: text(source, secrets).to_owned() }
+        })
+    };
+    TlsSettings {
+        authorities: pem("caFrom", ca_from),
+        certificate: pem("certificateFrom", certificate_from),
+        key: pem("keyFrom", key_from),
+    }
+}
+
+fn text<'a>(SecretSource { secret_key_ref }: &SecretSource, secrets: &'a SecretTexts) -> &'a str {
+    secrets.get(secret_key_ref).map_or("", Secret::expose)
 }

@@ -32,7 +32,7 @@ def main():
     parser.add_argument("--seconds", type=seconds_range, default=(1.0, 1.0), help="how long each takes: 3, or 0.5..3")
     parser.add_argument("--until-told", action="store_true", help="each works until SAMPLE_TOLD has a file of its name")
     parser.add_argument("--seed", type=int, default=0, help="decides ids and durations")
-    parser.add_argument("--queue", default="celery", help="where to")
+    parser.add_argument("--queue", default="celery", help="where to; several: one for each job")
     parser.add_argument("--exchange", help="where to, by exchange and routing key instead of --queue")
     parser.add_argument("--exchange-type", default="direct", help="the type of that exchange")
     parser.add_argument("--routing-key", help="the routing key for that exchange")
@@ -44,12 +44,13 @@ def main():
     ids = options.ids.split(",") if options.ids else [
         f"{options.prefix}-{options.seed}-{number:04}" for number in range(options.count)
     ]
-    where = {"queue": options.queue}
-    if options.exchange:
-        exchange = Exchange(options.exchange, type=options.exchange_type)
-        where = {"exchange": options.exchange, "routing_key": options.routing_key, "declare": [exchange]}
-    for job_id in ids:
+    queues = options.queue.split(",")
+    exchange = Exchange(options.exchange, type=options.exchange_type) if options.exchange else None
+    for number, job_id in enumerate(ids):
         seconds = None if options.until_told else round(random_.uniform(*options.seconds), 3)
+        where = {"queue": queues[number % len(queues)]}
+        if exchange:
+            where = {"exchange": exchange.name, "routing_key": options.routing_key, "declare": [exchange]}
         work.apply_async(
             (job_id, seconds), task_id=job_id, countdown=options.countdown, priority=options.priority, **where
         )

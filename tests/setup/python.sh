@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the Python environments that the tests run Celery in:
 #   .cache/venv      what is in requirements.txt: the Celery of today, and AWS's clients
-#   .cache/venv-5.5  what is in requirements-5.5.txt: an older Celery, whose remote control behaves differently
+#   .cache/venv-5.x  what is in requirements-5.x.txt: older Celeries, whose remote control behaves differently
 # Does nothing when they are already as those files say. An environment that was left half made is made anew.
 set -euo pipefail
 
@@ -39,8 +39,11 @@ make_venv() {
 }
 
 mkdir -p "$cache"
+cache=$(cd "$cache" && pwd -P) # an environment knows where it is; a link to the folder may go
 exec 9>"$cache/.venv.lock"
 flock 9 # two at once would build in each other's way
 
 make_venv "$cache/venv" "$here/requirements.txt"
-make_venv "$cache/venv-5.5" "$here/requirements-5.5.txt"
+for version in 5.3 5.4 5.5 5.6; do
+    make_venv "$cache/venv-$version" "$here/requirements-$version.txt"
+done

@@ -181,12 +181,15 @@ fn article(expected: &str) -> &str {
     }
 }
 
-/// A value for a person, short and never a secret. What is under a broker may be one, whatever it looks like.
+/// A value for a person, short and never a secret. What is under a broker, or where one is to be named, may be one,
+/// whatever it looks like.
 fn shown(path: &str, value: &Value) -> String {
     match value {
         Value::Object(_) => String::from("a group of fields"),
         Value::Array(_) => String::from("a list"),
-        _ if path.contains(".broker") => String::from("the value"),
+        _ if [".broker", "sentinelKwargs", "From"].iter().any(|secret| path.contains(secret)) => {
+            String::from("the value")
+        }
         Value::String(text) => format!("'{}'", text.chars().take(60).collect::<String>()),
         other => other.to_string(),
     }

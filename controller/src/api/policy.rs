@@ -12,7 +12,7 @@ use super::{
     check::{self, Problem},
     spec::{
         BrokerSpec, CelerySpec, DeadlineActionSpec, DeadlineSpec, EcsSpec, GateSpec, HoldModeSpec, ModeSpec,
-        ScheduledSpec, SecretKeyRef, TransportOptionsSpec, WorkerDrain, WorkerDrainSpec,
+        ScheduledSpec, SecretKeyRef, TlsSpec, TransportOptionsSpec, WorkerDrain, WorkerDrainSpec,
     },
 };
 
@@ -62,10 +62,7 @@ impl WorkersTarget {
     /// Every key of a Secret that is needed to reach them, after the field that names it.
     pub fn secrets(&self) -> Vec<(&'static str, &SecretKeyRef)> {
         match self {
-            Self::Celery(CeleryTarget { broker: BrokerSource::Secret(secret), .. }) => {
-                vec![("spec.workers.celery.broker.urlFrom.secretKeyRef", secret)]
-            }
-            Self::Celery(_) => Vec::new(),
+            Self::Celery(target) => target.secrets(),
         }
     }
 }
@@ -83,7 +80,30 @@ pub struct CeleryTarget {
     pub transport_options: TransportOptionsSpec,
     /// How long replies are awaited.
     pub reply_timeout: SignedDuration,
+    /// Certificates for the broker; `None`: nothing is said of TLS but in its URL.
+    pub tls: Option<TlsSpec>,
 }
+
+impl CeleryTarget {
+    fn secrets(&self) -> Vec<(&'static str, &SecretKeyRef)> {
+        let mut named = Vec::new();
+        if let BrokerSource::Secret(key) = &self.broker {
+            named.push(("spec.workers.celery.broker.urlFrom.secretKeyRef", key));
+        }
+        let TlsSpec { ca_from, certificate_from, key_from } = self.tls.as_ref().unwrap_or(&NO_TLS);
+        let password_from = self.transport_options.sentinel_kwargs.as_ref().and_then(|own| own.password_from.as_ref());
+        let optional = [
+            ("spec.workers.celery.broker.tls.caFrom.secretKeyRef", ca_from.as_ref()),
+            ("spec.workers.celery.broker.tls.certificateFrom.secretKeyRef", certificate_from.as_ref()),
+            ("spec.workers.celery.broker.tls.keyFrom.secretKeyRef", key_from.as_ref()),
+            ("spec.workers.celery.transportOptions.sentinelKwargs.passwordFrom.secretKeyRef", password_from),
+        ];
+        named.extend(optional.into_iter().filter_map(|(field, source)| Some((field, &source?.secret_key_ref))));
+        named
+    }
+}
+
+const NO_TLS: TlsSpec = TlsSpec { ca_from: None, certificate_from: None, key_from: None };
 
 /// Where a broker's URL is.
 #[derive(Clone, PartialEq, Eq)]
@@ -160,10 +180,11 @@ fn celery_target(spec: &CelerySpec) -> Result<CeleryTarget, Problem> {
         control_exchange: control_exchange.clone(),
         transport_options: transport_options.clone(),
         reply_timeout: reply_timeout.get(),
+        tls: broker.tls.clone(),
     })
 }
 
-fn broker_source(BrokerSpec { url, url_from }: &BrokerSpec) -> Result<BrokerSource, Problem> {
+fn broker_source(BrokerSpec { url, url_from, tls: _ }: &BrokerSpec) -> Result<BrokerSource, Problem> {
     match (url, url_from) {
         (Some(url), None) => Ok(BrokerSource::Url(url.clone())),
         (None, Some(source)) => Ok(BrokerSource::Secret(source.secret_key_ref.clone())),
@@ -348,7 +369,61 @@ mod tests {
     }
 
     #[rstest]
+    #[case::one_without_the_other(
+        json!({"url": "amqps://rabbit", "tls": {"certificateFrom": {"secretKeyRef": {"name": "tls", "key": "crt"}}}}),
+        "spec.workers.celery.broker.tls: certificateFrom and keyFrom go together: give both, or neither",
+    )]
+    #[case::no_tls_there(
+        json!({"url": "redis://cache", "tls": {"caFrom": {"secretKeyRef": {"name": "tls", "key": "ca"}}}}),
+        "spec.workers.celery.broker.tls: tls needs a broker that speaks it: write rediss:// or amqps:// (or sentinel://) \
+         in url, or leave tls out",
+    )]
+    #[case::the_thing_itself(
+        json!({"url": "amqps://rabbit", "tls": {"caFrom": "-----BEGIN hunter2"}}),
+        "spec.workers.celery.broker.tls.caFrom: the value is to be a group of fields",
+    )]
+    fn what_is_wrong_with_tls_is_said(#[case] broker: Value, #[case] expected: &str) {
+        let problems = problems(&manifest(|manifest| manifest["spec"]["workers"]["celery"]["broker"] = broker));
+        assert_eq!(problems, [expected]);
+    }
+
+    #[test]
+    fn every_secret_that_is_named_is_read() {
+        let key = |key: &str| json!({"secretKeyRef": {"name": "broker", "key": key}});
+        let drain = DrainSpec::parse(&manifest(|manifest| {
+            manifest["spec"]["workers"]["celery"] = json!({
+                "broker": {
+                    "urlFrom": key("url"),
+                    "tls": {"caFrom": key("ca"), "certificateFrom": key("crt"), "keyFrom": key("key")},
+                },
+                "transportOptions": {
+                    "masterName": "main", "sentinelKwargs": {"passwordFrom": key("sentinel"), "ssl": true},
+                },
+            });
+        }))
+        .unwrap();
+        let named = drain.workers.secrets();
+        assert_eq!(
+            named.iter().map(|(_, key)| key.key.as_str()).collect::<Vec<_>>(),
+            ["url", "ca", "crt", "key", "sentinel"]
+        );
+        assert!(named.iter().all(|(field, _)| field.ends_with("From.secretKeyRef")), "{named:?}");
+    }
+
+    #[test]
+    fn a_clear_password_for_sentinels_has_no_place_and_is_not_shown() {
+        for own in [json!({"password": "hunter2"}), json!({"passwordFrom": "hunter2"}), json!("hunter2")] {
+            let problems = problems(&manifest(|manifest| {
+                manifest["spec"]["workers"]["celery"]["transportOptions"] = json!({"sentinelKwargs": own});
+            }));
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(!problems[0].contains("hunter2"), "{problems:?}");
+        }
+    }
+
+    #[rstest]
     #[case("redis://cache:6379/0")]
+    #[case("sentinel://a:26379;sentinel://b:26379/0")]
     #[case("rediss://app@cache/0")]
     #[case("redis+socket:///run/redis.sock?virtual_host=1")]
     fn a_url_without_a_password_is_fine(#[case] url: &str) {

@@ -179,7 +179,7 @@ pub struct CelerySpec {
     #[serde(default = "default_control_exchange")]
     #[schemars(length(min = 1, max = 128))]
     pub control_exchange: String,
-    /// Celery's `broker_transport_options`, as far as they change names on a Redis broker. Default: kombu's own.
+    /// Celery's `broker_transport_options`, as far as they tell where things are on a Redis broker. Default: kombu's own.
     #[serde(default, skip_serializing_if = "TransportOptionsSpec::is_default")]
     pub transport_options: TransportOptionsSpec,
     /// How long replies are awaited when a worker that is expected does not answer: between 100ms and 1m. Default: 1s,
@@ -208,7 +208,12 @@ fn default_reply_timeout() -> Duration {
         "!has(self.url) || !(self.url.matches('//[^@]*:.*@') || self.url.contains('password='))"
     )
     .message("url holds a password: put the whole URL into a Secret and name that in urlFrom.secretKeyRef")
-    .field_path(".url")
+    .field_path(".url"),
+    validation = Rule::new("!has(self.tls) || !has(self.url) || self.url.matches('^ *(rediss|amqps|sentinel)://')")
+    .message(
+        "tls needs a broker that speaks it: write rediss:// or amqps:// (or sentinel://) in url, or leave tls out"
+    )
+    .field_path(".tls")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BrokerSpec {
@@ -219,13 +224,38 @@ pub struct BrokerSpec {
     pub url: Option<String>,
     /// Where the URL is read from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url_from: Option<UrlSource>,
+    pub url_from: Option<SecretSource>,
+    /// Certificates for a broker that speaks TLS: `rediss://`, `amqps://`. With `sentinel://` it says that the Redis
+    /// servers speak TLS, and may be empty (`{}`). Default: the system's authorities are trusted, and we have no
+    /// certificate of our own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
 }
 
-/// Where a URL is read from.
+/// Certificates, in PEM, and where they are read from.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[x_kube(
+    validation = Rule::new("has(self.certificateFrom) == has(self.keyFrom)")
+        .message("certificateFrom and keyFrom go together: give both, or neither")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TlsSpec {
+    /// The certificates of the authorities to trust, instead of the system's. Default: the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_from: Option<SecretSource>,
+    /// Our own certificate, followed by those that lead to its authority, for a broker that wants one. A changed Secret
+    /// is taken up by the operator within 30 s. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_from: Option<SecretSource>,
+    /// The key of our own certificate, without a password. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_from: Option<SecretSource>,
+}
+
+/// Where a text that is nobody's business is read from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct UrlSource {
+pub struct SecretSource {
     /// A key of a Secret in the same namespace. Without Kubernetes, `worker-drain run` takes it from `--secret`, or from
     /// a Secret in the same file.
     pub secret_key_ref: SecretKeyRef,
@@ -243,7 +273,7 @@ pub struct SecretKeyRef {
     pub key: String,
 }
 
-/// kombu's transport options, as far as they change names on a Redis broker.
+/// kombu's transport options, as far as they tell where things are on a Redis broker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TransportOptionsSpec {
@@ -269,6 +299,31 @@ pub struct TransportOptionsSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub unacked_key: Option<String>,
+    /// `master_name`, for a broker at `sentinel://`: which of the masters that the Sentinels watch is the broker. There it
+    /// must be given, and nowhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub master_name: Option<String>,
+    /// `sentinel_kwargs`, for a broker at `sentinel://`: how the Sentinels themselves are asked. Default: without a
+    /// password and without TLS. The user and the password in the URL are the Redis servers'.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentinel_kwargs: Option<SentinelKwargsSpec>,
+}
+
+/// How Redis Sentinels are asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SentinelKwargsSpec {
+    /// `username`. Default: the default user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub username: Option<String>,
+    /// Where `password` is read from. Default: they have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_from: Option<SecretSource>,
+    /// `ssl`: whether they speak TLS. They are trusted as `broker.tls` says. Default: false.
+    #[serde(default)]
+    pub ssl: bool,
 }
 
 impl TransportOptionsSpec {

@@ -2,13 +2,15 @@
 
 use std::{
     path::Path,
-    process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
 
 use serde_json::json;
-use test_support::{LONG, RabbitMq, RabbitMqOptions, SampleApp, free_port, wait_until};
-use worker_drain::workers::{Workers, celery::CelerySettings};
+use test_support::{Certificates, LONG, RabbitMq, RabbitMqOptions, SampleApp, free_port, wait_until};
+use worker_drain::workers::{
+    Workers,
+    celery::{CelerySettings, Pem, TlsSettings},
+};
 use worker_drain_plan::{Outcome, observation::FailureKind};
 
 use crate::both::{known_tasks, look_until, node, open, queues, settings, tasks};
@@ -58,36 +60,44 @@ async fn odd_virtual_hosts_and_passwords() {
 
 #[tokio::test]
 async fn tls_with_a_private_authority_and_with_our_own_certificate() {
-    let folder = tempfile::tempdir().unwrap();
-    let certificates = Certificates::make(folder.path());
+    let certificates = Certificates::make();
     let (open_port, strict_port) = (free_port(), free_port());
-    let strict = RabbitMq::start_with(options(&certificates, strict_port, true)).await;
+    let strict =
+        RabbitMq::start_with(RabbitMqOptions { configuration: certificates.rabbitmq_configuration(strict_port, true) })
+            .await;
     let app = SampleApp::new(strict.url());
     let host = |port: u16| format!("amqps://guest:guest@127.0.0.1:{port}//");
-    let trusting =
-        CelerySettings { tls_ca_file: Some(certificates.authority.clone().into()), ..settings(&host(strict_port)) };
-    let ours = CelerySettings {
-        tls_certificate_file: Some(certificates.client.clone().into()),
-        tls_key_file: Some(certificates.client_key.clone().into()),
-        ..trusting.clone()
+    let (authority, (certificate, key)) = (certificates.authority(), certificates.client());
+    let trusting = TlsSettings { authorities: Some(Pem::File(authority.clone())), ..TlsSettings::default() };
+    // As it comes from Secrets.
+    let text = |called: &str, file: &Path| {
+        Some(Pem::Text { called: called.into(), text: std::fs::read_to_string(file).expect("it was just made") })
     };
-    works(&app, &ours).await;
+    let ours = TlsSettings {
+        authorities: text("ca", &authority),
+        certificate: text("certificate", &certificate),
+        key: text("key", &key),
+    };
+    works(&app, &CelerySettings { tls: Some(ours), ..settings(&host(strict_port)) }).await;
     // As a URL tells it.
     let url = format!(
         "{}?ssl_ca_certs={}&ssl_certfile={}&ssl_keyfile={}",
         host(strict_port),
-        certificates.authority,
-        certificates.client,
-        certificates.client_key
+        authority.display(),
+        certificate.display(),
+        key.display()
     );
     works(&app, &settings(&url)).await;
-    let failure = open(&trusting).observe(&tasks(&["one"])).await.expect_err("it wants a certificate of ours");
+    let nameless = CelerySettings { tls: Some(trusting.clone()), ..settings(&host(strict_port)) };
+    let failure = open(&nameless).observe(&tasks(&["one"])).await.expect_err("it wants a certificate of ours");
     assert!(matches!(failure.kind, FailureKind::Invalid | FailureKind::Unreachable), "{failure:?}");
     drop(strict);
 
-    let lax = RabbitMq::start_with(options(&certificates, open_port, false)).await;
+    let lax =
+        RabbitMq::start_with(RabbitMqOptions { configuration: certificates.rabbitmq_configuration(open_port, false) })
+            .await;
     let app = SampleApp::new(lax.url());
-    works(&app, &CelerySettings { url: host(open_port).into(), ..trusting }).await;
+    works(&app, &CelerySettings { tls: Some(trusting), ..settings(&host(open_port)) }).await;
     // Without any check.
     works(&app, &settings(&format!("{}?ssl_cert_reqs=none", host(open_port)))).await;
 
@@ -97,59 +107,6 @@ async fn tls_with_a_private_authority_and_with_our_own_certificate() {
     let wrong_port = open(&settings(&format!("{}?ssl_cert_reqs=none", host(lax.port()))));
     let failure = wrong_port.observe(&tasks(&["one"])).await.unwrap_err();
     assert!(failure.message.contains("does not speak TLS"), "{failure:?}");
-}
-
-fn options(certificates: &Certificates, port: u16, wants_ours: bool) -> RabbitMqOptions {
-    let Certificates { authority, server, server_key, .. } = certificates;
-    RabbitMqOptions {
-        configuration: vec![
-            format!("listeners.ssl.1 = 127.0.0.1:{port}"),
-            format!("ssl_options.cacertfile = {authority}"),
-            format!("ssl_options.certfile = {server}"),
-            format!("ssl_options.keyfile = {server_key}"),
-            format!("ssl_options.verify = {}", if wants_ours { "verify_peer" } else { "verify_none" }),
-            format!("ssl_options.fail_if_no_peer_cert = {wants_ours}"),
-        ],
-    }
-}
-
-/// An authority of our own, and two certificates of it.
-struct Certificates {
-    authority: String,
-    server: String,
-    server_key: String,
-    client: String,
-    client_key: String,
-}
-
-impl Certificates {
-    fn make(folder: &Path) -> Self {
-        let file = |name: &str| folder.join(name).display().to_string();
-        let openssl = |arguments: &[&str]| {
-            let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
-            let output = Command::new("openssl").args(["req", "-x509"]).args(arguments).args(key).output();
-            let output = output.expect("openssl is installed: run `make setup`");
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        };
-        let (authority, authority_key) = (file("ca.pem"), file("ca.key"));
-        openssl(&["-subj", "/CN=test authority", "-keyout", &authority_key, "-out", &authority]);
-        let signed = |name: &str| {
-            let (certificate, key) = (file(&format!("{name}.pem")), file(&format!("{name}.key")));
-            let subject = format!("/CN={name}");
-            let mut arguments = vec!["-subj", &subject, "-keyout", &key, "-out", &certificate];
-            arguments.extend(["-CA", &authority, "-CAkey", &authority_key]);
-            arguments.extend([
-                "-addext",
-                "subjectAltName=IP:127.0.0.1",
-                "-addext",
-                "basicConstraints=critical,CA:FALSE",
-            ]);
-            openssl(&arguments);
-            (certificate, key)
-        };
-        let ((server, server_key), (client, client_key)) = (signed("server"), signed("client"));
-        Self { authority, server, server_key, client, client_key }
-    }
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use serde_json::json;
-use test_support::{LONG, RabbitMq, SampleApp, python_with_celery_5_5, wait_until};
+use test_support::{LONG, RabbitMq, SampleApp, python_with_celery, wait_until};
 use tokio::time::Instant;
 use worker_drain::workers::Workers;
 use worker_drain_plan::{TaskId, observation::Mapping};
@@ -105,7 +105,7 @@ async fn a_second_worker_under_a_name_does_not_start() {
 #[tokio::test]
 async fn two_workers_of_an_older_celery_under_a_name_look_like_one() {
     let broker = RabbitMq::shared().await;
-    let app = SampleApp::new(broker.url()).python(python_with_celery_5_5());
+    let app = SampleApp::new(broker.url()).python(python_with_celery("5.5"));
     let workers = (app.worker("worker@one").spawn(), app.worker("worker@one").spawn());
     let _workers = (workers.0.ready().await, workers.1.ready().await);
     let celery = open(&settings(&broker.url()));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use test_support::{Jobs, LONG, SampleApp, python_with_celery_5_5};
+use test_support::{Jobs, LONG, SampleApp, python_with_celery};
 use tokio::time::Instant;
 use worker_drain::workers::{Workers, celery::CelerySettings};
 use worker_drain_plan::{NodeName, TaskId, observation::Mapping};
@@ -126,7 +126,7 @@ async fn many_may_look_at_once() {
 async fn every_pool_and_an_older_celery_answer_while_they_work() {
     let broker = a_broker().await;
     let app = SampleApp::new(broker.url());
-    let older = app.clone().python(python_with_celery_5_5());
+    let older = app.clone().python(python_with_celery("5.5"));
     let pools = [("threads", &app), ("gevent", &app), ("prefork", &older)];
     let started = pools.map(|(pool, app)| app.worker(format!("worker@{pool}")).queues([pool]).pool(pool).spawn());
     let mut workers = Vec::new();

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
-use test_support::{Jobs, SampleApp, python_with_celery_5_5};
+use test_support::{Jobs, SampleApp, python_with_celery};
 use worker_drain::workers::{Workers, celery::CelerySettings};
 use worker_drain_plan::{
     Outcome, QueueName,
@@ -76,7 +76,7 @@ async fn what_was_prefetched_is_still_run() {
 #[tokio::test]
 async fn an_older_celery_obeys_too() {
     let broker = a_broker().await;
-    let app = SampleApp::new(broker.url()).python(python_with_celery_5_5());
+    let app = SampleApp::new(broker.url()).python(python_with_celery("5.5"));
     let _worker = app.worker("worker@old").queues(["slow"]).start().await;
     let celery = open(&settings(&broker.url()));
     let tasks = known_tasks(&["old"]);

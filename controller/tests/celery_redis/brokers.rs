@@ -1,14 +1,14 @@
 //! Brokers of every form, and what we leave on them.
 
-use std::{path::Path, process::Command, sync::Once};
+use std::{path::Path, sync::Once};
 
 use serde_json::json;
-use test_support::{LONG, Redis, RedisOptions, SampleApp, wait_until};
+use test_support::{Certificates, LONG, Redis, RedisOptions, SampleApp, wait_until};
 use worker_drain::workers::{
     Workers,
-    celery::{CelerySettings, FanoutPrefix, TransportOptions},
+    celery::{CelerySettings, FanoutPrefix, Pem, TlsSettings, TransportOptions},
 };
-use worker_drain_plan::Outcome;
+use worker_drain_plan::{Outcome, observation::FailureKind};
 
 use crate::both::{all_answer, known_tasks, look_until, node, open, queues, settings, tasks};
 
@@ -94,60 +94,73 @@ async fn a_unix_socket() {
     works(&app, &settings(&format!("redis+socket://{}?virtual_host=5", socket.display())), &redis).await;
 }
 
-#[tokio::test]
-async fn tls_with_a_private_authority() {
+/// The Redis client takes what the process has chosen, as `main` does.
+pub fn choose_cryptography() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| rustls::crypto::aws_lc_rs::default_provider().install_default().expect("it is the first"));
-    let folder = tempfile::tempdir().unwrap();
-    let (authority, certificate, key) = make_certificates(folder.path());
-    let port = test_support::free_port().to_string();
-    let arguments =
-        ["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-auth-clients", "no"];
-    let redis =
-        Redis::start_with(RedisOptions { arguments: arguments.map(String::from).into(), ..RedisOptions::default() })
-            .await;
+}
+
+#[tokio::test]
+async fn tls_with_a_private_authority() {
+    choose_cryptography();
+    let certificates = Certificates::make();
+    let port = test_support::free_port();
+    let redis = Redis::start_with(RedisOptions {
+        arguments: certificates.redis_arguments(port, false),
+        ..RedisOptions::default()
+    })
+    .await;
 
     let url = format!("rediss://127.0.0.1:{port}/0");
-    let app = SampleApp::new(format!("{url}?ssl_cert_reqs=required&ssl_ca_certs={authority}"));
-    works(&app, &CelerySettings { tls_ca_file: Some(authority.into()), ..settings(&url) }, &redis).await;
+    let authority = certificates.authority();
+    let app = SampleApp::new(format!("{url}?ssl_cert_reqs=required&ssl_ca_certs={}", authority.display()));
+    let trusting = TlsSettings { authorities: Some(Pem::File(authority)), ..TlsSettings::default() };
+    works(&app, &CelerySettings { tls: Some(trusting), ..settings(&url) }, &redis).await;
     // As Celery's own URL tells it: without any check.
     works(&app, &settings(&format!("{url}?ssl_cert_reqs=none")), &redis).await;
 
     let failure = open(&settings(&url)).observe(&tasks(&["one"])).await.unwrap_err();
     assert!(failure.message.contains("certificate"), "{failure:?}");
-    assert_eq!(failure.kind, worker_drain_plan::observation::FailureKind::Invalid);
+    assert_eq!(failure.kind, FailureKind::Invalid);
 }
 
-/// An authority of our own, and a certificate of it for 127.0.0.1.
-fn make_certificates(folder: &Path) -> (String, String, String) {
-    let file = |name: &str| folder.join(name).display().to_string();
-    let openssl = |arguments: &[&str]| {
-        let output = Command::new("openssl").args(arguments).output().expect("openssl is installed: run `make setup`");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+#[tokio::test]
+async fn tls_with_our_own_certificate() {
+    choose_cryptography();
+    let certificates = Certificates::make();
+    let port = test_support::free_port();
+    let redis = Redis::start_with(RedisOptions {
+        arguments: certificates.redis_arguments(port, true),
+        ..RedisOptions::default()
+    })
+    .await;
+
+    let url = format!("rediss://127.0.0.1:{port}/0");
+    let (authority, (certificate, key)) = (certificates.authority(), certificates.client());
+    let as_celery_has_it = format!(
+        "{url}?ssl_cert_reqs=required&ssl_ca_certs={}&ssl_certfile={}&ssl_keyfile={}",
+        authority.display(),
+        certificate.display(),
+        key.display()
+    );
+    let app = SampleApp::new(&as_celery_has_it);
+    works(&app, &settings(&as_celery_has_it), &redis).await;
+    // As it comes from Secrets.
+    let text = |called: &str, file: &Path| {
+        Some(Pem::Text { called: called.into(), text: std::fs::read_to_string(file).expect("it was just made") })
     };
-    let (ca, ca_key, certificate, key) = (file("ca.pem"), file("ca.key"), file("redis.pem"), file("redis.key"));
-    let new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
-    let mut request = vec!["req", "-x509", "-subj", "/CN=test authority", "-keyout", &ca_key, "-out", &ca];
-    request.extend(new_key);
-    openssl(&request);
-    let mut request = vec![
-        "req",
-        "-x509",
-        "-subj",
-        "/CN=redis",
-        "-keyout",
-        &key,
-        "-out",
-        &certificate,
-        "-CA",
-        &ca,
-        "-CAkey",
-        &ca_key,
-    ];
-    request.extend(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]);
-    request.extend(new_key);
-    openssl(&request);
-    (ca, certificate, key)
+    let tls = TlsSettings {
+        authorities: text("ca", &authority),
+        certificate: text("certificate", &certificate),
+        key: text("key", &key),
+    };
+    works(&app, &CelerySettings { tls: Some(tls.clone()), ..settings(&url) }, &redis).await;
+
+    let nameless = TlsSettings { certificate: None, key: None, ..tls };
+    let celery = open(&CelerySettings { tls: Some(nameless), ..settings(&url) });
+    let failure = celery.observe(&tasks(&["one"])).await.expect_err("it wants a certificate of ours");
+    assert_eq!(failure.kind, FailureKind::Invalid, "{failure:?}");
+    assert!(failure.message.contains("a broker may want one of ours"), "{failure:?}");
 }
 
 #[tokio::test]

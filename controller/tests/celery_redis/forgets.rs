@@ -7,7 +7,7 @@ use std::{
 };
 
 use jiff::SignedDuration;
-use test_support::{LONG, Redis, SampleApp, python_with_celery_5_5, wait_until};
+use test_support::{LONG, Redis, SampleApp, python_with_celery, wait_until};
 use worker_drain::{
     clock::{Clock, SystemClock},
     fleet::{Fleet, FleetLook},
@@ -88,7 +88,7 @@ fn policy() -> Policy {
 #[tokio::test]
 async fn what_a_worker_forgets_when_it_reconnects_is_given_back_again() {
     let redis = Redis::start().await;
-    let app = SampleApp::new(redis.url()).python(python_with_celery_5_5());
+    let app = SampleApp::new(redis.url()).python(python_with_celery("5.5"));
     let _worker = app.worker("worker@one").queues(["slow", "fast"]).start().await;
     let celery: Celery = open(&settings(&redis.url()));
     let tasks = known_tasks(&["one"]);

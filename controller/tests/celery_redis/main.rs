@@ -6,6 +6,7 @@ mod brokers;
 mod failures;
 mod forgets;
 mod many;
+mod sentinel;
 
 use test_support::Redis;
 

@@ -25,9 +25,14 @@ pub fn python() -> PathBuf {
     installed(std::env::var_os("WORKER_DRAIN_PYTHON").map(PathBuf::from), "venv")
 }
 
-/// A Python that has Celery 5.5: `WORKER_DRAIN_PYTHON_5_5`, or what `make setup` makes.
-pub fn python_with_celery_5_5() -> PathBuf {
-    installed(std::env::var_os("WORKER_DRAIN_PYTHON_5_5").map(PathBuf::from), "venv-5.5")
+/// A Python that has this version of Celery, `5.3` to `5.7`: `WORKER_DRAIN_PYTHON_5_3` and so on, or what `make setup`
+/// makes. 5.7 is [`python`].
+pub fn python_with_celery(version: &str) -> PathBuf {
+    if version == "5.7" {
+        return python();
+    }
+    let variable = format!("WORKER_DRAIN_PYTHON_{}", version.replace('.', "_"));
+    installed(std::env::var_os(variable).map(PathBuf::from), &format!("venv-{version}"))
 }
 
 fn installed(given: Option<PathBuf>, folder: &str) -> PathBuf {
@@ -64,7 +69,7 @@ impl SampleApp {
         self
     }
 
-    /// With another Python, such as [`python_with_celery_5_5`].
+    /// With another Python, such as [`python_with_celery`].
     #[must_use]
     pub fn python(mut self, python: PathBuf) -> Self {
         self.python = python;
@@ -153,6 +158,12 @@ impl Jobs {
     pub fn with_ids<I: AsRef<str>>(ids: impl IntoIterator<Item = I>) -> Self {
         let ids: Vec<String> = ids.into_iter().map(|id| id.as_ref().to_owned()).collect();
         Self { arguments: vec!["--ids".into(), ids.join(",")] }
+    }
+
+    /// These ids, each to a queue of its own.
+    pub fn to_queues(jobs: impl IntoIterator<Item = (String, String)>) -> Self {
+        let (ids, queues): (Vec<String>, Vec<String>) = jobs.into_iter().unzip();
+        Self::with_ids(ids).with("--queue", queues.join(","))
     }
 
     /// Each takes a time between these, in seconds, as the seed decides.

@@ -19,17 +19,21 @@
 //! ```
 
 mod app;
+mod certificates;
 mod journal;
 mod kube;
 mod process;
 mod rabbitmq;
 mod redis;
+mod sentinel;
 mod wait;
 
-pub use app::{CeleryWorker, Jobs, SampleApp, WorkerOptions, python, python_with_celery_5_5, repository};
+pub use app::{CeleryWorker, Jobs, SampleApp, WorkerOptions, python, python_with_celery, repository};
+pub use certificates::Certificates;
 pub use journal::{Journal, Record, Tally};
 pub use kube::{Call, CallOutput, ControlPlane, PodCommand, kube_tool};
 pub use process::{Process, Signal};
 pub use rabbitmq::{RabbitMq, RabbitMqOptions, VirtualHost};
 pub use redis::{Redis, RedisOptions};
+pub use sentinel::{MASTER_NAME, RedisSentinels, SentinelOptions};
 pub use wait::{LONG, free_port, wait_until};

@@ -8,7 +8,7 @@ use super::{
     amqp::Amqp,
     pidbox::Request,
     redis::Redis,
-    settings::{CelerySettings, SettingsError},
+    settings::{CelerySettings, SentinelSettings, SettingsError},
     transport::{Count, Sent, Transport},
 };
 use crate::clock::Clock;
@@ -26,13 +26,33 @@ impl Broker {
     pub fn open(settings: &CelerySettings, clock: Arc<dyn Clock>) -> Result<Self, SettingsError> {
         let scheme = settings.url.scheme()?;
         match scheme.as_str() {
-            "amqp" | "amqps" | "pyamqp" => Amqp::new(settings).map(Self::Amqp),
-            "redis" | "rediss" | "redis+socket" | "unix" => Redis::new(settings, clock).map(Self::Redis),
-            "sentinel" => Err(SettingsError::NotYet { scheme }),
+            "amqp" | "amqps" | "pyamqp" => {
+                not_for_sentinel(settings, &scheme)?;
+                Amqp::new(settings).map(Self::Amqp)
+            }
+            "redis" | "rediss" | "redis+socket" | "unix" => {
+                not_for_sentinel(settings, &scheme)?;
+                Redis::new(settings, clock).map(Self::Redis)
+            }
+            "sentinel" => Redis::new(settings, clock).map(Self::Redis),
+            "redis+cluster" | "rediss+cluster" | "rediscluster" | "redis-cluster" => {
+                Err(SettingsError::Cluster { scheme })
+            }
             "sqs" | "sqs+https" | "sqs+http" => Err(SettingsError::Sqs { scheme }),
             _ => Err(SettingsError::Scheme { scheme }),
         }
     }
+}
+
+/// Somebody who gives these thinks of a broker that the URL does not name.
+fn not_for_sentinel(settings: &CelerySettings, scheme: &str) -> Result<(), SettingsError> {
+    let SentinelSettings { master_name, username, password, tls } = &settings.sentinel;
+    let field = match (master_name.is_some(), username.is_some() || password.is_some() || *tls) {
+        (false, false) => return Ok(()),
+        (true, _) => "transportOptions.masterName",
+        (false, true) => "transportOptions.sentinelKwargs",
+    };
+    Err(SettingsError::NotForSentinel { field, scheme: scheme.to_owned() })
 }
 
 impl Transport for Broker {
@@ -64,11 +84,11 @@ mod tests {
 
     use rstest::rstest;
 
-    use super::{Broker, CelerySettings};
-    use crate::clock::SystemClock;
+    use super::{Broker, CelerySettings, SentinelSettings};
+    use crate::{clock::SystemClock, workers::celery::TlsSettings};
 
-    fn open(url: &str) -> Result<&'static str, String> {
-        match Broker::open(&CelerySettings::new(url), Arc::new(SystemClock)) {
+    fn open(settings: &CelerySettings) -> Result<&'static str, String> {
+        match Broker::open(settings, Arc::new(SystemClock)) {
             Ok(Broker::Amqp(_)) => Ok("amqp"),
             Ok(Broker::Redis(_)) => Ok("redis"),
             Err(error) => Err(error.to_string()),
@@ -81,19 +101,50 @@ mod tests {
     #[case("pyamqp://a;amqp://b", "amqp")]
     #[case(" redis://a", "redis")]
     #[case("unix:///run/redis.sock", "redis")]
+    #[case("sentinel://a:26379;sentinel://b:26379/0", "sentinel")]
     fn the_scheme_chooses(#[case] url: &str, #[case] broker: &str) {
-        assert_eq!(open(url).as_deref(), Ok(broker));
+        let mut settings = CelerySettings::new(url);
+        settings.sentinel.master_name = (broker == "sentinel").then(|| "main".into());
+        let broker = broker.replace("sentinel", "redis");
+        assert_eq!(open(&settings).as_deref(), Ok(broker.as_str()));
+    }
+
+    #[test]
+    fn what_is_for_other_brokers_is_refused() {
+        let mut settings = CelerySettings::new("rediss://a");
+        settings.sentinel.master_name = Some("main".into());
+        assert!(
+            open(&settings)
+                .unwrap_err()
+                .contains("masterName is for Redis Sentinel: the broker's URL begins with rediss://")
+        );
+        settings.sentinel = SentinelSettings { password: Some("hunter2".into()), ..SentinelSettings::default() };
+        let error = open(&settings).unwrap_err();
+        assert!(error.contains("sentinelKwargs is for Redis Sentinel") && !error.contains("hunter2"), "{error}");
+        assert!(!format!("{settings:?}").contains("hunter2"));
+    }
+
+    #[rstest]
+    #[case("redis://a", "write rediss://")]
+    #[case("unix:///run/redis.sock", "write rediss://")]
+    #[case("amqp://a", "write amqps://")]
+    #[case("amqps://a;pyamqp://b", "write amqps://")]
+    fn tls_where_none_is_spoken_is_refused(#[case] url: &str, #[case] advice: &str) {
+        let settings = CelerySettings { tls: Some(TlsSettings::default()), ..CelerySettings::new(url) };
+        let error = open(&settings).unwrap_err();
+        assert!(error.contains("speaks no TLS") && error.contains(advice), "{error}");
     }
 
     #[rstest]
     #[case(" ", "is empty")]
     #[case(";", "it has no scheme")]
     #[case("cache:6379", "it has no scheme")]
-    #[case("sentinel://a:26379", "sentinel:// is not supported yet")]
+    #[case("sentinel://a:26379", "needs transportOptions.masterName")]
+    #[case("rediscluster://u:hunter2@a", "is a Redis Cluster, on which Celery itself does not run")]
     #[case("sqs://", "no remote control over Amazon SQS")]
     #[case("kafka://u:hunter2@a", "kafka:// is not a broker that is known")]
     fn what_is_wrong_is_said(#[case] url: &str, #[case] expected: &str) {
-        let error = open(url).unwrap_err();
+        let error = open(&CelerySettings::new(url)).unwrap_err();
         assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
     }
 }

@@ -13,6 +13,7 @@ pub mod pidbox;
 mod redis;
 mod settings;
 mod template;
+mod tls;
 mod transport;
 mod waiting;
 
@@ -33,8 +34,9 @@ pub use self::{
     amqp::Amqp,
     broker::Broker,
     redis::Redis,
-    settings::{BrokerUrl, CelerySettings, FanoutPrefix, SettingsError, TransportOptions},
+    settings::{BrokerUrl, CelerySettings, FanoutPrefix, SentinelSettings, SettingsError, TransportOptions},
     template::{Template, TemplateError},
+    tls::{Pem, TlsSettings},
     transport::{Count, Delivered, Replies, Reply, ReplySink, Sent, Transport},
     waiting::Waiting,
 };

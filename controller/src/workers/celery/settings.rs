@@ -1,12 +1,13 @@
 //! What the outside tells of a Celery broker and its workers: plain data, checked before anything is connected to.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, time::Duration};
 
 use thiserror::Error;
 
 use super::{
     match_nodes::Naming,
     template::{Template, TemplateError},
+    tls::TlsSettings,
 };
 
 /// How to reach a fleet's Celery workers.
@@ -23,12 +24,10 @@ pub struct CelerySettings {
     pub control_exchange: String,
     /// Celery's `broker_transport_options`, as far as they change names.
     pub transport_options: TransportOptions,
-    /// A file of certificates (PEM) to trust instead of the system's, for `rediss://` and `amqps://`.
-    pub tls_ca_file: Option<PathBuf>,
-    /// Our own certificate (PEM), with those that lead to its authority, for an `amqps://` broker that wants one.
-    pub tls_certificate_file: Option<PathBuf>,
-    /// Its key (PEM, without a password).
-    pub tls_key_file: Option<PathBuf>,
+    /// How Redis Sentinels are asked, for `sentinel://`.
+    pub sentinel: SentinelSettings,
+    /// Whom we trust, and who we are. For `sentinel://` it may be present and empty: then the Redis servers speak TLS.
+    pub tls: Option<TlsSettings>,
     /// How long replies are awaited when not all are known to have come.
     pub reply_bound: Duration,
     /// How long it may take to connect, and each single operation on the broker.
@@ -83,6 +82,42 @@ impl FanoutPrefix {
             Self::Text(text) => text.replace("{db}", &database.to_string()),
         }
     }
+
+    /// What kombu before 5.4 has with Sentinel, where it forgets to fill in the number of the database; `None`: the same.
+    pub(super) fn unfilled(&self) -> Option<String> {
+        match self {
+            Self::Database => Some("/{db}.".into()),
+            Self::Text(text) if text.contains("{db}") => Some(text.clone()),
+            Self::None | Self::Text(_) => None,
+        }
+    }
+}
+
+/// How Redis Sentinels are asked: kombu's `master_name` and `sentinel_kwargs`. The user and the password in the URL are
+/// for the Redis servers, and not for them.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SentinelSettings {
+    /// `master_name`: which of the masters that they watch is the broker.
+    pub master_name: Option<String>,
+    /// Their user, if they have any but the default one.
+    pub username: Option<String>,
+    /// Their password, if they have one.
+    pub password: Option<String>,
+    /// Whether they speak TLS. They are trusted as the Redis servers are.
+    pub tls: bool,
+}
+
+impl fmt::Debug for SentinelSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { master_name, username, password, tls } = self;
+        let password = password.as_ref().map(|_| "***");
+        f.debug_struct("SentinelSettings")
+            .field("master_name", master_name)
+            .field("username", username)
+            .field("password", &password)
+            .field("tls", tls)
+            .finish()
+    }
 }
 
 impl CelerySettings {
@@ -93,9 +128,8 @@ impl CelerySettings {
             node_name: None,
             control_exchange: "celery".into(),
             transport_options: TransportOptions::default(),
-            tls_ca_file: None,
-            tls_certificate_file: None,
-            tls_key_file: None,
+            sentinel: SentinelSettings::default(),
+            tls: None,
             reply_bound: Duration::from_secs(1),
             operation_bound: Duration::from_secs(2),
         }
@@ -130,6 +164,29 @@ impl BrokerUrl {
     /// The URL with its password. For connecting, never for showing.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// The URLs of a list. Celery parts them at `;`; at `,` too is what the configuration of many other clients does. What
+    /// follows must begin with a scheme, because both signs may be part of a password.
+    pub(super) fn list(&self) -> Vec<&str> {
+        let begins_url = |text: &str| {
+            let scheme = text.trim_start().split_once("://").map(|(scheme, _)| scheme);
+            scheme.is_some_and(|scheme| {
+                !scheme.is_empty() && scheme.chars().all(|sign| sign.is_ascii_alphanumeric() || "+-.".contains(sign))
+            })
+        };
+        let list = self.0.as_str();
+        let mut urls = Vec::new();
+        let mut begin = 0;
+        for (at, _) in list.match_indices([',', ';']) {
+            let rest = &list[at + 1..];
+            if begins_url(rest) || rest.trim().is_empty() {
+                urls.push(&list[begin..at]);
+                begin = at + 1;
+            }
+        }
+        urls.push(&list[begin..]);
+        urls.into_iter().map(str::trim).filter(|url| !url.is_empty()).collect()
     }
 
     /// What stands before the first `://`, in small letters.
@@ -192,10 +249,12 @@ pub enum SettingsError {
         why: String,
     },
     /// Brokers of several kinds.
-    #[error("{scheme}:// among URLs of the same broker that begin with amqp://")]
+    #[error("{scheme}:// among URLs of the same broker that begin with {first}://")]
     Mixed {
         /// The scheme that is not like the first.
         scheme: String,
+        /// The first.
+        first: &'static str,
     },
     /// Several URLs, which Celery takes as replacements for one another.
     #[error("the broker's URL is a list of {count}: give the one that is in use")]
@@ -203,11 +262,42 @@ pub enum SettingsError {
         /// How many.
         count: usize,
     },
-    /// A scheme that Celery has and we do not (yet) have.
+    /// Sentinels without the name of what they watch.
     #[error(
-        "a broker at {scheme}:// is not supported yet: amqp://, amqps://, redis://, rediss://, redis+socket:// and unix:// are"
+        "a broker at sentinel:// needs transportOptions.masterName: what the application has as \"master_name\" in \
+         broker_transport_options, and the Sentinels after \"sentinel monitor\""
     )]
-    NotYet {
+    NoMasterName,
+    /// Sentinels' settings for something else.
+    #[error("{field} is for Redis Sentinel: the broker's URL begins with {scheme}://, and not with sentinel://")]
+    NotForSentinel {
+        /// Which.
+        field: &'static str,
+        /// The URL's scheme.
+        scheme: String,
+    },
+    /// A list of Sentinels whose URLs say different things.
+    #[error(
+        "the URLs of the Sentinels name different {what}: Celery takes it from whichever URL it connects with, so give all \
+         of them the same"
+    )]
+    SentinelsDiffer {
+        /// What differs.
+        what: &'static str,
+    },
+    /// TLS where none is spoken.
+    #[error("broker.tls is given, and {scheme}:// speaks no TLS: write {instead}, or leave broker.tls out")]
+    NoTls {
+        /// The URL's scheme.
+        scheme: String,
+        /// What speaks TLS.
+        instead: &'static str,
+    },
+    /// Redis Cluster.
+    #[error(
+        "a broker at {scheme}:// is a Redis Cluster, on which Celery itself does not run: kombu has no transport for it"
+    )]
+    Cluster {
         /// The scheme.
         scheme: String,
     },
@@ -222,8 +312,8 @@ pub enum SettingsError {
     },
     /// A scheme that nobody has.
     #[error(
-        "{scheme}:// is not a broker that is known: amqp://, amqps://, redis://, rediss://, redis+socket:// and unix:// are \
-         supported"
+        "{scheme}:// is not a broker that is known: amqp://, amqps://, redis://, rediss://, sentinel://, redis+socket:// \
+         and unix:// are"
     )]
     Scheme {
         /// The scheme.
@@ -249,11 +339,11 @@ pub enum SettingsError {
         /// Its value.
         bound: Duration,
     },
-    /// A certificate file that cannot be used.
-    #[error("the certificates in {file} cannot be used: {why}")]
+    /// A certificate or a key that cannot be used.
+    #[error("{what} cannot be used for TLS: {why}")]
     Certificates {
-        /// Which.
-        file: String,
+        /// Which: a file, or a field.
+        what: String,
         /// Why not.
         why: String,
     },

@@ -1,14 +1,16 @@
 //! Where a RabbitMQ broker is, read from URLs as Celery reads them.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism};
 use percent_encoding::percent_decode_str;
 use rustls::ClientConfig;
 use url::Url;
 
-use super::tls::{self, Files};
-use crate::workers::celery::settings::{CelerySettings, SettingsError};
+use crate::workers::celery::{
+    settings::{CelerySettings, SettingsError},
+    tls::{self, Pem, TlsSettings},
+};
 
 /// Seconds between two heartbeats, unless the URL says otherwise. A connection that is silent for twice as long is dead.
 const HEARTBEAT: u16 = 10;
@@ -34,7 +36,7 @@ impl fmt::Display for Address {
 impl Address {
     /// The brokers that the settings tell of: replacements for one another, the first one first. At least one.
     pub(super) fn parse_all(settings: &CelerySettings) -> Result<Vec<Self>, SettingsError> {
-        split(settings.url.expose()).into_iter().map(|url| Self::parse(url, settings)).collect()
+        settings.url.list().into_iter().map(|url| Self::parse(url, settings)).collect()
     }
 
     fn parse(text: &str, settings: &CelerySettings) -> Result<Self, SettingsError> {
@@ -51,7 +53,7 @@ impl Address {
         let scheme = match url.scheme() {
             "amqp" | "pyamqp" => AMQPScheme::AMQP,
             "amqps" => AMQPScheme::AMQPS,
-            scheme => return Err(SettingsError::Mixed { scheme: scheme.to_owned() }),
+            scheme => return Err(SettingsError::Mixed { scheme: scheme.to_owned(), first: "amqp" }),
         };
         let host = match url.host() {
             Some(url::Host::Domain(host)) => decoded(host)?,
@@ -64,8 +66,14 @@ impl Address {
         }
         let query = Query(url.query_pairs().into_owned().collect());
         let tls = match scheme {
+            AMQPScheme::AMQP if settings.tls.is_some() => {
+                return Err(SettingsError::NoTls { scheme: url.scheme().to_owned(), instead: "amqps://" });
+            }
             AMQPScheme::AMQP => None,
-            AMQPScheme::AMQPS => Some(Arc::new(tls::configuration(&query.files(settings), query.trusts_anybody())?)),
+            AMQPScheme::AMQPS => {
+                let tls = settings.tls.clone().unwrap_or_default().or(query.tls());
+                Some(Arc::new(tls::configuration(&tls, query.trusts_anybody())?))
+            }
         };
         let uri = AMQPUri {
             authority: AMQPAuthority {
@@ -87,28 +95,6 @@ impl Address {
         };
         Ok(Self { uri, tls, has_user: !url.username().is_empty() })
     }
-}
-
-/// Celery parts URLs at `;`. At `,` too is what the configuration of many other clients does; what follows must begin
-/// with a scheme, because both signs may be part of a password.
-fn split(list: &str) -> Vec<&str> {
-    let begins_url = |text: &str| {
-        let scheme = text.trim_start().split_once("://").map(|(scheme, _)| scheme);
-        scheme.is_some_and(|scheme| {
-            !scheme.is_empty() && scheme.chars().all(|sign| sign.is_ascii_alphanumeric() || "+-.".contains(sign))
-        })
-    };
-    let mut urls = Vec::new();
-    let mut begin = 0;
-    for (at, _) in list.match_indices([',', ';']) {
-        let rest = &list[at + 1..];
-        if begins_url(rest) || rest.trim().is_empty() {
-            urls.push(&list[begin..at]);
-            begin = at + 1;
-        }
-    }
-    urls.push(&list[begin..]);
-    urls.into_iter().map(str::trim).filter(|url| !url.is_empty()).collect()
 }
 
 /// One `/` parts it from the host, and nothing means the default one, `/`: so that `//` and `/%2F` mean it too.
@@ -134,12 +120,12 @@ impl Query {
         keys.into_iter().find_map(one)
     }
 
-    fn files(&self, settings: &CelerySettings) -> Files {
-        let file = |set: &Option<PathBuf>, keys| set.clone().or_else(|| self.get(keys).map(PathBuf::from));
-        Files {
-            authorities: file(&settings.tls_ca_file, ["ssl_ca_certs", "cacertfile"]),
-            certificate: file(&settings.tls_certificate_file, ["ssl_certfile", "certfile"]),
-            key: file(&settings.tls_key_file, ["ssl_keyfile", "keyfile"]),
+    fn tls(&self) -> TlsSettings {
+        let file = |keys| self.get(keys).map(|path| Pem::File(path.into()));
+        TlsSettings {
+            authorities: file(["ssl_ca_certs", "cacertfile"]),
+            certificate: file(["ssl_certfile", "certfile"]),
+            key: file(["ssl_keyfile", "keyfile"]),
         }
     }
 

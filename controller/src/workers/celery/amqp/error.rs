@@ -103,7 +103,7 @@ fn judge(error: &Error, address: &Address) -> (FailureKind, String) {
     let text = error.to_string();
     match error.kind() {
         // A certificate does not become right by waiting.
-        _ if text.contains("certificate") => (
+        _ if text.to_lowercase().contains("certificate") => (
             FailureKind::Invalid,
             "for a private authority, give its certificate; the name in the URL must be in the broker's; and a broker may \
              want one of yours"

@@ -9,7 +9,6 @@ mod error;
 mod link;
 mod message;
 mod socket;
-mod tls;
 
 use std::{sync::Arc, time::Duration};
 

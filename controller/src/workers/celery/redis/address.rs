@@ -1,30 +1,36 @@
 //! Where a Redis broker is, read from a URL as Celery reads it.
 
-use std::{
-    borrow::Cow,
-    fmt, fs,
-    path::{Path, PathBuf},
-};
+use std::{borrow::Cow, fmt, path::PathBuf};
 
 use percent_encoding::percent_decode_str;
 use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, TlsCertificates};
-use rustls::{
-    RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
 use url::Url;
 
-use crate::workers::celery::settings::{CelerySettings, SettingsError};
+use super::sentinel::Sentinels;
+use crate::workers::celery::{
+    settings::{CelerySettings, SettingsError},
+    tls::{self, Pem, TlsSettings},
+};
 
 const DEFAULT_PORT: u16 = 6379;
+const DEFAULT_SENTINEL_PORT: u16 = 26379;
 
 /// Where a Redis broker is.
 #[derive(Clone)]
 pub(super) struct Address {
-    pub(super) client: Client,
+    pub(super) place: Place,
     pub(super) database: u32,
     pub(super) has_password: bool,
     at: String,
+}
+
+/// Where its server is.
+#[derive(Clone)]
+pub(super) enum Place {
+    /// Always there.
+    Server(Box<Client>),
+    /// Where the Sentinels say.
+    Sentinels(Box<Sentinels>),
 }
 
 impl fmt::Display for Address {
@@ -37,15 +43,26 @@ impl Address {
     pub(super) fn parse(settings: &CelerySettings) -> Result<Self, SettingsError> {
         let url = settings.url.expose().trim();
         let scheme = settings.url.scheme()?;
+        if scheme == "sentinel" {
+            return sentinels(settings);
+        }
         if let Some(several) = several(url) {
             return Err(SettingsError::SeveralUrls { count: several });
         }
+        if settings.tls.is_some() && scheme != "rediss" {
+            return Err(SettingsError::NoTls { scheme, instead: "rediss://" });
+        }
         let target = match scheme.as_str() {
-            "redis" | "rediss" => over_tcp(url, scheme == "rediss", settings)?,
+            "redis" | "rediss" => over_tcp(url, DEFAULT_PORT)?.target(scheme == "rediss", settings)?,
             "unix" | "redis+socket" => over_socket(url)?,
             _ => return Err(SettingsError::Scheme { scheme }),
         };
-        target.into_address()
+        Ok(Self {
+            place: Place::Server(Box::new(target.client()?)),
+            database: target.database,
+            has_password: target.password.is_some(),
+            at: target.at(),
+        })
     }
 }
 
@@ -55,9 +72,43 @@ fn several(url: &str) -> Option<usize> {
     (count > 1).then_some(count)
 }
 
-struct Target {
+/// `sentinel://[user][:password@]host[:port][/db];…`. Host and port are each Sentinel's own; all else is for the Redis
+/// servers, and kombu takes it from the URL that it connects with: from the first, and after a failure from the next.
+fn sentinels(settings: &CelerySettings) -> Result<Address, SettingsError> {
+    let master_name = settings.sentinel.master_name.clone().ok_or(SettingsError::NoMasterName)?;
+    let mut parts = Vec::new();
+    for url in settings.url.list() {
+        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
+        if scheme != "sentinel" {
+            return Err(SettingsError::Mixed { scheme, first: "sentinel" });
+        }
+        parts.push(over_tcp(url, DEFAULT_SENTINEL_PORT)?);
+    }
+    let first = parts.first().ok_or(SettingsError::NoUrl)?;
+    for other in &parts[1..] {
+        let differ = |what| Err(SettingsError::SentinelsDiffer { what });
+        match () {
+            () if other.database != first.database => return differ("databases"),
+            () if other.username != first.username => return differ("users"),
+            () if other.password != first.password => return differ("passwords"),
+            () => {}
+        }
+    }
+    let servers = first.target(settings.tls.is_some() || first.query.wants_tls(), settings)?;
+    let at = parts.iter().map(OverTcp::at).collect::<Vec<_>>().join(", ");
+    let askable = parts.iter().map(|part| part.sentinel(settings)).collect::<Result<_, _>>()?;
+    Ok(Address {
+        database: servers.database,
+        has_password: servers.password.is_some(),
+        at: format!("the master {master_name} of the Sentinels at {at}"),
+        place: Place::Sentinels(Box::new(Sentinels::new(master_name, askable, servers))),
+    })
+}
+
+/// A server, and who we are to it.
+#[derive(Clone)]
+pub(super) struct Target {
     addr: ConnectionAddr,
-    at: String,
     database: u32,
     username: Option<String>,
     password: Option<String>,
@@ -65,7 +116,29 @@ struct Target {
 }
 
 impl Target {
-    fn into_address(self) -> Result<Address, SettingsError> {
+    /// Where it is, for a person.
+    pub(super) fn at(&self) -> String {
+        match &self.addr {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => at(host, *port),
+            ConnectionAddr::Unix(path) => format!("unix://{}", path.display()),
+            other => other.to_string(),
+        }
+    }
+
+    /// The same at another place.
+    pub(super) fn moved_to(&self, new_host: &str, new_port: u16) -> Self {
+        let mut moved = self.clone();
+        match &mut moved.addr {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                new_host.clone_into(host);
+                *port = new_port;
+            }
+            _ => {}
+        }
+        moved
+    }
+
+    pub(super) fn client(&self) -> Result<Client, SettingsError> {
         let unusable = |why: redis::RedisError| SettingsError::Url { why: why.to_string() };
         let mut redis = RedisConnectionInfo::default().set_db(self.database.into());
         if let Some(username) = &self.username {
@@ -74,17 +147,31 @@ impl Target {
         if let Some(password) = &self.password {
             redis = redis.set_password(password);
         }
-        let info: ConnectionInfo = self.addr.into_connection_info().map_err(unusable)?.set_redis_settings(redis);
-        let client = match self.certificates {
-            Some(certificates) => Client::build_with_tls(info, certificates),
+        let info = self.addr.clone().into_connection_info();
+        let info: ConnectionInfo = info.map_err(unusable)?.set_redis_settings(redis);
+        match &self.certificates {
+            Some(certificates) => Client::build_with_tls(info, certificates.clone()),
             None => Client::open(info),
-        };
-        let client = client.map_err(unusable)?;
-        Ok(Address { client, database: self.database, has_password: self.password.is_some(), at: self.at })
+        }
+        .map_err(unusable)
     }
 }
 
-fn over_tcp(url: &str, tls: bool, settings: &CelerySettings) -> Result<Target, SettingsError> {
+fn at(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// What a URL of a server on the network says.
+struct OverTcp {
+    host: String,
+    port: u16,
+    database: u32,
+    username: Option<String>,
+    password: Option<String>,
+    query: Query,
+}
+
+fn over_tcp(url: &str, default_port: u16) -> Result<OverTcp, SettingsError> {
     let url = Url::parse(url).map_err(|why| SettingsError::Url { why: why.to_string() })?;
     // A password with one of these signs ends too early, and its rest would be taken, and told, for something else.
     if url.fragment().is_some() || [url.path(), url.query().unwrap_or_default()].iter().any(|part| part.contains('@')) {
@@ -96,26 +183,54 @@ fn over_tcp(url: &str, tls: bool, settings: &CelerySettings) -> Result<Target, S
         Some(url::Host::Ipv6(address)) => address.to_string(),
         None => return Err(SettingsError::Url { why: "it has no host".into() }),
     };
-    let port = url.port().unwrap_or(DEFAULT_PORT);
     let query = Query::of(url.query().unwrap_or_default());
     let database = query.database().unwrap_or_else(|| url.path().trim_matches('/').to_owned());
-    let at = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    let (addr, certificates) = if tls {
-        let insecure = query.allows_any_certificate();
-        let file = settings.tls_ca_file.clone().or_else(|| query.get("ssl_ca_certs").map(PathBuf::from));
-        let certificates = file.filter(|_| !insecure).as_deref().map(certificates).transpose()?;
-        (ConnectionAddr::TcpTls { host, port, insecure, tls_params: None }, certificates)
-    } else {
-        (ConnectionAddr::Tcp(host, port), None)
-    };
-    Ok(Target {
-        addr,
-        at,
+    Ok(OverTcp {
+        host,
+        port: url.port().unwrap_or(default_port),
         database: parse_database(&database)?,
         username: some_decoded(url.username())?,
         password: url.password().map(some_decoded).transpose()?.flatten().or_else(|| query.get("password")),
-        certificates,
+        query,
     })
+}
+
+impl OverTcp {
+    fn at(&self) -> String {
+        at(&self.host, self.port)
+    }
+
+    fn target(&self, tls: bool, settings: &CelerySettings) -> Result<Target, SettingsError> {
+        let (addr, certificates) = self.addr(tls, settings)?;
+        Ok(Target {
+            addr,
+            database: self.database,
+            username: self.username.clone(),
+            password: self.password.clone(),
+            certificates,
+        })
+    }
+
+    /// The Sentinel there. It has no databases, and a user and a password of its own.
+    fn sentinel(&self, settings: &CelerySettings) -> Result<Target, SettingsError> {
+        let (addr, certificates) = self.addr(settings.sentinel.tls, settings)?;
+        let (username, password) = (settings.sentinel.username.clone(), settings.sentinel.password.clone());
+        Ok(Target { addr, database: 0, username, password, certificates })
+    }
+
+    fn addr(
+        &self,
+        tls: bool,
+        settings: &CelerySettings,
+    ) -> Result<(ConnectionAddr, Option<TlsCertificates>), SettingsError> {
+        if !tls {
+            return Ok((ConnectionAddr::Tcp(self.host.clone(), self.port), None));
+        }
+        let insecure = self.query.allows_any_certificate();
+        let certificates = tls::for_redis(&settings.tls.clone().unwrap_or_default().or(self.query.tls()), insecure)?;
+        let addr = ConnectionAddr::TcpTls { host: self.host.clone(), port: self.port, insecure, tls_params: None };
+        Ok((addr, certificates))
+    }
 }
 
 /// `redis+socket://[:password@]/path?virtual_host=1` as Celery has it, or `unix:///path?db=1` as Redis' own clients do.
@@ -135,7 +250,6 @@ fn over_socket(url: &str) -> Result<Target, SettingsError> {
         });
     }
     Ok(Target {
-        at: format!("unix://{path}"),
         addr: ConnectionAddr::Unix(PathBuf::from(path)),
         database: parse_database(&query.database().unwrap_or_default())?,
         username: some_decoded(username)?.or_else(|| query.get("user")),
@@ -159,6 +273,16 @@ impl Query {
         self.get("virtual_host").or_else(|| self.get("db"))
     }
 
+    fn tls(&self) -> TlsSettings {
+        let file = |key| self.get(key).map(|path| Pem::File(path.into()));
+        TlsSettings { authorities: file("ssl_ca_certs"), certificate: file("ssl_certfile"), key: file("ssl_keyfile") }
+    }
+
+    /// Any option of TLS turns it on where the scheme does not tell, as it does in kombu.
+    fn wants_tls(&self) -> bool {
+        self.0.iter().any(|(name, _)| name.starts_with("ssl_"))
+    }
+
     /// Celery requires this option in the URL of a `rediss://` broker, as `required`, `optional` or `none`.
     fn allows_any_certificate(&self) -> bool {
         self.get("ssl_cert_reqs").is_some_and(|value| matches!(&*value.to_lowercase(), "none" | "cert_none"))
@@ -171,21 +295,6 @@ fn parse_database(text: &str) -> Result<u32, SettingsError> {
         return Ok(0);
     }
     text.parse().map_err(|_| SettingsError::Database { value: text.to_owned() })
-}
-
-/// Read here rather than when connecting, so that a wrong path is told at once, with its name.
-fn certificates(file: &Path) -> Result<TlsCertificates, SettingsError> {
-    let unusable = |why: String| SettingsError::Certificates { file: file.display().to_string(), why };
-    let pem = fs::read(file).map_err(|error| unusable(error.to_string()))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-        roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(unusable("it holds none; PEM is expected".into()));
-    }
-    Ok(TlsCertificates { client_tls: None, root_cert: Some(pem) })
 }
 
 fn decoded(text: &str) -> Result<String, SettingsError> {
@@ -202,11 +311,20 @@ mod tests {
     use redis::ConnectionAddr;
     use rstest::rstest;
 
-    use super::Address;
+    use super::{Address, Place};
     use crate::workers::celery::settings::CelerySettings;
 
     fn parse(url: &str) -> Result<Address, String> {
-        Address::parse(&CelerySettings::new(url)).map_err(|error| error.to_string())
+        let mut settings = CelerySettings::new(url);
+        settings.sentinel.master_name = url.starts_with("sentinel").then(|| "main".into());
+        Address::parse(&settings).map_err(|error| error.to_string())
+    }
+
+    fn client(address: &Address) -> redis::Client {
+        match &address.place {
+            Place::Server(client) => *client.clone(),
+            Place::Sentinels(_) => panic!("these are Sentinels"),
+        }
     }
 
     #[rstest]
@@ -220,6 +338,12 @@ mod tests {
     #[case("unix:///run/redis.sock?db=2", "Redis at unix:///run/redis.sock, database 2")]
     #[case("redis+socket:///run/redis.sock?virtual_host=2", "Redis at unix:///run/redis.sock, database 2")]
     #[case("redis+socket://:pw@/run/redis.sock", "Redis at unix:///run/redis.sock, database 0")]
+    #[case("sentinel://a", "Redis at the master main of the Sentinels at a:26379, database 0")]
+    #[case("sentinel://a:1/3;sentinel://b:2/3", "Redis at the master main of the Sentinels at a:1, b:2, database 3")]
+    #[case(
+        "sentinel://:pw@a/;sentinel://:pw@[::1]/0",
+        "Redis at the master main of the Sentinels at a:26379, [::1]:26379, database 0"
+    )]
     fn urls_are_read_as_celery_reads_them(#[case] url: &str, #[case] shown: &str) {
         let address = parse(url).map(|address| address.to_string());
         assert_eq!(address.as_deref(), Ok(shown));
@@ -231,8 +355,9 @@ mod tests {
     #[case("redis://cache", None, None)]
     #[case("redis+socket://:p%40ss@/run/redis.sock", None, Some("p@ss"))]
     fn credentials_are_decoded(#[case] url: &str, #[case] username: Option<&str>, #[case] password: Option<&str>) {
-        let address = parse(url).map_err(|error| panic!("{error}")).unwrap();
-        let redis = address.client.get_connection_info().redis_settings();
+        let address = parse(url).unwrap_or_else(|error| panic!("{error}"));
+        let client = client(&address);
+        let redis = client.get_connection_info().redis_settings();
         assert_eq!((redis.username(), redis.password()), (username, password));
         assert_eq!(address.has_password, password.is_some());
     }
@@ -240,7 +365,7 @@ mod tests {
     #[test]
     fn only_a_url_that_says_so_trusts_any_certificate() {
         let insecure =
-            |url| match parse(url).map_err(|error| panic!("{error}")).unwrap().client.get_connection_info().addr() {
+            |url| match client(&parse(url).unwrap_or_else(|error| panic!("{error}"))).get_connection_info().addr() {
                 ConnectionAddr::TcpTls { insecure, .. } => *insecure,
                 _ => panic!("not over TLS"),
             };
@@ -260,6 +385,10 @@ mod tests {
     #[case("kafka://a", "kafka:// is not a broker that is known")]
     #[case("redis://a;redis://b", "is a list of 2")]
     #[case("rediss://cache?ssl_ca_certs=/there/is/none.pem", "/there/is/none.pem cannot be used")]
+    #[case("sentinel://a;sentinel://b/5", "name different databases")]
+    #[case("sentinel://:x@a;sentinel://b", "name different passwords")]
+    #[case("sentinel://x:@a;sentinel://b", "name different users")]
+    #[case("sentinel://a;redis://b", "redis:// among URLs of the same broker that begin with sentinel://")]
     fn what_is_wrong_is_said(#[case] url: &str, #[case] expected: &str) {
         let error = parse(url).map(|address| address.to_string()).unwrap_err();
         assert!(error.contains(expected), "{error}");
@@ -276,6 +405,8 @@ mod tests {
             "redis://u:12#hunter2@cache",
             "redis://u:12?hunter2@cache",
             "redis://:hunter2/@cache",
+            "sentinel://:hunter2@a;sentinel://b",
+            "sentinel://a;redis://:hunter2@b",
         ] {
             let error = parse(url).map(|address| address.to_string()).unwrap_err();
             assert!(!error.contains("hunter2"), "{error}");

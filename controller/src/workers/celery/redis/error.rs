@@ -23,6 +23,23 @@ pub(super) enum Problem {
     Silence(Duration),
     #[error("gave another answer than Redis gives")]
     Strange,
+    /// Each Sentinel, and why it could not be asked.
+    #[error("no Sentinel could be asked")]
+    Sentinels(Vec<(String, Problem)>),
+    #[error("{} no master called {name}", watch(sentinels))]
+    NoSuchMaster { name: String, sentinels: Vec<String> },
+    /// The server that the Sentinels name.
+    #[error("the Sentinels name {at}, which")]
+    Master { at: String, problem: Box<Problem> },
+    #[error("the Sentinels name {at}, which is a replica still: a failover is under way")]
+    NoMasterYet { at: String },
+    #[error("{0}")]
+    Settings(String),
+}
+
+fn watch(sentinels: &[String]) -> String {
+    let verb = if sentinels.len() == 1 { "watches" } else { "watch" };
+    format!("{} {verb}", sentinels.join(", "))
 }
 
 impl Problem {
@@ -30,37 +47,71 @@ impl Problem {
     pub(super) fn is_lost_connection(&self) -> bool {
         match self {
             Self::Connect(error) | Self::Publish(error) | Self::Receive(error) | Self::Count(error) => {
-                error.is_unrecoverable_error()
+                // A master that was made a replica is one no longer, and another may be it now.
+                error.is_unrecoverable_error() || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
             }
-            Self::Silence(_) | Self::Strange => true,
+            _ => true,
         }
     }
 
     /// Whether it may pass by itself in a moment.
     pub(super) fn may_pass(&self) -> bool {
-        match self {
-            Self::Connect(error) | Self::Publish(error) | Self::Receive(error) | Self::Count(error) => {
-                judge(error, false).0 == FailureKind::Unreachable
-            }
-            Self::Silence(_) | Self::Strange => true,
-        }
+        self.told(false).0 == FailureKind::Unreachable
     }
 
     /// For the one who asked: the kind decides what is done about it, the words are for a person.
     pub(super) fn failure(&self, address: &Address) -> Failure {
-        let (Self::Connect(error) | Self::Publish(error) | Self::Receive(error) | Self::Count(error)) = self else {
-            return Failure::new(FailureKind::Unreachable, format!("{address}: {self}"));
-        };
-        let (kind, advice) = match self {
-            Self::Count(error) if is_refused(error) => (FailureKind::Denied, RIGHTS_TO_COUNT),
-            Self::Count(error) if error.code() == Some("WRONGTYPE") => {
-                (FailureKind::Invalid, "what has that name is no queue")
-            }
-            _ => judge(error, address.has_password),
-        };
-        let advice = if advice.is_empty() { String::new() } else { format!("; {advice}") };
-        Failure::new(kind, format!("{address}: {self}: {error}{advice}"))
+        let (kind, told) = self.told(address.has_password);
+        Failure::new(kind, format!("{address}: {told}"))
     }
+
+    fn told(&self, has_password: bool) -> (FailureKind, String) {
+        match self {
+            Self::Connect(error) | Self::Publish(error) | Self::Receive(error) => {
+                let (kind, advice) = judge(error, has_password);
+                (kind, with_advice(&format!("{self}: {error}"), advice))
+            }
+            Self::Silence(_) | Self::Strange | Self::NoMasterYet { .. } => (FailureKind::Unreachable, self.to_string()),
+            Self::NoSuchMaster { .. } => {
+                let advice = "transportOptions.masterName is what follows \"sentinel monitor\" in their configuration";
+                (FailureKind::Invalid, with_advice(&self.to_string(), advice))
+            }
+            Self::Settings(_) => (FailureKind::Invalid, self.to_string()),
+            Self::Master { problem, .. } => {
+                let (kind, told) = problem.told(has_password);
+                (kind, format!("{self} {told}"))
+            }
+            Self::Sentinels(problems) => {
+                let told: Vec<_> =
+                    problems.iter().map(|(at, problem)| (at, problem.kind(), problem.of_sentinel())).collect();
+                // What a person has to do comes before what may pass by itself.
+                let kinds = told.iter().map(|(_, kind, _)| *kind);
+                let kind = kinds.clone().find(|kind| *kind != FailureKind::Unreachable);
+                let told: Vec<String> = told.iter().map(|(at, _, told)| format!("{at}: {told}")).collect();
+                (kind.unwrap_or(FailureKind::Unreachable), format!("{self}: {}", told.join("; ")))
+            }
+        }
+    }
+
+    fn kind(&self) -> FailureKind {
+        self.told(false).0
+    }
+
+    /// The password of a Sentinel is another one than that in the URL.
+    fn of_sentinel(&self) -> String {
+        match self {
+            Self::Connect(error) if self.kind() == FailureKind::Denied => {
+                let advice = "transportOptions.sentinelKwargs has the Sentinels' own user and password; those in the URL \
+                              are the Redis servers'";
+                with_advice(&format!("{self}: {error}"), advice)
+            }
+            _ => self.told(false).1,
+        }
+    }
+}
+
+fn with_advice(text: &str, advice: &str) -> String {
+    if advice.is_empty() { text.to_owned() } else { format!("{text}; {advice}") }
 }
 
 /// What a user needs beyond remote control.
@@ -86,9 +137,10 @@ fn judge(error: &RedisError, has_password: bool) -> (FailureKind, &'static str) 
         ErrorKind::Server(ServerErrorKind::ReadOnly) => {
             (FailureKind::Invalid, "this is a replica: give the URL of the primary")
         }
-        ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::CrossSlot) => {
-            (FailureKind::Invalid, "this is a Redis Cluster, which Celery does not run on")
-        }
+        ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::CrossSlot) => (
+            FailureKind::Invalid,
+            "this is a Redis Cluster, which Celery does not run on: kombu has no transport for it",
+        ),
         _ if text.contains("WRONGPASS") || text.contains("invalid password") => {
             (FailureKind::Denied, "the user or the password in the broker's URL is not the one that Redis has")
         }
@@ -105,9 +157,11 @@ fn judge(error: &RedisError, has_password: bool) -> (FailureKind, &'static str) 
             (FailureKind::Invalid, "Redis has no such database: see \"databases\" in its configuration")
         }
         // A certificate does not become right by waiting.
-        _ if text.contains("certificate") => {
-            (FailureKind::Invalid, "for a private authority, give its certificate; the name in the URL must be in it")
-        }
+        _ if text.to_lowercase().contains("certificate") => (
+            FailureKind::Invalid,
+            "for a private authority, give its certificate; the name in the URL must be in the broker's; and a broker \
+                 may want one of ours",
+        ),
         _ => (FailureKind::Unreachable, ""),
     }
 }

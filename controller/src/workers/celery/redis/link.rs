@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, FromRedisValue, Pipeline, RedisResult, Value, aio::MultiplexedConnection, cmd, pipe,
+    AsyncConnectionConfig, Client, FromRedisValue, Pipeline, RedisResult, Value, aio::MultiplexedConnection, cmd, pipe,
 };
 use tokio::{
     task::JoinSet,
@@ -12,7 +12,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    address::Address,
+    address::{Address, Place},
     envelope::{unwrap, wrap},
     error::Problem,
     names::Names,
@@ -55,9 +55,13 @@ impl Link {
         clock: Arc<dyn Clock>,
         bound: Duration,
     ) -> Result<Self, Problem> {
+        let client = match &address.place {
+            Place::Server(client) => Client::clone(client),
+            Place::Sentinels(sentinels) => sentinels.master(bound).await?,
+        };
         // Two sockets: Redis answers nothing else on one whose client waits in BRPOP.
         let (mut commands, reading) =
-            tokio::try_join!(connection(&address, Some(bound), bound), connection(&address, None, bound))?;
+            tokio::try_join!(connection(&client, Some(bound), bound), connection(&client, None, bound))?;
         if let Err(error) = timeout(bound, clean_up(&mut commands, &names)).await.unwrap_or(Ok(())) {
             debug!(%error, "could not clean up after clients that were killed");
         }
@@ -81,22 +85,23 @@ impl Link {
         pipeline.ignore_errors();
         let announced = announce(&mut pipeline, &self.names, self.clock.as_ref());
         for request in requests {
-            pipeline.cmd("PUBLISH").arg(&self.names.channel).arg(wrap(request, &self.names));
+            let envelope = wrap(request, &self.names);
+            for channel in &self.names.channels {
+                pipeline.cmd("PUBLISH").arg(channel).arg(&envelope);
+            }
         }
         let mut connection = self.commands.clone();
         let sending = pipeline.query_async::<Vec<RedisResult<Value>>>(&mut connection);
         let answers = timeout(self.bound, sending).await.map_err(|_| Problem::Silence(self.bound))?;
         let answers = answers.map_err(Problem::Publish)?;
-        if answers.len() != announced + requests.len() {
+        if answers.len() != announced + requests.len() * self.names.channels.len() {
             return Err(Problem::Strange);
         }
         let mut answers = answers.into_iter();
         must_have_worked(answers.by_ref().take(announced)).map_err(Problem::Publish)?;
-        let receivers = answers
-            .map(|count| u64::from_redis_value(count.map_err(Problem::Publish)?).map_err(|_| Problem::Strange))
-            .map(|count| count.map(Some))
-            .collect::<Result<_, _>>()?;
-        Ok(Sent { receivers, replies })
+        let answers: Vec<_> = answers.collect();
+        let receivers = answers.chunks(self.names.channels.len()).map(|counts| receivers(counts).map(Some));
+        Ok(Sent { receivers: receivers.collect::<Result<_, _>>()?, replies })
     }
 
     /// Asks for something else than replies, in bounded time.
@@ -118,13 +123,27 @@ impl Link {
     }
 }
 
+/// To how many a request was handed, over all channels; the first one must have worked. One who listens on two counts
+/// twice, so that a look may wait longer than it must, and never too little.
+fn receivers(counts: &[RedisResult<Value>]) -> Result<u64, Problem> {
+    let mut sum = 0;
+    for (number, count) in counts.iter().enumerate() {
+        match count {
+            Ok(count) => sum += u64::from_redis_value_ref(count).map_err(|_| Problem::Strange)?,
+            Err(error) if number == 0 => return Err(Problem::Publish(error.clone())),
+            Err(error) => debug!(%error, "could not publish where an older kombu listens"),
+        }
+    }
+    Ok(sum)
+}
+
 async fn connection(
-    address: &Address,
+    client: &Client,
     response_bound: Option<Duration>,
     bound: Duration,
 ) -> Result<MultiplexedConnection, Problem> {
     let config = AsyncConnectionConfig::new().set_connection_timeout(Some(bound)).set_response_timeout(response_bound);
-    let connecting = address.client.get_multiplexed_async_connection_with_config(&config);
+    let connecting = client.get_multiplexed_async_connection_with_config(&config);
     timeout(bound, connecting).await.map_err(|_| Problem::Silence(bound))?.map_err(Problem::Connect)
 }
 

@@ -9,6 +9,7 @@ mod envelope;
 mod error;
 mod link;
 mod names;
+mod sentinel;
 
 use std::{sync::Arc, time::Duration};
 

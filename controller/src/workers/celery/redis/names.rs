@@ -19,8 +19,8 @@ pub(super) struct Names {
     oid: String,
     /// The hash of messages that are delivered and not acknowledged.
     pub(super) unacked: String,
-    /// The channel that every node listens on.
-    pub(super) channel: String,
+    /// The channels that nodes listen on: first the one that every node of today does, then that of older ones.
+    pub(super) channels: Vec<String>,
     /// The exchange in the envelope.
     pub(super) exchange: String,
 }
@@ -30,8 +30,13 @@ impl Names {
         let options = &settings.transport_options;
         let exchange = format!("{}.pidbox", settings.control_exchange);
         let fanout = options.fanout_prefix.for_database(database);
+        let mut prefixes = vec![fanout];
+        if settings.sentinel.master_name.is_some() {
+            prefixes.extend(options.fanout_prefix.unfilled());
+        }
+        let channel = |fanout: &String| format!("{}{fanout}{exchange}", options.global_keyprefix);
         Self {
-            channel: format!("{}{fanout}{exchange}", options.global_keyprefix),
+            channels: prefixes.iter().map(channel).collect(),
             prefix: options.global_keyprefix.clone(),
             sep: options.sep.clone(),
             steps: options.priority_steps.clone(),
@@ -123,7 +128,7 @@ mod tests {
     fn names_are_kombus() {
         let names = Names::new(&CelerySettings::new("redis://a"), 2);
         let oid = &names.oid;
-        assert_eq!(names.channel, "/2.celery.pidbox");
+        assert_eq!(names.channels, ["/2.celery.pidbox"]);
         assert_eq!(names.bindings(), "_kombu.binding.reply.celery.pidbox");
         assert_eq!(names.binding(), format!("{oid}\x06\x16\x06\x16{oid}.reply.celery.pidbox"));
         assert_eq!(names.deadlines(), ("_kombu.binding_deadlines".to_owned(), "reply.celery.pidbox"));
@@ -138,10 +143,20 @@ mod tests {
         settings.transport_options.global_keyprefix = "team:".into();
         settings.transport_options.fanout_prefix = FanoutPrefix::None;
         let names = Names::new(&settings, 2);
-        assert_eq!(names.channel, "team:media.pidbox");
+        assert_eq!(names.channels, ["team:media.pidbox"]);
         assert_eq!(names.bindings(), "team:_kombu.binding.reply.media.pidbox");
         assert!(names.lists()[0].starts_with("team:worker-drain-"));
         assert!(names.binding().starts_with("worker-drain-"));
+    }
+
+    /// kombu before 5.4 forgets to fill in the number of the database, with Sentinel only.
+    #[test]
+    fn with_sentinel_older_nodes_listen_elsewhere() {
+        let mut settings = CelerySettings::new("sentinel://a");
+        settings.sentinel.master_name = Some("main".into());
+        assert_eq!(Names::new(&settings, 2).channels, ["/2.celery.pidbox", "/{db}.celery.pidbox"]);
+        settings.transport_options.fanout_prefix = FanoutPrefix::Text("/ours.".into());
+        assert_eq!(Names::new(&settings, 2).channels, ["/ours.celery.pidbox"]);
     }
 
     #[test]
