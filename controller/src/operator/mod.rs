@@ -134,8 +134,10 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Oper
         admin = %settings.admin, "worker-drain runs"
     );
     tokio::select! {
-        ended = parts.join_next() => return Err(OperatorError::Ended(ended.map_or("everything", told))),
+        // Told to stop, parts end at once; that is no bug then, whichever is noticed first.
+        biased;
         () = stop.cancelled() => {}
+        ended = parts.join_next() => return Err(OperatorError::Ended(ended.map_or("everything", told))),
     }
     tracing::info!("ending: nothing more is begun");
     if let Some(leader) = leader {
