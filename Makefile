@@ -41,10 +41,11 @@ lint: ## Checks format and lints
 	@cargo clippy --quiet --workspace --all-targets -- --deny warnings
 
 .PHONY: crds
-crds: ## Writes crds/ anew
+crds: ## Writes crds/ and docs/reference.md anew
 	@$(BUILD) --bins
 	@mkdir -p crds
 	@$(TARGET)/debug/worker-drain crd > crds/.new && mv crds/.new crds/workerdrains.yaml
+	@$(TARGET)/debug/worker-drain crd --reference > crds/.new && mv crds/.new docs/reference.md
 	@cp crds/workerdrains.yaml charts/worker-drain/files/workerdrains.yaml
 
 .PHONY: bench

@@ -68,14 +68,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if .Values.secrets.enabled }}
 - apiGroups: [""]
   resources: [secrets]
-{{- if .Values.secrets.names }}
-  resourceNames: {{ toJson .Values.secrets.names }}
-  # list and watch of these alone, so that a changed Secret is seen at once.
-  verbs: [get, list, watch]
-{{- else }}
+{{- with .Values.secrets.names }}
+  resourceNames: {{ toJson . }}
+{{- end }}
   # Neither list nor watch: they would give out all Secrets. A drain names the one it needs.
   verbs: [get]
-{{- end }}
 {{- end }}
 {{- end }}
 

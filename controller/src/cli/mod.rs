@@ -8,6 +8,7 @@ pub mod exit;
 pub mod logs;
 pub mod manifest;
 pub mod plan;
+pub mod reference;
 pub mod run;
 pub mod secrets;
 pub mod view;
@@ -33,8 +34,7 @@ enum Command {
     Run(run::RunArgs),
     Plan(plan::PlanArgs),
     Controller(controller::ControllerArgs),
-    /// Print the CRD of the resource `WorkerDrain`, as it is to be applied to a cluster
-    Crd,
+    Crd(crd::CrdArgs),
 }
 
 /// Runs the command line of this process.
@@ -47,7 +47,7 @@ pub fn main() -> Exit {
         Command::Run(args) => on_runtime(args.run(logs)),
         Command::Plan(args) => on_runtime(args.run()),
         Command::Controller(args) => on_runtime(args.run()),
-        Command::Crd => match crd::run() {
+        Command::Crd(args) => match args.run() {
             Ok(()) => Exit::Done,
             Err(error) => {
                 complain(&[Complaint::new(format!("cannot write the CRD: {}", secrets::plain(&error)))]);

@@ -11,6 +11,7 @@ use kube::{Client, Resource, api::DynamicObject};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc};
 
 use super::{
+    claims::Claims,
     events::{Happening, Told},
     lease::Leadership,
     metrics::{Key, Metrics},
@@ -23,6 +24,8 @@ use crate::{api::WorkerDrain, fleet::ecs::Limiters, record::pages::PageCache};
 pub struct Context {
     /// The API server.
     pub client: Client,
+    /// Only these namespaces are watched; none: all.
+    pub namespaces: Vec<String>,
     /// Whether this process may act.
     pub leadership: Leadership,
     /// The token buckets of all accounts and Regions.
@@ -31,6 +34,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Whose turn it is to look at ECS.
     pub turns: Turns,
+    /// Which drain looks after a service that several name.
+    pub claims: Claims,
     /// How many passes may be under way.
     pub slots: Semaphore,
     /// Where events go.
@@ -56,6 +61,7 @@ impl Context {
     /// A drain is gone.
     pub async fn forget(&self, key: &Key) {
         self.metrics.forget(key);
+        self.claims.forget(key);
         let entry = self.entries.lock().remove(key);
         if let Some(entry) = entry {
             entry.lock().await.outside.close().await;

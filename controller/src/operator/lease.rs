@@ -45,6 +45,9 @@ const ATTEMPT_BOUND: Duration = Duration::from_secs(4);
 /// What has begun may take so long when the Lease is given up.
 const RESIGN_BOUND: Duration = Duration::from_secs(8);
 
+/// So often it is tried to release the Lease; whoever waits for it would wait for its end otherwise.
+const RELEASE_ATTEMPTS: u32 = 3;
+
 /// Which Lease, and who we are.
 #[derive(Clone, Debug)]
 pub struct LeaseSettings {
@@ -206,11 +209,17 @@ impl Election {
             }
         }
         self.leader.resign().await;
-        match self.release().await {
-            Ok(true) => tracing::info!("the lease is released"),
-            Ok(false) => {}
-            Err(failure) => tracing::warn!(why = failure.message, "the lease could not be released; it expires"),
+        for _ in 0..RELEASE_ATTEMPTS {
+            match self.release().await {
+                Ok(Release::Done) => return tracing::info!("the lease is released"),
+                Ok(Release::NotOurs) => return,
+                Ok(Release::Overtaken) => {}
+                Err(failure) => {
+                    return tracing::warn!(why = failure.message, "the lease could not be released; it expires");
+                }
+            }
         }
+        tracing::warn!("the lease is written by others all the time; it expires");
     }
 
     async fn attempt(&mut self) -> Result<(), Failure> {
@@ -290,22 +299,32 @@ impl Election {
         }
     }
 
-    /// True: it was ours, and is free now.
-    async fn release(&self) -> Result<bool, Failure> {
+    async fn release(&self) -> Result<Release, Failure> {
         let Some(mut lease) = call_opt("read the Lease", self.api.get(&self.settings.name)).await? else {
-            return Ok(false);
+            return Ok(Release::NotOurs);
         };
         let spec = lease.spec.get_or_insert_default();
         if spec.holder_identity.as_ref() != Some(&self.settings.identity) {
-            return Ok(false);
+            return Ok(Release::NotOurs);
         }
         spec.holder_identity = Some(String::new());
         spec.lease_duration_seconds = Some(1);
         spec.renew_time = Some(MicroTime(SystemClock.now()));
         let params = PostParams::default();
         let request = self.api.replace(&self.settings.name, &params, &lease);
-        won(call("release the Lease", lost_is_none(request)).await)
+        let won = won(call("release the Lease", lost_is_none(request)).await)?;
+        Ok(if won { Release::Done } else { Release::Overtaken })
     }
+}
+
+/// What became of an attempt to release the Lease.
+enum Release {
+    /// It was ours, and is free now.
+    Done,
+    /// It is somebody else's, or nobody's.
+    NotOurs,
+    /// It was written meanwhile, as by our own last renewal, which was on its way when we were told to end.
+    Overtaken,
 }
 
 fn silent() -> Failure {

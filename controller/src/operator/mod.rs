@@ -12,12 +12,14 @@ pub mod events;
 pub mod lease;
 pub mod metrics;
 
+mod claims;
 mod context;
 mod guard;
 mod outside;
 mod pass;
 mod publish;
 mod queue;
+mod rivals;
 mod turns;
 mod unwell;
 
@@ -35,6 +37,7 @@ use uuid::Uuid;
 
 use self::{
     admin::Health,
+    claims::Claims,
     context::{Context, Entries},
     lease::{Election, Leader, Leadership, LeaseSettings},
     metrics::Metrics,
@@ -108,6 +111,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Oper
     let (leadership, looked, leader) = elect(&settings, &client, &stop, &mut parts);
     let context = Arc::new(Context {
         client: client.clone(),
+        namespaces: settings.namespaces.clone(),
         leadership: leadership.clone(),
         limiters: Limiters::default(),
         metrics: Arc::clone(&metrics),
@@ -115,6 +119,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Oper
         events,
         entries: Entries::default(),
         turns: Turns::default(),
+        claims: Claims::default(),
     });
     let health = Health::new(leadership, looked, Arc::clone(&metrics));
     let listener = admin::listen(settings.admin).await?;
@@ -134,8 +139,10 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Oper
         admin = %settings.admin, "worker-drain runs"
     );
     tokio::select! {
-        ended = parts.join_next() => return Err(OperatorError::Ended(ended.map_or("everything", told))),
+        // Told to stop, parts end at once; that is no bug then, whichever is noticed first.
+        biased;
         () = stop.cancelled() => {}
+        ended = parts.join_next() => return Err(OperatorError::Ended(ended.map_or("everything", told))),
     }
     tracing::info!("ending: nothing more is begun");
     if let Some(leader) = leader {

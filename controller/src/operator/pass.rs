@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::SignedDuration;
 use kube::{
-    Resource,
+    Client, Resource,
     api::{Api, DynamicObject, Patch, PatchParams},
 };
 use serde_json::json;
@@ -19,6 +19,7 @@ use super::{
     events::{Happening, Told, happenings, listed},
     guard::Guarded,
     metrics::{Figures, Key, System},
+    rivals,
     turns::Turn,
     unwell,
 };
@@ -68,7 +69,7 @@ pub async fn pass(context: &Context, key: &Key, entry: &mut Entry) -> Result<Nex
         return Ok(Next::Gone);
     }
     if deleted && is_abandoned(&resource) {
-        abandon(context, &api, &resource, entry).await?;
+        abandon(context, &resource, entry).await?;
         return Ok(Next::Gone);
     }
     let resource = if deleted { resource } else { with_finalizer(&api, resource).await? };
@@ -78,20 +79,24 @@ pub async fn pass(context: &Context, key: &Key, entry: &mut Entry) -> Result<Nex
         Err(why) if deleted && record.load().await? == Memory::default() => {
             // Nothing was ever done for it.
             tracing::debug!(why, "an invalid drain is let go");
-            let_go(&api, &resource).await?;
+            let_go(&context.client, &resource).await?;
             return Ok(Next::Gone);
         }
         Err(why) => {
             tracing::warn!(why, "the spec is invalid");
             record.amend(|status| unwell::tell(status, unwell::INVALID_SPEC, &why, SystemClock.now())).await?;
             context.metrics.forget(key);
+            context.claims.forget(key);
             return Ok(Next::After(INVALID_AGAIN));
         }
     };
     let subject = Subject { resource, spec: drain, record, turn };
+    if let Some(next) = rivals::instead(context, key, entry, &subject).await? {
+        return Ok(next);
+    }
     let (resource, pass) = Box::pin(over(context, key, entry, subject)).await?;
     if deleted && pass.plan.report.phase == Phase::Withdrawn {
-        let_go(&api, &resource).await?;
+        let_go(&context.client, &resource).await?;
         let note = "every queue is given back and every hold is released";
         context.publish(&resource, vec![Happening::normal("Withdrawn", name.as_str(), note)]);
         return Ok(Next::Gone);
@@ -100,10 +105,13 @@ pub async fn pass(context: &Context, key: &Key, entry: &mut Entry) -> Result<Nex
 }
 
 /// A drain that can be passed over.
-struct Subject {
-    resource: DynamicObject,
-    spec: DrainSpec,
-    record: ResourceRecord<SystemClock>,
+pub struct Subject {
+    /// The resource, as it was read for this pass.
+    pub resource: DynamicObject,
+    /// What it asks for.
+    pub spec: DrainSpec,
+    /// Where its status and memory are.
+    pub record: ResourceRecord<SystemClock>,
     turn: Option<Turn>,
 }
 
@@ -201,12 +209,13 @@ async fn with_finalizer(api: &Api<DynamicObject>, resource: DynamicObject) -> Re
 }
 
 /// Lets the API server delete it.
-async fn let_go(api: &Api<DynamicObject>, resource: &DynamicObject) -> Result<(), Failure> {
+pub async fn let_go(client: &Client, resource: &DynamicObject) -> Result<(), Failure> {
+    let api = drains(client.clone(), resource.metadata.namespace.as_deref().unwrap_or_default());
     let now = call_opt("read the WorkerDrain", api.get(&name(resource))).await?;
     let Some(now) = now.filter(|now| now.metadata.uid == resource.metadata.uid) else { return Ok(()) };
     let finalizers: Vec<String> =
         now.metadata.finalizers.iter().flatten().filter(|finalizer| *finalizer != FINALIZER).cloned().collect();
-    match set_finalizers(api, &now, &finalizers).await {
+    match set_finalizers(&api, &now, &finalizers).await {
         Err(failure) if failure.kind == FailureKind::NotFound => Ok(()),
         result => result.map(drop),
     }
@@ -229,12 +238,7 @@ fn name(resource: &DynamicObject) -> String {
 }
 
 /// A person has decided that what is left is left.
-async fn abandon(
-    context: &Context,
-    api: &Api<DynamicObject>,
-    resource: &DynamicObject,
-    entry: &mut Entry,
-) -> Result<(), Failure> {
+async fn abandon(context: &Context, resource: &DynamicObject, entry: &mut Entry) -> Result<(), Failure> {
     let memory = match ResourceRecord::of(&context.client, resource, Arc::clone(&entry.pages), SystemClock) {
         Ok(record) => record.load().await,
         Err(failure) => Err(failure),
@@ -245,7 +249,7 @@ async fn abandon(
     };
     tracing::warn!(left, "abandoned");
     context.publish(resource, vec![Happening::warning("Abandoned", name(resource), left)]);
-    let_go(api, resource).await
+    let_go(&context.client, resource).await
 }
 
 /// What is ours and stays outside, as far as it is remembered.

@@ -8,6 +8,9 @@ use crate::api::{WorkerDrainStatus, status::condition};
 /// The spec cannot be used: surfaces as the reason of `Ready` and `Stalled` until a person has mended it.
 pub const INVALID_SPEC: &str = "InvalidSpec";
 
+/// Another drain looks after the same service: surfaces as the reason of `Ready` and `Stalled` until that one is gone.
+pub const CONFLICT: &str = "Conflict";
+
 /// A pass ended by a bug of this program: surfaces as the reason of `Ready` and `Stalled` until a pass ends well.
 pub const INTERNAL_ERROR: &str = "InternalError";
 

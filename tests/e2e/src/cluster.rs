@@ -17,7 +17,8 @@ pub const NAMESPACE: &str = "media";
 /// Where the operator is.
 const OPERATOR: &str = "ops";
 
-const BOUND: Duration = Duration::from_mins(3);
+/// A bound that only something stuck passes: several clusters may start at once on a small machine.
+const BOUND: Duration = Duration::from_mins(5);
 
 /// A control plane with the chart installed.
 #[derive(Debug)]
@@ -80,6 +81,12 @@ impl Cluster {
         self.kubectl("apply --filename -").stdin(manifest).ok().await;
     }
 
+    /// Applies a manifest as soon as the API server takes it, for one that was away a moment ago.
+    pub async fn apply_when_possible(&self, manifest: &str) {
+        let apply = async || self.kubectl("apply --filename -").stdin(manifest).output().await.status.success();
+        wait_until("the API server takes the manifest", BOUND, apply).await;
+    }
+
     /// A drain as it is now.
     pub async fn drain(&self, name: &str) -> Value {
         let text = self.kubectl(&format!("get workerdrain {name} --output json")).ok().await;
@@ -111,6 +118,18 @@ impl Cluster {
         let mut events: Vec<&Value> = events["items"].as_array().expect("a list").iter().collect();
         events.sort_by_key(|event| event["eventTime"].as_str().unwrap_or_default());
         events.iter().map(|event| event["reason"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Waits until there were events with these reasons, in this order: they are published beside the passes that they
+    /// tell of.
+    pub async fn until_events(&self, name: &str, reasons: &[&str]) {
+        let what = format!("there were events of {name}: {}", reasons.join(", "));
+        wait_until(&what, BOUND, async || {
+            let events = self.events(name).await;
+            let mut seen = events.iter();
+            reasons.iter().all(|reason| seen.any(|event| event == reason))
+        })
+        .await;
     }
 
     /// Who holds the Lease.
@@ -176,11 +195,30 @@ impl Operator {
         said
     }
 
+    /// Waits until it is so: `leader` or `standby`.
+    pub async fn until_ready_as(&self, role: &str) {
+        let said = format!("ready: {role}\n");
+        let what = format!("the operator is ready as the {role}");
+        wait_until(&what, BOUND, async || self.get("/readyz").await.is_some_and(|(_, text)| text == said)).await;
+    }
+
+    /// Waits until this is a line of its metrics: a pass is counted after it has written its status.
+    pub async fn until_measured(&self, line: &str) {
+        let what = format!("the operator tells of {line}");
+        let told = async || self.get("/metrics").await.is_some_and(|(_, told)| told.lines().any(|it| it == line));
+        wait_until(&what, BOUND, told).await;
+    }
+
     /// Waits until it has written this.
     pub async fn until_said(&self, words: &str) {
         let what = format!("the operator writes {words:?}");
         wait_until(&what, BOUND, || std::future::ready(self.process.log().contains(words))).await;
     }
+}
+
+/// The same drain, with so much patience for replies that no worker is silent because the machine is busy.
+pub fn patient(drain: &str) -> String {
+    drain.replace("    celery:\n", "    celery:\n      replyTimeout: 1m\n")
 }
 
 impl Stage {

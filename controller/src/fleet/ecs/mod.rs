@@ -18,7 +18,7 @@ mod view;
 use std::{
     collections::BTreeSet,
     fmt,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -86,6 +86,8 @@ pub struct EcsFleet {
     /// Tasks that ECS lists as ended, and that were read as such once. They cannot change again, so they are not read
     /// again. Only a saving: it may be lost at any time.
     history: Arc<Mutex<BTreeSet<TaskId>>>,
+    /// The service's ARN, when ECS has told it once.
+    arn: Arc<OnceLock<String>>,
 }
 
 impl fmt::Debug for EcsFleet {
@@ -113,7 +115,7 @@ impl EcsFleet {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Failure> {
         let (client, caller) = connect::client(settings, config, limiters)?;
-        Ok(Self { client, caller: Arc::new(caller), clock, history: Arc::default() })
+        Ok(Self { client, caller: Arc::new(caller), clock, history: Arc::default(), arn: Arc::default() })
     }
 
     /// How many requests were sent to ECS so far.
@@ -124,6 +126,17 @@ impl EcsFleet {
     /// The Region that was found.
     pub fn region(&self) -> &str {
         &self.caller.target.region
+    }
+
+    /// The service's ARN, which is the same however the settings name it. ECS is asked for it once.
+    ///
+    /// Errors: the service cannot be seen, or is not one that can be drained.
+    pub async fn arn(&self) -> Result<String, Failure> {
+        if let Some(arn) = self.arn.get() {
+            return Ok(arn.clone());
+        }
+        let arn = observe::read_service(self).await?.service_arn;
+        Ok(self.arn.get_or_init(|| arn).clone())
     }
 
     /// How people call the service, such as `media/transcoder`.

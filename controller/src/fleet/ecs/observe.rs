@@ -54,7 +54,7 @@ pub(super) async fn observe(fleet: &EcsFleet, tracked: &BTreeSet<TaskId>) -> Res
     Ok(view::look(target, service, &ours, &holds))
 }
 
-async fn read_service(fleet: &EcsFleet) -> Result<ServiceFacts, Failure> {
+pub(super) async fn read_service(fleet: &EcsFleet) -> Result<ServiceFacts, Failure> {
     let target = &fleet.caller.target;
     let answer = fleet
         .caller

@@ -37,6 +37,7 @@ const DEFAULT_MAXIMUM_PERCENT: i32 = 200;
 pub(super) struct ServiceFacts {
     /// Its name, whether it was asked for by name or by ARN.
     pub(super) service: String,
+    pub(super) service_arn: String,
     pub(super) cluster_arn: String,
     desired: u32,
     minimum_healthy_percent: u32,
@@ -86,6 +87,7 @@ pub(super) fn service(target: &Target, answer: &DescribeServicesOutput) -> Resul
     let maximum = configuration.and_then(DeploymentConfiguration::maximum_percent).unwrap_or(DEFAULT_MAXIMUM_PERCENT);
     Ok(ServiceFacts {
         service: service.service_name().unwrap_or_else(|| last_part(&target.service)).to_owned(),
+        service_arn: service.service_arn().unwrap_or_default().to_owned(),
         cluster_arn: service.cluster_arn().unwrap_or_default().to_owned(),
         desired: count(service.desired_count()),
         minimum_healthy_percent: count(minimum),

@@ -6,4 +6,5 @@ mod drain;
 mod gone;
 mod many;
 mod replicas;
+mod rivals;
 mod trouble;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
-use e2e::{Cluster, Operator, SERVICE, Setup, Stage, aws_environment};
+use e2e::{Cluster, Operator, SERVICE, Setup, Stage, aws_environment, patient};
 use ecs_emulator::{
     Config, Emulator,
     model::{ContainerDefinition, CreateService, DeploymentConfiguration},
@@ -24,7 +24,7 @@ async fn two_hundred_drains_are_all_looked_at_and_none_is_written_without_need()
     let (stage, mut cluster) = tokio::join!(Stage::start(setup), Cluster::start(&[]));
     let mut operator = cluster.operator(0, &stage);
     let manifest = |number: usize| {
-        stage.drain_in_cluster().replace(&format!("name: {SERVICE}"), &format!("name: drain-{number}"))
+        patient(&stage.drain_in_cluster()).replace(&format!("name: {SERVICE}"), &format!("name: drain-{number}"))
             + "  mode: Plan\n---\n"
     };
     let began = Instant::now();
