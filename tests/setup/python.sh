@@ -2,6 +2,7 @@
 # Makes the Python environments that the tests run Celery in:
 #   .cache/venv      what is in requirements.txt: the Celery of today, and AWS's clients
 #   .cache/venv-5.5  what is in requirements-5.5.txt: an older Celery, whose remote control behaves differently
+#   .cache/venv-sqs  what is in requirements-sqs.txt: Celery on Amazon SQS, and moto, which stands in for that
 # Does nothing when they are already as those files say. An environment that was left half made is made anew.
 set -euo pipefail
 
@@ -44,3 +45,4 @@ flock 9 # two at once would build in each other's way
 
 make_venv "$cache/venv" "$here/requirements.txt"
 make_venv "$cache/venv-5.5" "$here/requirements-5.5.txt"
+make_venv "$cache/venv-sqs" "$here/requirements-sqs.txt"

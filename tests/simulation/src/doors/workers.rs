@@ -129,6 +129,7 @@ impl SimWorkers<'_> {
                 let answer = answers.entry(name).or_insert_with(|| Answer {
                     asked_at: now,
                     answered_at: now,
+                    instance: None,
                     queues: None,
                     reserved: None,
                     active: None,
@@ -230,7 +231,7 @@ fn view(world: &World, tasks: &BTreeMap<TaskId, Expected>, answers: Answers) -> 
         };
         mapped.insert(id.clone(), mapping);
     }
-    WorkersView { tasks: mapped, nodes: answers, strangers }
+    WorkersView { tasks: mapped, nodes: answers, strangers, silences: BTreeMap::new() }
 }
 
 fn bits<'a>(queues: impl Iterator<Item = &'a QueueName>) -> u8 {
