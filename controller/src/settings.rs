@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     api::{
-        policy::{BrokerSource, CeleryTarget, EcsTarget, WorkersTarget},
+        policy::{BrokerSource, CeleryTarget, EcsTarget, HttpTarget, HttpsTarget, WorkersTarget},
         spec::{SecretKeyRef, SecretSource, SentinelKwargsSpec, TlsSpec, TransportOptionsSpec},
     },
     fleet::ecs::EcsSettings,
@@ -12,6 +12,7 @@ use crate::{
     workers::{
         any::WorkersSettings,
         celery::{CelerySettings, FanoutPrefix, Pem, SentinelSettings, TlsSettings, TransportOptions},
+        http::{HttpSettings, Scheme},
     },
 };
 
@@ -32,6 +33,7 @@ pub fn ecs(EcsTarget { cluster, service, region, role_arn }: &EcsTarget, profile
 pub fn workers(target: &WorkersTarget, secrets: &SecretTexts) -> WorkersSettings {
     match target {
         WorkersTarget::Celery(target) => WorkersSettings::Celery(celery(target, secrets)),
+        WorkersTarget::Http(target) => WorkersSettings::Http(http(target, secrets)),
     }
 }
 
@@ -106,4 +108,24 @@ fn tls(TlsSpec { ca_from, certificate_from, key_from }: &TlsSpec, secrets: &Secr
 
 fn text<'a>(SecretSource { secret_key_ref }: &SecretSource, secrets: &'a SecretTexts) -> &'a str {
     secrets.get(secret_key_ref).map_or("", Secret::expose)
+}
+
+fn http(target: &HttpTarget, secrets: &SecretTexts) -> HttpSettings {
+    let HttpTarget { port, path, token, https, reply_timeout } = target;
+    let text = |key| secrets.get(key).map_or("", Secret::expose);
+    let scheme = match https {
+        None => Scheme::Http,
+        Some(HttpsTarget { server_name, authorities }) => Scheme::Https {
+            server_name: server_name.clone(),
+            authorities: authorities.as_ref().map(|key| text(key).to_owned()),
+        },
+    };
+    HttpSettings {
+        path: path.clone(),
+        scheme,
+        token: Secret::from(token.as_ref().map_or("", text)),
+        // Its range is checked with the manifest.
+        reply_bound: Duration::try_from(*reply_timeout).unwrap_or(Duration::from_secs(5)),
+        ..HttpSettings::new(*port)
+    }
 }

@@ -34,6 +34,17 @@ fn table() -> Vec<(&'static str, Value, &'static str)> {
         ("/workers/celery/replyTimeout", json!("2m"), "spec.workers.celery.replyTimeout"),
         ("/workers/celery/replyTimeout", json!("soon"), "is not a length of time"),
         ("/workers/celery/controlExchange", json!(""), "spec.workers.celery.controlExchange"),
+        ("/workers/celery/broker/url", json!("sqs://"), "no remote control over Amazon SQS"),
+        ("/workers", json!({"http": {}}), "spec.workers.http.port"),
+        ("/workers", json!({"http": {"port": 0}}), "spec.workers.http.port"),
+        ("/workers", json!({"http": {"port": 65536}}), "spec.workers.http.port"),
+        ("/workers", json!({"http": {"port": 1, "path": "drain"}}), "'drain' is not a path"),
+        ("/workers", json!({"http": {"port": 1, "path": "/a b"}}), "'/a b' is not a path"),
+        ("/workers", json!({"http": {"port": 1, "scheme": "tls"}}), "spec.workers.http.scheme"),
+        ("/workers", json!({"http": {"port": 1, "serverName": "a.b"}}), "are for scheme https"),
+        ("/workers", json!({"http": {"port": 1, "token": "x"}}), "unknown field \"spec.workers.http.token\""),
+        ("/workers", json!({"http": {"port": 1, "replyTimeout": "11s"}}), "spec.workers.http.replyTimeout"),
+        ("/workers/http", json!({"port": 1}), "give exactly one kind of workers"),
         ("/hold", json!({"mode": "Always"}), "spec.hold.mode"),
         ("/hold", json!({"expiresIn": "2d"}), "is not a length of time"),
         ("/hold", json!({"expiresIn": "49h"}), "spec.hold.expiresIn"),
@@ -86,6 +97,7 @@ async fn bad_manifests_are_refused_by_the_api_server_and_offline_alike() {
     // kubectl itself would refuse what it can tell; it is the server's word that counts.
     let apply = ["create", "--dry-run=server", "--validate=strict", "--filename", "-"];
     plane.kubectl(apply).stdin(good().to_string()).ok().await;
+    plane.kubectl(apply).stdin(with("/workers", &json!({"http": {"port": 8765}})).to_string()).ok().await;
     let mut wrong = Vec::new();
     for (path, value, message) in table() {
         let manifest = with(path, &value);

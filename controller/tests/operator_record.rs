@@ -97,6 +97,7 @@ fn busy(tasks: u128, now: Timestamp) -> Observation {
         let answer = Answer {
             asked_at: now,
             answered_at: now,
+            instance: None,
             queues: Some(vec![Queue { name: "celery".into(), binding: None }]),
             reserved: Some(vec![job.clone(), job.clone()]),
             active: Some(vec![job]),
@@ -116,7 +117,7 @@ fn busy(tasks: u128, now: Timestamp) -> Observation {
         tasks: known,
         longest_hold: SignedDuration::from_hours(48),
     };
-    let workers = WorkersView { tasks: mapped, nodes, strangers: [].into() };
+    let workers = WorkersView { tasks: mapped, nodes, strangers: [].into(), silences: [].into() };
     let (fleet, workers) = (Seen::Ok { value: view, at: now }, Seen::Ok { value: workers, at: now });
     Observation { fleet, workers, queues: None }
 }

@@ -6,10 +6,12 @@ Settings come from the environment, so that one app serves every test:
     SAMPLE_SETTINGS     a JSON object of any other Celery settings, such as {"task_acks_late": true}
     SAMPLE_JOURNAL      a folder in which each job leaves a file of its own (see `work`)
     SAMPLE_TOLD         a folder in which jobs that work until they are told look for a file of their own
+    SAMPLE_HTTP         if it is set, the worker answers over HTTP, by contrib/celery/worker_drain_http.py
 """
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -25,6 +27,12 @@ app.conf.update(
     worker_send_task_events=False,
 )
 app.conf.update(json.loads(os.environ.get("SAMPLE_SETTINGS") or "{}"))
+
+if os.environ.get("SAMPLE_HTTP"):
+    sys.path.append(str(Path(__file__).parents[2] / "contrib/celery"))
+    from worker_drain_http import install
+
+    install(app)
 
 
 def write_line(job_id, word, node):

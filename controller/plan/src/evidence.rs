@@ -66,6 +66,8 @@ pub struct Evidence<'a> {
     pub nodes: BTreeMap<NodeName, Option<&'a Answer>>,
     /// When the first question to any of its nodes was sent, and when the last answer came; `None` if nothing came.
     pub span: Option<(Timestamp, Timestamp)>,
+    /// Why the first of its nodes that is silent is so, where more is known than that.
+    pub why_silent: Option<&'a str>,
 }
 
 impl<'a> Evidence<'a> {
@@ -99,7 +101,12 @@ impl<'a> Evidence<'a> {
             (Intake::Unknown, Work::Unknown)
         };
         let span = nodes.values().flatten().map(|answer| (answer.asked_at, answer.answered_at)).reduce(widest);
-        Self { intake, work, mapped, nodes, span }
+        let silences = nodes
+            .iter()
+            .filter(|(_, answer)| answer.is_none())
+            .filter_map(|(name, _)| workers.and_then(|workers| workers.silences.get(name)).map(String::as_str));
+        let why_silent = silences.into_iter().next();
+        Self { intake, work, mapped, nodes, span, why_silent }
     }
 
     /// It takes no jobs and has none, and every node of it said so.
@@ -110,6 +117,20 @@ impl<'a> Evidence<'a> {
     /// Nodes that did not answer every question, in order.
     pub fn silent(&self) -> impl Iterator<Item = &NodeName> {
         self.nodes.iter().filter(|(_, answer)| answer.is_none_or(|answer| !complete(answer))).map(|(name, _)| name)
+    }
+
+    /// Which start of each of its nodes answered, as far as they said.
+    pub fn instances(&self) -> BTreeMap<NodeName, String> {
+        let instance = |answer: &Option<&Answer>| answer.and_then(|answer| answer.instance.clone());
+        self.nodes.iter().filter_map(|(name, answer)| Some((name.clone(), instance(answer)?))).collect()
+    }
+
+    /// Another start of a node answered than the one that is remembered.
+    pub fn restarted(&self, memory: &TaskMemory) -> bool {
+        self.instances().iter().any(|(name, now)| {
+            let before = memory.nodes.get(name).and_then(|node| node.instance.as_ref());
+            before.is_some_and(|before| before != now)
+        })
     }
 
     /// Jobs that were seen, or `None` if no node told of any.

@@ -137,6 +137,9 @@ pub struct NodeMemory {
     /// stay here afterwards, because some workers forget what was added when they reconnect (celery#10352).
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub taken: BTreeSet<Queue>,
+    /// Which start of it answered last, if it said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
 }
 
 /// Why a task is to leave.

@@ -169,6 +169,9 @@ pub struct WorkersView {
     pub nodes: BTreeMap<NodeName, Answer>,
     /// Nodes that answered and belong to no task of this fleet: other fleets on the same broker, or a naming mistake.
     pub strangers: BTreeSet<NodeName>,
+    /// Why a node did not answer, for a person, where more is known than silence.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub silences: BTreeMap<NodeName, String>,
 }
 
 /// Which nodes are a task's own.
@@ -195,6 +198,9 @@ pub struct Answer {
     pub asked_at: Timestamp,
     /// When the last answer came.
     pub answered_at: Timestamp,
+    /// Which start of the worker answered: another text after every restart. `None`: it did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
     /// The queues that it takes jobs from. Asked first: what is active or reserved is then at least as young.
     pub queues: Option<Vec<Queue>>,
     /// Jobs that it has received and not started. Asked before `active`, because jobs move only from here to there.

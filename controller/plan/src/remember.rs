@@ -136,14 +136,22 @@ fn proofs(policy: &Policy, fleet: &FleetView, workers: Option<&WorkersView>, mem
         if at_work && task.life == Life::Running && !memory.permitted.as_ref().is_some_and(by_deadline) {
             memory.permitted = None;
         }
-        memory.idle = match evidence.span {
-            Some(span) if memory.leaving.is_some() && evidence.is_drained() => Some(prolong(memory.idle, span)),
+        // What was proven of a worker is not proven of the one that took its place.
+        let restarted = evidence.restarted(memory);
+        let run = memory.idle.filter(|_| !restarted);
+        let idle = match evidence.span {
+            Some(span) if memory.leaving.is_some() && evidence.is_drained() => Some(prolong(run, span)),
             _ => None,
         };
+        let instances = evidence.instances();
+        memory.idle = idle;
         // Drained and held by nothing: it may stop, whether we are the ones who released it or were killed meanwhile.
         let free = task.life == Life::Running && task.hold == HoldState::Free;
         if free && memory.permitted.is_none() && memory.idle.is_some_and(|run| run.proves(policy.drain.idle_for)) {
             memory.permitted = Some(Permitted { at: now, ground: Ground::Drained });
+        }
+        for (node, instance) in instances {
+            memory.nodes.entry(node).or_default().instance = Some(instance);
         }
     }
 }

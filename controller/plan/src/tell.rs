@@ -170,9 +170,12 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
             String::from("the broker cannot be reached, so nothing is known of its jobs; no hold is released meanwhile")
         }
         TaskPhase::Unknown => format!(
-            "{} does not answer for {}; silence is not idleness, so it stays held; see whether the worker is frozen or cut off (one with the solo pool answers between jobs only)",
+            "{} does not answer for {}; silence is not idleness, so it stays held; {}",
             names(member.evidence.silent()),
             ago(),
+            member.evidence.why_silent.unwrap_or(
+                "see whether the worker is frozen or cut off (one with the solo pool answers between jobs only)"
+            ),
         ),
         TaskPhase::Overdue => format!(
             "its deadline has passed and {}; it stays held because deadline.action is Hold",

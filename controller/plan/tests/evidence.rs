@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use worker_drain_plan::{
-    Action, Memory, NodeName, Plan, TaskId,
+    Action, Memory, NodeName, Observation, Plan, TaskId,
     evidence::{Evidence, FRESH_FOR, Intake, Work},
     memory::TaskMemory,
-    observation::{Answer, Job, Mapping, Queue, Seen, WorkersView},
+    observation::{Answer, FleetView, HoldState, Job, Life, Mapping, Queue, Seen, Task, WorkersView},
     plan,
-    policy::Scheduled,
+    policy::{DrainPolicy, HoldMode, HoldPolicy, Mode, Policy, Scheduled},
 };
 use world::{SECOND, World};
 
@@ -33,6 +33,7 @@ fn answer((queues, reserved, active, scheduled): Told, age: SignedDuration) -> A
     Answer {
         asked_at: at,
         answered_at: at,
+        instance: None,
         queues,
         reserved: jobs(reserved),
         active: jobs(active),
@@ -249,4 +250,86 @@ fn a_worker_that_reconnected_and_takes_jobs_again_is_cancelled_again_and_proven_
     assert!(plan.actions.iter().any(|action| matches!(action, Action::Cancel { .. })), "{:?}", plan.actions);
     assert!(!proof.idle(SECOND), "what it took meanwhile would not show in a proof from before");
     assert!(proof.idle(SECOND));
+}
+
+/// One look at a drained task of one node after another, each with the instance that answered; the run of idle looks
+/// after the last.
+fn idle_run_after(instances: &[Option<&str>]) -> u32 {
+    let (task, second) = (TaskId::from("t"), SignedDuration::from_secs(1));
+    let policy = policy();
+    let mut memory = Memory::default();
+    for (number, instance) in (0..).zip(instances) {
+        let now = NOW + second * number;
+        let told = Answer { instance: instance.map(String::from), ..answer(IDLE, NEW) };
+        let told = Answer { asked_at: now, answered_at: now, ..told };
+        let mut view = WorkersView::default();
+        view.tasks.insert(task.clone(), Mapping::Nodes(["a".into()].into()));
+        view.nodes.insert("a".into(), told);
+        let observation = Observation {
+            fleet: Seen::Ok { value: fleet(&task), at: now },
+            workers: Seen::Ok { value: view, at: now },
+            queues: None,
+        };
+        memory = plan(&policy, &observation, &memory, now).memory;
+        let again = plan(&policy, &observation, &memory, now).memory;
+        assert_eq!(again, memory, "the same look is remembered once");
+    }
+    memory.tasks[&task].idle.map_or(0, |run| run.looks)
+}
+
+#[test]
+fn idleness_that_was_proven_of_one_start_of_a_worker_is_not_proven_of_the_next() {
+    assert_eq!(idle_run_after(&[Some("a"), Some("a"), Some("a")]), 3);
+    assert_eq!(idle_run_after(&[Some("a"), Some("b")]), 1);
+    assert_eq!(idle_run_after(&[Some("a"), Some("a"), Some("b"), Some("b")]), 2);
+    assert_eq!(idle_run_after(&[None, None]), 2, "a worker that does not say is believed to be the same");
+    assert_eq!(idle_run_after(&[Some("a"), None, Some("b")]), 1, "what it said last counts");
+}
+
+#[test]
+fn why_a_node_is_silent_is_told_where_it_is_known() {
+    let mut memory = TaskMemory::default();
+    memory.nodes.entry("a".into()).or_default();
+    let mut view = WorkersView::default();
+    view.silences.insert("a".into(), "its token is another".into());
+    view.silences.insert("b".into(), "of no interest".into());
+    let evidence = Evidence::of(&TaskId::from("t"), &memory, Some(&view), Scheduled::Ignore, NOW);
+    assert_eq!(evidence.why_silent, Some("its token is another"));
+    view.nodes.insert("a".into(), answer(IDLE, NEW));
+    let evidence = Evidence::of(&TaskId::from("t"), &memory, Some(&view), Scheduled::Ignore, NOW);
+    assert_eq!(evidence.why_silent, None);
+}
+
+fn policy() -> Policy {
+    let (mode, minutes) = (HoldMode::Standing, SignedDuration::from_mins);
+    Policy {
+        hold: HoldPolicy { mode, expires_in: minutes(120) },
+        drain: DrainPolicy {
+            min_consuming_percent: Some(0),
+            idle_for: minutes(10),
+            scheduled: Scheduled::Ignore,
+            deadline: None,
+            scale_in: true,
+            gate: None,
+        },
+        mode: Mode::Enforce,
+        paused: false,
+        withdrawn: false,
+    }
+}
+
+/// A fleet of one task, of an old revision.
+fn fleet(task: &TaskId) -> FleetView {
+    let hold = HoldState::Until(NOW + SignedDuration::from_hours(48));
+    let old = Task { revision: "old".into(), life: Life::Running, started_at: Some(NOW), hold };
+    FleetView {
+        name: "media/transcoder".into(),
+        desired: 1,
+        minimum_healthy_percent: 100,
+        maximum_percent: 200,
+        current: "new".into(),
+        revisions: BTreeMap::new(),
+        tasks: [(task.clone(), old)].into(),
+        longest_hold: SignedDuration::from_hours(48),
+    }
 }

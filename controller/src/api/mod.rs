@@ -2,6 +2,7 @@
 //! become the CRD that the API server enforces, and the same CRD judges the manifests that `worker-drain run` reads.
 
 pub mod check;
+pub mod http_spec;
 pub mod policy;
 pub mod render;
 pub mod spec;

@@ -10,9 +10,11 @@ use worker_drain_plan::policy::{
 
 use super::{
     check::{self, Problem},
+    http_spec::{HttpSpec, SchemeSpec},
     spec::{
         BrokerSpec, CelerySpec, DeadlineActionSpec, DeadlineSpec, EcsSpec, GateSpec, HoldModeSpec, ModeSpec,
-        ScheduledSpec, SecretKeyRef, TlsSpec, TransportOptionsSpec, WorkerDrain, WorkerDrainSpec,
+        ScheduledSpec, SecretKeyRef, SecretSource, TlsSpec, TransportOptionsSpec, WorkerDrain, WorkerDrainSpec,
+        WorkersSpec,
     },
 };
 
@@ -49,6 +51,8 @@ pub struct EcsTarget {
 pub enum WorkersTarget {
     /// Celery workers, through their broker.
     Celery(CeleryTarget),
+    /// Workers that answer for themselves over HTTP.
+    Http(HttpTarget),
 }
 
 impl WorkersTarget {
@@ -56,6 +60,7 @@ impl WorkersTarget {
     pub fn field(&self) -> &'static str {
         match self {
             Self::Celery(_) => "spec.workers.celery",
+            Self::Http(_) => "spec.workers.http",
         }
     }
 
@@ -63,6 +68,11 @@ impl WorkersTarget {
     pub fn secrets(&self) -> Vec<(&'static str, &SecretKeyRef)> {
         match self {
             Self::Celery(target) => target.secrets(),
+            Self::Http(HttpTarget { token, https, .. }) => {
+                let authorities = https.as_ref().and_then(|https| https.authorities.as_ref());
+                let token = token.iter().map(|key| ("spec.workers.http.tokenFrom.secretKeyRef", key));
+                token.chain(authorities.map(|key| ("spec.workers.http.caFrom.secretKeyRef", key))).collect()
+            }
         }
     }
 }
@@ -104,6 +114,29 @@ impl CeleryTarget {
 }
 
 const NO_TLS: TlsSpec = TlsSpec { ca_from: None, certificate_from: None, key_from: None };
+/// Workers that answer for themselves over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpTarget {
+    /// The port that each listens on.
+    pub port: u16,
+    /// Where the contract is served.
+    pub path: String,
+    /// The token that they are shown; `None`: none.
+    pub token: Option<SecretKeyRef>,
+    /// By TLS; `None`: in the clear.
+    pub https: Option<HttpsTarget>,
+    /// How long an answer may take.
+    pub reply_timeout: SignedDuration,
+}
+
+/// HTTP by TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpsTarget {
+    /// The name that certificates are for; `None`: the address that is asked.
+    pub server_name: Option<String>,
+    /// The authorities to trust; `None`: the system's.
+    pub authorities: Option<SecretKeyRef>,
+}
 
 /// Where a broker's URL is.
 #[derive(Clone, PartialEq, Eq)]
@@ -149,11 +182,7 @@ impl TryFrom<&WorkerDrain> for DrainSpec {
         if fleet.ecs.is_none() {
             problems.push(Problem::new("spec.fleet", "give exactly one kind of fleet: ecs"));
         }
-        if workers.celery.is_none() {
-            problems.push(Problem::new("spec.workers", "give exactly one kind of workers: celery"));
-        }
-        let target = workers.celery.as_ref().map(celery_target).transpose();
-        let target = target.map_err(|problem| problems.push(problem)).ok().flatten().map(WorkersTarget::Celery);
+        let target = workers_target(workers).map_err(|problem| problems.push(problem)).ok();
         let policy = policy(resource).map_err(|problem| problems.push(problem)).ok();
         match (&fleet.ecs, target, policy) {
             (Some(ecs), Some(workers), Some(policy)) if problems.is_empty() => Ok(Self {
@@ -170,6 +199,27 @@ impl TryFrom<&WorkerDrain> for DrainSpec {
 
 fn ecs_target(EcsSpec { cluster, service, region, role_arn }: &EcsSpec) -> EcsTarget {
     EcsTarget { cluster: cluster.clone(), service: service.clone(), region: region.clone(), role_arn: role_arn.clone() }
+}
+
+fn workers_target(WorkersSpec { celery, http }: &WorkersSpec) -> Result<WorkersTarget, Problem> {
+    match (celery, http) {
+        (Some(celery), None) => celery_target(celery).map(WorkersTarget::Celery),
+        (None, Some(http)) => Ok(WorkersTarget::Http(http_target(http))),
+        _ => Err(Problem::new("spec.workers", "give exactly one kind of workers: celery or http")),
+    }
+}
+
+fn http_target(spec: &HttpSpec) -> HttpTarget {
+    let HttpSpec { port, path, scheme, token_from, server_name, ca_from, reply_timeout } = spec;
+    let key = |source: &Option<SecretSource>| source.as_ref().map(|source| source.secret_key_ref.clone());
+    let https = HttpsTarget { server_name: server_name.clone(), authorities: key(ca_from) };
+    HttpTarget {
+        port: *port,
+        path: path.clone(),
+        token: key(token_from),
+        https: (*scheme == SchemeSpec::Https).then_some(https),
+        reply_timeout: reply_timeout.get(),
+    }
 }
 
 fn celery_target(spec: &CelerySpec) -> Result<CeleryTarget, Problem> {
@@ -243,7 +293,7 @@ mod tests {
     use serde_json::{Value, json};
     use worker_drain_plan::policy::{DeadlineAction, HoldMode, Mode, Scheduled};
 
-    use super::{BrokerSource, DrainSpec, WorkersTarget};
+    use super::{BrokerSource, DrainSpec, HttpTarget, HttpsTarget, SecretKeyRef, WorkersTarget};
 
     fn manifest(change: impl FnOnce(&mut Value)) -> Value {
         let mut manifest = json!({
@@ -267,7 +317,7 @@ mod tests {
     fn the_least_manifest_has_the_defaults_that_are_documented() {
         let drain = DrainSpec::parse(&manifest(|_| {})).unwrap();
         assert_eq!(drain.full_name(), "media/transcoder");
-        let WorkersTarget::Celery(celery) = drain.workers;
+        let WorkersTarget::Celery(celery) = drain.workers else { panic!("celery was asked for") };
         assert_eq!(celery.broker, BrokerSource::Url("redis://cache:6379/0".into()));
         assert_eq!(celery.control_exchange, "celery");
         assert_eq!(celery.reply_timeout, SignedDuration::from_secs(1));
@@ -304,6 +354,94 @@ mod tests {
         assert_eq!((gate.queues_empty, gate.awaited), (["fast".into(), "slow".into()].into(), false));
         assert_eq!(drain.policy.mode, Mode::Plan);
         assert!(drain.policy.paused);
+    }
+
+    fn http(http: &Value) -> Value {
+        manifest(|manifest| manifest["spec"]["workers"] = json!({"http": http}))
+    }
+
+    #[test]
+    fn http_workers_have_the_defaults_that_are_documented() {
+        let drain = DrainSpec::parse(&http(&json!({"port": 8765}))).unwrap();
+        let reply_timeout = SignedDuration::from_secs(5);
+        let least = HttpTarget { port: 8765, path: "/worker-drain".into(), token: None, https: None, reply_timeout };
+        assert_eq!(drain.workers, WorkersTarget::Http(least));
+        assert!(drain.workers.secrets().is_empty());
+    }
+
+    #[test]
+    fn every_field_of_http_workers_counts() {
+        let from = |key: &str| json!({"secretKeyRef": {"name": "drain", "key": key}});
+        let given = json!({
+            "port": 443, "path": "/x", "scheme": "https", "tokenFrom": from("token"), "caFrom": from("ca"),
+            "serverName": "worker.internal", "replyTimeout": "2s",
+        });
+        let drain = DrainSpec::parse(&http(&given)).unwrap();
+        let key = |key: &str| SecretKeyRef { name: "drain".into(), key: key.into() };
+        let https = HttpsTarget { server_name: Some("worker.internal".into()), authorities: Some(key("ca")) };
+        let expected = HttpTarget {
+            port: 443,
+            path: "/x".into(),
+            token: Some(key("token")),
+            https: Some(https),
+            reply_timeout: SignedDuration::from_secs(2),
+        };
+        assert_eq!(drain.workers, WorkersTarget::Http(expected));
+        let fields: Vec<&str> = drain.workers.secrets().into_iter().map(|(field, _)| field).collect();
+        let expected = ["spec.workers.http.tokenFrom.secretKeyRef", "spec.workers.http.caFrom.secretKeyRef"];
+        assert_eq!(fields, expected);
+    }
+
+    #[rstest]
+    #[case(json!({}), "spec.workers.http.port: is missing")]
+    #[case(json!({"port": 0}), "spec.workers.http.port: 0 is to be a number from 1 to 65535")]
+    #[case(json!({"port": 70000}), "spec.workers.http.port: 70000 is to be a number from 1 to 65535")]
+    #[case(json!({"port": "8765"}), "spec.workers.http.port: '8765' is to be a whole number")]
+    #[case(json!({"port": 1, "path": "drain"}), "spec.workers.http.path: 'drain' is not a path: write one that begins with \
+        /, such as /worker-drain, without ? and #")]
+    #[case(json!({"port": 1, "path": "/a?b"}), "spec.workers.http.path: '/a?b' is not a path: write one that begins with \
+        /, such as /worker-drain, without ? and #")]
+    #[case(json!({"port": 1, "scheme": "HTTPS"}), "spec.workers.http.scheme: 'HTTPS' is to be one of http, https (did you \
+        mean https?)")]
+    #[case(json!({"port": 1, "serverName": "a.b"}), "spec.workers.http.scheme: serverName and caFrom are for scheme https: \
+        add it, or leave them out")]
+    #[case(json!({"port": 1, "token": "hunter2"}), "spec.workers.http.token: unknown field (did you mean tokenFrom?)")]
+    #[case(json!({"port": 1, "replyTimeout": "1m"}), "spec.workers.http.replyTimeout: 1m is not between 100ms and 10s: \
+        workers need time to answer, and an answer counts for 15s from its question on")]
+    fn what_is_wrong_with_http_workers_is_said(#[case] given: Value, #[case] expected: &str) {
+        assert_eq!(problems(&http(&given)), [expected]);
+    }
+
+    #[test]
+    fn the_sum_of_a_proof_is_that_of_the_kind_of_workers() {
+        let mut manifest = http(&json!({"port": 1}));
+        manifest["spec"]["hold"] = json!({"expiresIn": "1m"});
+        manifest["spec"]["drain"] = json!({"idleFor": "30s"});
+        let expected = "spec.hold.expiresIn: hold.expiresIn (1m) is too short: half of it must last for a proof of \
+                        idleness, drain.idleFor (30s) + 2 × workers.http.replyTimeout (5s) = 40s; make it 80s or more";
+        assert_eq!(problems(&manifest), [expected]);
+    }
+
+    #[rstest]
+    #[case("sqs://")]
+    #[case("SQS://queue.internal")]
+    #[case(" sqs+https://queue.internal")]
+    fn a_broker_that_has_no_remote_control_is_refused_with_the_way_out(#[case] url: &str) {
+        let manifest = manifest(|manifest| manifest["spec"]["workers"]["celery"]["broker"]["url"] = json!(url));
+        let problems = problems(&manifest);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(
+            problems[0].starts_with("spec.workers.celery.broker.url: Celery has no remote control over Amazon SQS")
+        );
+        assert!(problems[0].contains("spec.workers.http") && problems[0].contains("docs/http-worker.md"));
+    }
+
+    #[rstest]
+    #[case(json!({}))]
+    #[case(json!({"celery": {"broker": {"url": "redis://cache"}}, "http": {"port": 1}}))]
+    fn exactly_one_kind_of_workers_is_taken(#[case] workers: Value) {
+        let manifest = manifest(|manifest| manifest["spec"]["workers"] = workers);
+        assert_eq!(problems(&manifest), ["spec.workers: give exactly one kind of workers: celery or http"]);
     }
 
     #[rstest]

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    http_spec::HttpSpec,
     status::WorkerDrainStatus,
     values::{Duration, Percent, between, if_formed},
 };
@@ -70,8 +71,10 @@ use super::{
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(
-    validation = hold_outlives_proof(),
-    validation = deadline_outlives_proof(),
+    validation = hold_outlives_proof("celery"),
+    validation = hold_outlives_proof("http"),
+    validation = deadline_outlives_proof("celery"),
+    validation = deadline_outlives_proof("http"),
     validation = scale_in_needs_standing()
 )]
 #[serde(rename_all = "camelCase")]
@@ -142,14 +145,18 @@ pub struct EcsSpec {
 /// The workers that run in the tasks.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[x_kube(
-    validation = Rule::new("[has(self.celery)].exists_one(given, given)")
-        .message("give exactly one kind of workers: celery")
+    validation = Rule::new("[has(self.celery), has(self.http)].exists_one(given, given)")
+        .message("give exactly one kind of workers: celery or http")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct WorkersSpec {
     /// Celery workers, asked and told through their broker (Celery's remote control).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub celery: Option<CelerySpec>,
+    /// Workers that answer for themselves over HTTP: the way for Celery on Amazon SQS, and for workers that are not
+    /// Celery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpSpec>,
 }
 
 /// Celery workers. Names of settings are Celery's and kombu's own, in camel case; give what the application gives, or
@@ -213,7 +220,13 @@ fn default_reply_timeout() -> Duration {
     .message(
         "tls needs a broker that speaks it: write rediss:// or amqps:// (or sentinel://) in url, or leave tls out"
     )
-    .field_path(".tls")
+    .field_path(".tls"),
+    validation = Rule::new("!has(self.url) || !self.url.matches('^\\\\s*(?i:sqs)(\\\\+[a-z]+)?:')")
+        .message(
+            "Celery has no remote control over Amazon SQS: let the workers answer for themselves, with \
+             spec.workers.http in place of spec.workers.celery (docs/http-worker.md)"
+        )
+        .field_path(".url")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BrokerSpec {
@@ -480,9 +493,11 @@ pub enum ModeSpec {
     Plan,
 }
 
-/// What a proof of idleness takes: `idleFor`, and the two looks around it. In CEL.
-const PROOF: &str = "duration(self.drain.idleFor) + duration(self.workers.celery.replyTimeout) + \
-                     duration(self.workers.celery.replyTimeout)";
+/// What a proof of idleness takes with this kind of workers: `idleFor`, and the two looks around it. In CEL.
+fn proof(kind: &str) -> String {
+    let reply = format!("duration(self.workers.{kind}.replyTimeout)");
+    format!("duration(self.drain.idleFor) + {reply} + {reply}")
+}
 
 /// The sum, for a person. In CEL. With `format`, because the API server knows no bound of what `string(…)` or a text with
 /// it comes to, and refuses the whole resource as too costly.
@@ -493,33 +508,40 @@ fn shown(sum: &str) -> String {
     )
 }
 
-const PROOF_TERMS: &str = "drain.idleFor (%s) + 2 × workers.celery.replyTimeout (%s) = %s";
-const PROOF_VALUES: &str = "self.drain.idleFor, self.workers.celery.replyTimeout";
+/// The sum in words, and what stands in its gaps before the result.
+fn proof_terms(kind: &str) -> (String, String) {
+    let words = format!("drain.idleFor (%s) + 2 × workers.{kind}.replyTimeout (%s) = %s");
+    (words, format!("self.drain.idleFor, self.workers.{kind}.replyTimeout"))
+}
 
 /// A renewal may be refused when half of a hold is left: a proof that has begun then must still end in time.
-fn hold_outlives_proof() -> kube::core::Rule {
-    let formed = ["self.hold.expiresIn", "self.drain.idleFor", "self.workers.celery.replyTimeout"];
-    let twice = format!("{PROOF} + {PROOF}");
+fn hold_outlives_proof(kind: &str) -> kube::core::Rule {
+    let (proof, (terms, values)) = (proof(kind), proof_terms(kind));
+    let reply = format!("self.workers.{kind}.replyTimeout");
+    let twice = format!("{proof} + {proof}");
+    let formed = ["self.hold.expiresIn", "self.drain.idleFor", reply.as_str()];
     let rule = if_formed(&formed, &format!("duration(self.hold.expiresIn) >= {twice}"));
-    kube::core::Rule::new(format!("!has(self.workers.celery) || {rule}"))
+    kube::core::Rule::new(format!("!has(self.workers.{kind}) || {rule}"))
         .message(Message::Expression(format!(
-            "'hold.expiresIn (%s) is too short: half of it must last for a proof of idleness, {PROOF_TERMS}; make it %s \
-             or more'.format([self.hold.expiresIn, {PROOF_VALUES}, {}, {}])",
-            shown(PROOF),
+            "'hold.expiresIn (%s) is too short: half of it must last for a proof of idleness, {terms}; make it %s \
+             or more'.format([self.hold.expiresIn, {values}, {}, {}])",
+            shown(&proof),
             shown(&twice)
         )))
         .field_path(".hold.expiresIn")
 }
 
 /// Otherwise no task could ever be proven idle in time, and every rollout would end at its deadline.
-fn deadline_outlives_proof() -> kube::core::Rule {
-    let formed = ["self.drain.deadline.after", "self.drain.idleFor", "self.workers.celery.replyTimeout"];
-    let rule = if_formed(&formed, &format!("duration(self.drain.deadline.after) > {PROOF}"));
-    kube::core::Rule::new(format!("!has(self.workers.celery) || !has(self.drain.deadline) || {rule}"))
+fn deadline_outlives_proof(kind: &str) -> kube::core::Rule {
+    let (proof, (terms, values)) = (proof(kind), proof_terms(kind));
+    let reply = format!("self.workers.{kind}.replyTimeout");
+    let formed = ["self.drain.deadline.after", "self.drain.idleFor", reply.as_str()];
+    let rule = if_formed(&formed, &format!("duration(self.drain.deadline.after) > {proof}"));
+    kube::core::Rule::new(format!("!has(self.workers.{kind}) || !has(self.drain.deadline) || {rule}"))
         .message(Message::Expression(format!(
             "'drain.deadline.after (%s) would pass before any task can be proven idle: that takes \
-             {PROOF_TERMS}'.format([self.drain.deadline.after, {PROOF_VALUES}, {}])",
-            shown(PROOF)
+             {terms}'.format([self.drain.deadline.after, {values}, {}])",
+            shown(&proof)
         )))
         .field_path(".drain.deadline.after")
 }

@@ -172,9 +172,11 @@ fn steps<'a>(task: &'a worker_drain_plan::TaskId, pass: &'a Pass) -> impl Iterat
 /// What a node answered.
 fn evidence(node: &NodeName, observation: &Observation, now: Timestamp) -> String {
     let Some(answer) = observation.workers.ok().and_then(|workers| workers.nodes.get(node)) else {
-        return String::from("does not answer");
+        let silences = observation.workers.ok().map(|workers| &workers.silences);
+        let why = silences.and_then(|silences| silences.get(node));
+        return why.map_or(String::from("does not answer"), |why| format!("does not answer: {why}"));
     };
-    let Answer { asked_at: _, answered_at: _, queues, reserved, active, scheduled } = answer;
+    let Answer { asked_at: _, answered_at: _, instance: _, queues, reserved, active, scheduled } = answer;
     let queues = match queues.as_deref() {
         None => String::from("does not say what it takes jobs from"),
         Some([]) => String::from("takes jobs from no queue"),

@@ -14,6 +14,7 @@ use worker_drain_plan::{
 use super::{
     Workers,
     celery::{Celery, CelerySettings, SettingsError as CelerySettingsError},
+    http::{Http, HttpSettings, SettingsError as HttpSettingsError},
 };
 use crate::{clock::Clock, identity::Expected};
 
@@ -22,6 +23,8 @@ use crate::{clock::Clock, identity::Expected};
 pub enum WorkersSettings {
     /// Celery workers, through their broker.
     Celery(CelerySettings),
+    /// Workers that answer for themselves over HTTP.
+    Http(HttpSettings),
 }
 
 /// What is wrong with [`WorkersSettings`].
@@ -30,12 +33,17 @@ pub enum WorkersSettingsError {
     /// With those of Celery workers.
     #[error(transparent)]
     Celery(#[from] CelerySettingsError),
+    /// With those of HTTP workers.
+    #[error(transparent)]
+    Http(#[from] HttpSettingsError),
 }
 
 /// Workers of some kind.
 pub enum AnyWorkers {
     /// Celery workers, through their broker.
     Celery(Celery),
+    /// Workers that answer for themselves over HTTP.
+    Http(Http),
 }
 
 impl AnyWorkers {
@@ -43,6 +51,7 @@ impl AnyWorkers {
     pub fn open(settings: &WorkersSettings, clock: Arc<dyn Clock>) -> Result<Self, WorkersSettingsError> {
         match settings {
             WorkersSettings::Celery(settings) => Ok(Self::Celery(Celery::open(settings, clock)?)),
+            WorkersSettings::Http(settings) => Ok(Self::Http(Http::open(settings, clock)?)),
         }
     }
 
@@ -50,6 +59,8 @@ impl AnyWorkers {
     pub async fn close(&self) {
         match self {
             Self::Celery(celery) => celery.close().await,
+            // Each call has a connection of its own.
+            Self::Http(_) => {}
         }
     }
 }
@@ -58,30 +69,28 @@ impl Workers for AnyWorkers {
     async fn observe(&self, tasks: &BTreeMap<TaskId, Expected>) -> Result<WorkersView, Failure> {
         match self {
             Self::Celery(celery) => celery.observe(tasks).await,
-        }
-    }
-
-    async fn count(&self, queues: &BTreeSet<QueueName>) -> BTreeMap<QueueName, Seen<QueueCount>> {
-        match self {
-            Self::Celery(celery) => celery.count(queues).await,
+            Self::Http(http) => http.observe(tasks).await,
         }
     }
 
     async fn cancel(&self, cancels: &[(NodeName, Vec<QueueName>)]) -> Vec<Outcome> {
         match self {
             Self::Celery(celery) => celery.cancel(cancels).await,
+            Self::Http(http) => http.cancel(cancels).await,
         }
     }
 
     async fn give_back(&self, undos: &[(NodeName, Vec<Queue>)]) -> Vec<Outcome> {
         match self {
             Self::Celery(celery) => celery.give_back(undos).await,
+            Self::Http(http) => http.give_back(undos).await,
         }
     }
 
     async fn count(&self, queues: &BTreeSet<QueueName>) -> BTreeMap<QueueName, Seen<QueueCount>> {
         match self {
             Self::Celery(celery) => celery.count(queues).await,
+            Self::Http(http) => http.count(queues).await,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod any;
 pub mod celery;
+pub mod http;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

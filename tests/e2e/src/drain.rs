@@ -13,7 +13,7 @@ use serde_json::Value;
 use test_support::{Process, Signal, wait_until};
 
 use crate::{
-    stage::{SERVICE, Stage},
+    stage::{SERVICE, Stage, TOKEN},
     tasks::TaskView,
 };
 
@@ -62,15 +62,23 @@ spec:
   fleet:
     ecs: {{cluster: default, service: {SERVICE}, region: us-east-1}}
   workers:
-    celery:
-      broker: {{url: \"{}\"}}
-  drain: {}
+{}  drain: {}
 ",
-            self.app().broker(),
+            self.workers(),
             self.drain_rules()
         );
         fs::write(&path, text).expect("the stage's folder can be written to");
         path
+    }
+
+    /// How the workers are asked, in a manifest.
+    fn workers(&self) -> String {
+        match self.http_port() {
+            None => format!("    celery:\n      broker: {{url: \"{}\"}}\n", self.app().broker()),
+            Some(port) => {
+                format!("    http: {{port: {port}, tokenFrom: {{secretKeyRef: {{name: drain, key: token}}}}}}\n")
+            }
+        }
     }
 
     /// The environment that points AWS's clients to this stage's ECS.
@@ -83,6 +91,9 @@ spec:
     pub fn run(&self, arguments: &[&str]) -> WorkerDrain {
         let mut command = Command::new(binary());
         command.arg("run").arg("-f").arg(self.manifest()).arg("--state").arg(self.folder().join("state"));
+        if self.http_port().is_some() {
+            command.args(["--secret", "drain/token=env:TOKEN"]).env("TOKEN", TOKEN);
+        }
         command.args(["-o", "json"]).args(arguments).envs(self.aws_environment());
         WorkerDrain { process: Process::start("worker-drain", &command) }
     }

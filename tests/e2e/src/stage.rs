@@ -12,7 +12,7 @@ use ecs_emulator::{
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Map, Value};
 use tempfile::TempDir;
-use test_support::{Jobs, Record, Redis, SampleApp, wait_until};
+use test_support::{Jobs, Record, Redis, SampleApp, Sqs, free_port, python_with_sqs, wait_until};
 
 use crate::tasks::TaskView;
 
@@ -22,9 +22,20 @@ pub const SERVICE: &str = "transcoder";
 /// A bound that only something stuck passes, with several stages on a small machine at once.
 const BOUND: Duration = Duration::from_mins(2);
 
+/// What the workers take their jobs from, and how they are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Redis, by Celery's remote control.
+    Redis,
+    /// Amazon SQS, by HTTP.
+    SqsByHttp,
+}
+
 /// How a [`Stage`] is set up.
 #[derive(Clone, Debug)]
 pub struct Setup {
+    /// The broker, and the way to the workers.
+    pub kind: Kind,
     /// Tasks of the service, one worker each.
     pub tasks: u32,
     /// Jobs that a worker runs at once.
@@ -46,6 +57,7 @@ impl Default for Setup {
     /// well within that even on a machine that is busy with other tests.
     fn default() -> Self {
         Self {
+            kind: Kind::Redis,
             tasks: 2,
             concurrency: 2,
             prefetch: 1,
@@ -57,25 +69,62 @@ impl Default for Setup {
     }
 }
 
+/// A broker that runs.
+#[derive(Debug)]
+enum Broker {
+    Redis(Redis),
+    /// Only kept, and with it the port at which workers answer.
+    Sqs(#[expect(dead_code, reason = "it ends when it is dropped")] Sqs, u16),
+}
+
+/// What HTTP workers are shown.
+pub const TOKEN: &str = "a-token-for-tests-only";
+
 /// A running service. All of it ends when this is dropped; if a test fails, it shows first what happened on it.
 #[derive(Debug)]
 pub struct Stage {
     setup: Setup,
     // In this order they end: the workers, their broker, the folder with what they wrote.
     emulator: Emulator,
-    redis: Redis,
+    broker: Broker,
     app: SampleApp,
     folder: TempDir,
+}
+
+/// The sample app on SQS, whose workers answer at their task's address.
+fn on_sqs(sqs: &Sqs, port: u16) -> SampleApp {
+    SampleApp::new(sqs.url())
+        .settings(Sqs::settings())
+        .python(python_with_sqs())
+        .variable("SAMPLE_HTTP", "1")
+        .variable("WORKER_DRAIN_HTTP_TOKEN", TOKEN)
+        .variable("WORKER_DRAIN_HTTP_ADDRESS", "${ECS_PRIVATE_IP}")
+        .variable("WORKER_DRAIN_HTTP_PORT", port.to_string())
 }
 
 impl Stage {
     /// Starts everything, and waits until all workers are ready.
     pub async fn start(setup: Setup) -> Self {
         let folder = tempfile::Builder::new().prefix("worker-drain-stage-").tempdir().expect("a temporary folder");
-        let redis = Redis::start().await;
-        let app = SampleApp::new(redis.url()).settings(setup.settings.clone());
-        let emulator = Emulator::start(Config::fast(folder.path().join("logs"))).await.expect("the emulator starts");
-        let stage = Self { setup, emulator, redis, app, folder };
+        let (broker, app) = match setup.kind {
+            Kind::Redis => {
+                let redis = Redis::start().await;
+                let app = SampleApp::new(redis.url()).settings(setup.settings.clone());
+                (Broker::Redis(redis), app)
+            }
+            Kind::SqsByHttp => {
+                let (sqs, port) = (Sqs::start().await, free_port());
+                let app = on_sqs(&sqs, port);
+                (Broker::Sqs(sqs, port), app)
+            }
+        };
+        let mut config = Config::fast(folder.path().join("logs"));
+        if setup.kind == Kind::SqsByHttp {
+            // Addresses that tasks can listen on, and that no other stage's tasks are likely to have.
+            config.knobs.network = [127, rand::random_range(1..=254)];
+        }
+        let emulator = Emulator::start(config).await.expect("the emulator starts");
+        let stage = Self { setup, emulator, broker, app, folder };
         stage.create_service();
         stage.until_revision_is_up(1).await;
         stage.until_rolled_out().await;
@@ -102,6 +151,7 @@ impl Stage {
         let mut command: Vec<String> = wrapper.iter().cloned().chain(self.app.worker_command()).collect();
         command.push(format!("--concurrency={}", self.setup.concurrency));
         command.push(match self.setup.prefetch {
+            // Only with Redis does Celery know it; elsewhere it takes one job ahead.
             0 => "--disable-prefetch".to_owned(),
             jobs => format!("--prefetch-multiplier={jobs}"),
         });
@@ -215,12 +265,26 @@ impl Stage {
 
     /// The broker.
     pub fn redis(&mut self) -> &mut Redis {
-        &mut self.redis
+        match &mut self.broker {
+            Broker::Redis(redis) => redis,
+            Broker::Sqs(..) => panic!("the stage is set up with SQS"),
+        }
+    }
+
+    /// The port at which each task's worker answers, if they do.
+    pub fn http_port(&self) -> Option<u16> {
+        match self.broker {
+            Broker::Redis(_) => None,
+            Broker::Sqs(_, port) => Some(port),
+        }
     }
 
     /// Jobs in the queue that no worker has taken.
     pub fn queue_length(&self) -> u64 {
-        self.redis.cli(&["LLEN", "celery"]).parse().unwrap_or(0)
+        match &self.broker {
+            Broker::Redis(redis) => redis.cli(&["LLEN", "celery"]).parse().unwrap_or(0),
+            Broker::Sqs(..) => panic!("SQS counts only roughly"),
+        }
     }
 
     /// ECS.

@@ -1,5 +1,7 @@
 //! A task, as ECS has it.
 
+use std::net::Ipv4Addr;
+
 use ecs_emulator::model::{ContainerState, DesiredStatus, LastStatus, Stop, Task, TaskId};
 
 /// What matters of a task.
@@ -21,6 +23,8 @@ pub struct TaskView {
     pub exit: Option<i32>,
     /// Why it was stopped.
     pub stop: Option<Stop>,
+    /// Its private address.
+    pub address: Ipv4Addr,
 }
 
 impl TaskView {
@@ -37,6 +41,7 @@ impl TaskView {
                 _ => None,
             }),
             stop: task.stop.clone(),
+            address: task.address,
         }
     }
 

@@ -35,6 +35,12 @@ pub fn python_with_celery(version: &str) -> PathBuf {
     installed(std::env::var_os(variable).map(PathBuf::from), &format!("venv-{version}"))
 }
 
+/// A Python that has Celery with what it needs for Amazon SQS, and moto: `WORKER_DRAIN_PYTHON_SQS`, or what `make setup`
+/// makes.
+pub fn python_with_sqs() -> PathBuf {
+    installed(std::env::var_os("WORKER_DRAIN_PYTHON_SQS").map(PathBuf::from), "venv-sqs")
+}
+
 fn installed(given: Option<PathBuf>, folder: &str) -> PathBuf {
     let python = given.unwrap_or_else(|| repository().join(".cache").join(folder).join("bin/python"));
     assert!(python.is_file(), "there is no Python with Celery at {}: run `make setup`", python.display());
@@ -47,6 +53,7 @@ pub struct SampleApp {
     broker: String,
     settings: Value,
     python: PathBuf,
+    variables: Vec<(String, String)>,
     journal: Journal,
     folder: Arc<TempDir>,
 }
@@ -59,7 +66,14 @@ impl SampleApp {
         for part in ["journal", "told", "tmp"] {
             std::fs::create_dir(folder.path().join(part)).expect("a temporary folder can be written to");
         }
-        Self { broker: broker.into(), settings: Value::Null, python: python(), journal, folder: Arc::new(folder) }
+        Self {
+            broker: broker.into(),
+            settings: Value::Null,
+            python: python(),
+            variables: Vec::new(),
+            journal,
+            folder: Arc::new(folder),
+        }
     }
 
     /// With these Celery settings besides its own, a JSON object such as `{"task_acks_late": true}`.
@@ -76,6 +90,13 @@ impl SampleApp {
         self
     }
 
+    /// With this in the environment of its workers, too.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.variables.push((name.to_owned(), value.into()));
+        self
+    }
+
     /// The URL of its broker.
     pub fn broker(&self) -> &str {
         &self.broker
@@ -89,14 +110,15 @@ impl SampleApp {
     /// What its processes need in their environment. For those who start workers by other means, such as the emulator.
     pub fn environment(&self) -> Vec<(String, String)> {
         let settings = if self.settings.is_null() { String::new() } else { self.settings.to_string() };
-        vec![
+        let own = [
             ("CELERY_BROKER_URL".into(), self.broker.clone()),
             ("SAMPLE_SETTINGS".into(), settings),
             ("SAMPLE_JOURNAL".into(), self.journal.folder().display().to_string()),
             ("SAMPLE_TOLD".into(), self.told().display().to_string()),
             // A worker that is killed leaves temporary folders behind. They go with ours.
             ("TMPDIR".into(), self.folder.path().join("tmp").display().to_string()),
-        ]
+        ];
+        own.into_iter().chain(self.variables.iter().cloned()).collect()
     }
 
     /// The command that starts a worker as a container would: append the worker's own arguments.

@@ -1,4 +1,4 @@
-//! Starts and ends the real parts that the tests need: Redis, RabbitMQ, Celery workers of the sample app, jobs and their
+//! Starts and ends the real parts that the tests need: Redis, RabbitMQ, an SQS, Celery workers of the sample app, jobs and their
 //! journal, a Kubernetes control plane.
 //!
 //! Everything listens on 127.0.0.1 on a free port, keeps its files in a folder of its own, and ends with the value that
@@ -26,9 +26,10 @@ mod process;
 mod rabbitmq;
 mod redis;
 mod sentinel;
+mod sqs;
 mod wait;
 
-pub use app::{CeleryWorker, Jobs, SampleApp, WorkerOptions, python, python_with_celery, repository};
+pub use app::{CeleryWorker, Jobs, SampleApp, WorkerOptions, python, python_with_celery, python_with_sqs, repository};
 pub use certificates::Certificates;
 pub use journal::{Journal, Record, Tally};
 pub use kube::{Call, CallOutput, ControlPlane, PodCommand, kube_tool};
@@ -36,4 +37,5 @@ pub use process::{Process, Signal};
 pub use rabbitmq::{RabbitMq, RabbitMqOptions, VirtualHost};
 pub use redis::{Redis, RedisOptions};
 pub use sentinel::{MASTER_NAME, RedisSentinels, SentinelOptions};
+pub use sqs::Sqs;
 pub use wait::{LONG, free_port, wait_until};

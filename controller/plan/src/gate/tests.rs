@@ -22,6 +22,7 @@ fn answer(queues: &[Queue], active: Option<usize>, reserved: usize, scheduled: u
     Answer {
         asked_at: NOW,
         answered_at: NOW,
+        instance: None,
         queues: Some(queues.into()),
         reserved: Some(jobs(reserved)),
         active: active.map(jobs),

@@ -412,6 +412,7 @@ impl World {
         Answer {
             asked_at: self.now,
             answered_at: self.now,
+            instance: None,
             queues: Some(node.queues.iter().map(|name| queue(name)).collect()),
             reserved: Some(node.reserved.clone()),
             active: Some(node.active.clone()),

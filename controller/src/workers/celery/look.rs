@@ -116,6 +116,7 @@ impl Look {
         let answer = self.answers.entry(said.node.clone()).or_insert_with(|| Answer {
             asked_at: self.asked_at,
             answered_at: at,
+            instance: None,
             queues: None,
             reserved: None,
             active: None,
@@ -162,7 +163,7 @@ impl Look {
         let mut nodes = self.answers;
         // Answers of several processes under one name are nobody's; those of strangers are none of our business.
         nodes.retain(|node, _| !answered.shared.contains(node) && !strangers.contains(node));
-        WorkersView { tasks, nodes, strangers }
+        WorkersView { tasks, nodes, strangers, silences: BTreeMap::new() }
     }
 }
 

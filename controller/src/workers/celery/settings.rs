@@ -304,7 +304,8 @@ pub enum SettingsError {
     /// Amazon SQS.
     #[error(
         "a broker at {scheme}:// cannot be asked anything: Celery has no remote control over Amazon SQS, so that its \
-         workers can neither be told to stop taking jobs nor say what they run; workers that answer over HTTP are planned"
+         workers can neither be told to stop taking jobs nor say what they run; let them answer for themselves, with \
+         spec.workers.http in place of spec.workers.celery (docs/http-worker.md)"
     )]
     Sqs {
         /// The scheme.

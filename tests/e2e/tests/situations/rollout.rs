@@ -1,6 +1,6 @@
 //! A deployment.
 
-use e2e::{Setup, Stage};
+use e2e::{Kind, Setup, Stage};
 
 use crate::common::{DRAINED, assert_all_ran_once, assert_ended_gently, assert_untouched_and_busy};
 
@@ -20,7 +20,16 @@ async fn without_us_a_rollout_kills_running_jobs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollout_waits_for_running_jobs_and_for_those_that_wait_in_the_worker() {
-    let stage = Stage::start(Setup::default()).await;
+    a_rollout_waits(Setup::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_waits_for_running_jobs_on_sqs() {
+    a_rollout_waits(Setup { kind: Kind::SqsByHttp, ..Setup::default() }).await;
+}
+
+async fn a_rollout_waits(setup: Setup) {
+    let stage = Stage::start(setup).await;
     let mut drain = stage.run(&["--wait-for-rollout"]);
     let old = stage.tasks();
     stage.until_held(&old).await;

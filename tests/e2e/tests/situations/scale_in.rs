@@ -1,12 +1,21 @@
 //! Fewer tasks are wanted.
 
-use e2e::{Setup, Stage, TaskView};
+use e2e::{Kind, Setup, Stage, TaskView};
 
 use crate::common::{assert_all_ran_once, assert_ended_gently, assert_untouched_and_busy};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scale_in_waits_for_running_jobs() {
-    let stage = Stage::start(Setup { tasks: 3, ..Setup::default() }).await;
+    a_scale_in_waits(Setup::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scale_in_waits_for_running_jobs_on_sqs() {
+    a_scale_in_waits(Setup { kind: Kind::SqsByHttp, ..Setup::default() }).await;
+}
+
+async fn a_scale_in_waits(setup: Setup) {
+    let stage = Stage::start(Setup { tasks: 3, ..setup }).await;
     let mut drain = stage.run(&["--watch"]);
     let all = stage.tasks();
     stage.until_held(&all).await;

@@ -197,12 +197,18 @@ fn attachment_id(task: &Task) -> String {
     uuid(task.id.0.rotate_left(64))
 }
 
+/// Of the kind that is handed out locally, with the private address in it.
+fn mac_address(task: &Task) -> String {
+    let [a, b, c, d] = task.address.octets();
+    format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+}
+
 fn attachment(knobs: &Knobs, task: &Task) -> Value {
     let low = task.id.0 & 0xffff_ffff;
     let mut details = vec![
         json!({"name": "subnetId", "value": format!("subnet-{:08x}", u32::from(task.zone) + 1)}),
         json!({"name": "networkInterfaceId", "value": format!("eni-{low:08x}")}),
-        json!({"name": "macAddress", "value": format!("02:00:0a:00:{:02x}:{:02x}", task.address >> 8, task.address & 255)}),
+        json!({"name": "macAddress", "value": mac_address(task)}),
     ];
     // Without DNS host names in the VPC the interface has no such name.
     if matches!(knobs.hostname_shape, HostnameShape::Fqdn | HostnameShape::Short) {

@@ -211,6 +211,9 @@ pub struct Knobs {
     pub deployments_status_set: DeploymentStatusSet,
     /// See [`HostnameShape`].
     pub hostname_shape: HostnameShape,
+    /// The first two numbers of tasks' private addresses. With `[127, N]` they are this machine's own, and tasks can
+    /// listen on them.
+    pub network: [u8; 2],
     /// Availability zones that tasks are spread over.
     pub zones: u8,
     /// Whether calls are limited by AWS's published token buckets ("Request throttling for the Amazon ECS API").
@@ -256,6 +259,7 @@ impl Default for Knobs {
             delete_force_protected: DeleteForceProtected::Stops,
             deployments_status_set: DeploymentStatusSet::Documented,
             hostname_shape: HostnameShape::Fqdn,
+            network: [10, 0],
             zones: 3,
             throttling: true,
             history_limit: 100_000,

@@ -1,5 +1,7 @@
 //! The life of one task, from its making to its last trace.
 
+use std::net::Ipv4Addr;
+
 use super::{
     ContainerState, DeploymentId, DesiredStatus, Effect, Health, LastStatus, ServiceId, Stop, StopCause, Task, TaskId,
     TaskTimer, Time, Transition, World,
@@ -31,6 +33,7 @@ impl World {
     ) -> TaskId {
         let id = TaskId(self.rng.next_u128());
         self.addresses = self.addresses.wrapping_add(1).max(1);
+        let ([net, works], [high, low]) = (self.knobs.network, self.addresses.to_be_bytes());
         let containers = vec![ContainerState::Waiting; definition.containers.len()];
         let task = Task {
             id,
@@ -40,7 +43,7 @@ impl World {
             deployment: None,
             definition,
             zone,
-            address: self.addresses,
+            address: Ipv4Addr::from([net, works, high, low]),
             last: LastStatus::Provisioning,
             desired: DesiredStatus::Running,
             containers,

@@ -1,6 +1,6 @@
 //! A task: its states, its containers, its protection.
 
-use std::sync::Arc;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use serde::Serialize;
 
@@ -163,8 +163,8 @@ pub struct Task {
     pub definition: Arc<TaskDefinition>,
     /// Which availability zone, from zero.
     pub zone: u8,
-    /// The low 16 bits of its address in 10.0.0.0/16.
-    pub address: u16,
+    /// Its private IPv4 address.
+    pub address: Ipv4Addr,
     /// `lastStatus`.
     pub last: LastStatus,
     /// `desiredStatus`.
@@ -207,18 +207,17 @@ impl Task {
 
     /// The private IPv4 address.
     pub fn ip(&self) -> String {
-        let [high, low] = self.address.to_be_bytes();
-        format!("10.0.{high}.{low}")
+        self.address.to_string()
     }
 
     /// The DNS name of the task's network interface.
     pub fn private_dns_name(&self, region: &str) -> String {
-        let [high, low] = self.address.to_be_bytes();
-        if region == "us-east-1" {
-            format!("ip-10-0-{high}-{low}.ec2.internal")
-        } else {
-            format!("ip-10-0-{high}-{low}.{region}.compute.internal")
-        }
+        let name = self.short_dns_name();
+        if region == "us-east-1" { format!("{name}.ec2.internal") } else { format!("{name}.{region}.compute.internal") }
+    }
+
+    fn short_dns_name(&self) -> String {
+        format!("ip-{}", self.ip().replace('.', "-"))
     }
 
     /// `runtimeId` of a container: `<task id>-<10 digits>` as on Fargate, or 64 digits as Docker makes them.
@@ -237,7 +236,7 @@ impl Task {
     pub fn hostname(&self, container: usize, shape: HostnameShape, region: &str) -> String {
         match shape {
             HostnameShape::Fqdn => self.private_dns_name(region),
-            HostnameShape::Short => self.ip().replace('.', "-").replacen("10-", "ip-10-", 1),
+            HostnameShape::Short => self.short_dns_name(),
             HostnameShape::TaskIdNumber => self.runtime_id(container, shape),
             HostnameShape::Hex12 => self.runtime_id(container, shape).chars().take(12).collect(),
             HostnameShape::Shared => "worker".to_owned(),

@@ -84,6 +84,7 @@ impl Variables {
         Self(vec![
             ("${ECS_HOSTNAME}", task.hostname(container, knobs.hostname_shape, &knobs.region)),
             ("${ECS_TASK_ID}", task.id.to_string()),
+            ("${ECS_PRIVATE_IP}", task.ip()),
             ("${ECS_TASK_ARN}", knobs.task_arn(&task.cluster, task.id)),
             ("${ECS_CLUSTER}", task.cluster.clone()),
             ("${ECS_SERVICE}", task.service_name.as_deref().unwrap_or_default().to_owned()),

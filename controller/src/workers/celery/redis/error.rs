@@ -71,6 +71,16 @@ impl Problem {
                 let (kind, advice) = judge(error, has_password);
                 (kind, with_advice(&format!("{self}: {error}"), advice))
             }
+            Self::Count(error) => {
+                let (kind, advice) = if is_refused(error) {
+                    (FailureKind::Denied, RIGHTS_TO_COUNT)
+                } else if error.code() == Some("WRONGTYPE") {
+                    (FailureKind::Invalid, "what has that name is no queue")
+                } else {
+                    judge(error, has_password)
+                };
+                (kind, with_advice(&format!("{self}: {error}"), advice))
+            }
             Self::Silence(_) | Self::Strange | Self::NoMasterYet { .. } => (FailureKind::Unreachable, self.to_string()),
             Self::NoSuchMaster { .. } => {
                 let advice = "transportOptions.masterName is what follows \"sentinel monitor\" in their configuration";

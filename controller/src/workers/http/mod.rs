@@ -1,0 +1,218 @@
+//! Workers that answer for themselves over HTTP, each at its own task's private address. The contract is
+//! docs/http-worker.md; [`contract`] reads and writes it, and nothing else does.
+//!
+//! Whose worker answers needs no guess: a task is asked at its own address. Addresses are given to other tasks later, so
+//! a worker may say which task it is of, and an order names the instance that it is meant for: one that was decided on
+//! the answer of another worker is refused there. A worker that does not answer is missing from the result, and never
+//! idle.
+
+mod call;
+mod contract;
+mod settings;
+mod trouble;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::{FutureExt, StreamExt, stream};
+use jiff::Timestamp;
+use worker_drain_plan::{
+    NodeName, Outcome, QueueName, TaskId,
+    observation::{Answer, Failure, FailureKind, Mapping, Queue, WorkersView},
+};
+
+use self::{
+    call::{Caller, Place},
+    contract::Order,
+};
+pub use self::{
+    contract::State,
+    settings::{HttpSettings, Scheme, SettingsError},
+    trouble::Trouble,
+};
+use super::Workers;
+use crate::{clock::Clock, identity::Expected};
+
+/// So many workers are asked at once. Enough for a fleet's silent workers to cost one reply bound together, and far below
+/// what a process may have open.
+const AT_ONCE: usize = 256;
+
+/// The workers of a fleet that answer over HTTP.
+pub struct Http {
+    caller: Caller,
+    clock: Arc<dyn Clock>,
+    /// Who answered in the last look, and where: orders go to nobody else.
+    known: Mutex<BTreeMap<NodeName, Known>>,
+}
+
+#[derive(Clone)]
+struct Known {
+    address: IpAddr,
+    instance: String,
+}
+
+/// What one task's worker answered, or why it did not.
+struct Looked<'a> {
+    task: &'a TaskId,
+    answer: Result<(Known, Answer), Trouble>,
+}
+
+impl Http {
+    /// Checks the settings. Nothing is connected to before the first look.
+    pub fn open(settings: &HttpSettings, clock: Arc<dyn Clock>) -> Result<Self, SettingsError> {
+        Ok(Self { caller: Caller::new(settings)?, clock, known: Mutex::default() })
+    }
+
+    async fn look<'a>(&self, task: &'a TaskId, expected: &Expected) -> Looked<'a> {
+        let answer = match address(&expected.identity.addresses) {
+            Some(address) => self.ask(task, address).await,
+            None => Err(Trouble::NoAddress),
+        };
+        Looked { task, answer }
+    }
+
+    async fn ask(&self, task: &TaskId, address: IpAddr) -> Result<(Known, Answer), Trouble> {
+        let asked_at = self.clock.now();
+        let said = self.caller.get(address).await?;
+        let answered_at = self.clock.now();
+        let place = || self.caller.url(address, Place::State);
+        let state = State::parse(&said).map_err(|why| Trouble::Invalid { url: place(), why })?;
+        match &state.task {
+            Some(told) if !is_of(told, task) => Err(Trouble::OtherTask { url: place(), task: told.clone() }),
+            _ => {
+                let known = Known { address, instance: state.instance.clone() };
+                Ok((known, answer(state, asked_at, answered_at)))
+            }
+        }
+    }
+
+    async fn order(&self, place: Place, node: &NodeName, queues: Vec<&QueueName>) -> Outcome {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(node).cloned();
+        let Some(Known { address, instance }) = known else {
+            let message = format!("{node} did not answer in the last look, so that it is told nothing");
+            return Outcome::Failed(Failure::new(FailureKind::Unreachable, message));
+        };
+        let order = Order { instance: &instance, queues };
+        match self.caller.post(address, place, &order).await {
+            Ok(()) => Outcome::Done,
+            Err(Trouble::Refused { why, .. }) => Outcome::Refused { reason: why },
+            Err(trouble) => Outcome::Failed(Failure::new(trouble.kind(), trouble.to_string())),
+        }
+    }
+}
+
+impl Workers for Http {
+    async fn observe(&self, tasks: &BTreeMap<TaskId, Expected>) -> Result<WorkersView, Failure> {
+        let mut looks = Vec::new();
+        for (task, expected) in tasks {
+            // One that starts does not listen yet, and one that stops may have lost its address to another task.
+            if expected.running {
+                looks.push(self.look(task, expected).boxed());
+            }
+        }
+        let looked: Vec<Looked<'_>> = stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
+        if let Some(failure) = refused_by_all(&looked) {
+            return Err(failure);
+        }
+        let (view, known) = join(tasks, looked);
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
+        Ok(view)
+    }
+
+    async fn cancel(&self, cancels: &[(NodeName, Vec<QueueName>)]) -> Vec<Outcome> {
+        let mut orders = Vec::new();
+        for (node, queues) in cancels {
+            orders.push(self.order(Place::Cancel, node, queues.iter().collect()).boxed());
+        }
+        stream::iter(orders).buffered(AT_ONCE).collect().await
+    }
+
+    async fn give_back(&self, undos: &[(NodeName, Vec<Queue>)]) -> Vec<Outcome> {
+        let mut orders = Vec::new();
+        for (node, queues) in undos {
+            let names = queues.iter().map(|queue| &queue.name).collect();
+            orders.push(self.order(Place::Resume, node, names).boxed());
+        }
+        stream::iter(orders).buffered(AT_ONCE).collect().await
+    }
+}
+
+/// How a task's worker is called: by its task, so that no address that is given to another task later can mix two up.
+fn node_name(task: &TaskId) -> NodeName {
+    NodeName::from(format!("http@{}", task.short()))
+}
+
+/// The one that is asked: with awsvpc a task has one interface, and IPv4 where it has both.
+fn address(addresses: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+    // IpAddr orders V4 before V6.
+    addresses.first().copied()
+}
+
+/// A worker tells its task by its id or its ARN.
+fn is_of(told: &str, task: &TaskId) -> bool {
+    TaskId::from(told).short() == task.short()
+}
+
+fn answer(state: State, asked_at: Timestamp, answered_at: Timestamp) -> Answer {
+    let State { instance, task: _, queues, active, reserved, scheduled } = state;
+    let queue = |name: String| Queue { name: name.into(), binding: None };
+    Answer {
+        asked_at,
+        answered_at,
+        instance: Some(instance),
+        queues: queues.map(|queues| queues.into_iter().map(queue).collect()),
+        reserved: Some(reserved),
+        active: Some(active),
+        scheduled: Some(scheduled),
+    }
+}
+
+/// The failure to ask anybody: whoever answered refused, all in the same way, and nobody answered as he should. What a
+/// person has to mend is then the same for all. Workers that cannot be connected to may only be starting, and say nothing.
+fn refused_by_all(looked: &[Looked<'_>]) -> Option<Failure> {
+    let mut refusals: Vec<&Trouble> = Vec::new();
+    for Looked { answer, .. } in looked {
+        match answer {
+            Ok(_) => return None,
+            Err(trouble) if trouble.is_an_answer() => refusals.push(trouble),
+            Err(_) => {}
+        }
+    }
+    let first = refusals.first()?;
+    let kind = first.kind();
+    let all = refusals.iter().all(|trouble| trouble.kind() == kind) && kind != FailureKind::Unreachable;
+    all.then(|| Failure::new(kind, format!("no worker of {} can be asked; the first: {first}", looked.len())))
+}
+
+/// What the looks come to, and whom orders may go to.
+fn join(tasks: &BTreeMap<TaskId, Expected>, looked: Vec<Looked<'_>>) -> (WorkersView, BTreeMap<NodeName, Known>) {
+    let mut view = WorkersView::default();
+    let mut known = BTreeMap::new();
+    for (task, Expected { nodes, .. }) in tasks.iter().filter(|(_, expected)| !expected.running) {
+        let idle = || Mapping::NotFound { hint: "it does not run".into() };
+        let mapping = if nodes.is_empty() { idle() } else { Mapping::Nodes(nodes.clone()) };
+        view.tasks.insert(task.clone(), mapping);
+    }
+    for Looked { task, answer } in looked {
+        let node = node_name(task);
+        let mapping = match answer {
+            Ok((who, answer)) => {
+                known.insert(node.clone(), who);
+                view.nodes.insert(node.clone(), answer);
+                Mapping::Nodes([node].into())
+            }
+            Err(trouble @ Trouble::OtherTask { .. }) => Mapping::Ambiguous { why: trouble.to_string() },
+            Err(trouble) => {
+                tracing::debug!(%task, %trouble, "no answer");
+                view.silences.insert(node.clone(), trouble.to_string());
+                let was_known = tasks.get(task).is_some_and(|expected| expected.nodes.contains(&node));
+                if was_known { Mapping::Nodes([node].into()) } else { Mapping::NotFound { hint: trouble.to_string() } }
+            }
+        };
+        view.tasks.insert(task.clone(), mapping);
+    }
+    (view, known)
+}
