@@ -84,7 +84,8 @@ async fn the_bootstep_serves_what_the_contract_says() {
         cases.push(("Error", said));
     }
     for path in ["cancel", "cancel", "resume", "resume"] {
-        let (status, said) = ask(port, "POST", &format!("/worker-drain/{path}"), TOKEN, &order(json!(["celery"]))).await;
+        let (status, said) =
+            ask(port, "POST", &format!("/worker-drain/{path}"), TOKEN, &order(json!(["celery"]))).await;
         assert_eq!(status, 200, "{said}");
     }
     let no_queue = order(json!(["nobody-has-it"]));
@@ -103,7 +104,8 @@ async fn the_example_serves_what_the_contract_says() {
     command.arg(repository().join("examples/http-worker.py")).current_dir(folder.path());
     command.env("WORKER_TOKEN", TOKEN).env("PORT", port.to_string()).env("WORK_SECONDS", "600");
     let _worker = Process::start("examples/http-worker.py", &command);
-    let active = |answer: &worker_drain_plan::observation::Answer| answer.active.as_ref().is_some_and(|jobs| jobs.len() == 1);
+    let active =
+        |answer: &worker_drain_plan::observation::Answer| answer.active.as_ref().is_some_and(|jobs| jobs.len() == 1);
     until(&open(&settings(port)), "127.0.0.1", "it works", active).await;
     let (status, state) = ask(port, "GET", "/worker-drain", TOKEN, &Value::Null).await;
     let (denied, error) = ask(port, "GET", "/worker-drain", "wrong", &Value::Null).await;
@@ -164,7 +166,9 @@ fn the_client_reads_exactly_what_the_contract_allows() {
         let mut without = good.clone();
         without.as_object_mut().unwrap().remove(field);
         documents.push(without);
-        for value in [Value::Null, json!(7), json!(""), json!([]), json!([7]), json!([{}]), json!({}), json!([{"id": "a"}])] {
+        for value in
+            [Value::Null, json!(7), json!(""), json!([]), json!([7]), json!([{}]), json!({}), json!([{"id": "a"}])]
+        {
             let mut changed = good.clone();
             changed[field] = value;
             documents.push(changed);

@@ -27,7 +27,10 @@ async fn a_worker_of_another_make_is_drained_and_resumed() {
     assert_eq!(workers.cancel(&[(node(), vec!["jobs".into()])]).await, [Outcome::Done]);
     let drained = |answer: &_| queues(answer) == Some(Vec::new()) && ids(answer.active.as_ref()).is_empty();
     until(&workers, "127.0.0.1", "it is drained", drained).await;
-    assert!(!jobs.join("a").exists() && jobs.join("b").exists(), "it has ended the job that it had, and begun no other");
+    assert!(
+        !jobs.join("a").exists() && jobs.join("b").exists(),
+        "it has ended the job that it had, and begun no other"
+    );
     let queue = Queue { name: "jobs".into(), binding: None };
     assert_eq!(workers.give_back(&[(node(), vec![queue])]).await, [Outcome::Done]);
     until(&workers, "127.0.0.1", "it runs the other", |answer| ids(answer.active.as_ref()) == ["b"].into()).await;
