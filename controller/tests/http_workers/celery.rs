@@ -1,9 +1,15 @@
 //! Real Celery workers that answer by `contrib/celery/worker_drain_http.py`.
 
-use std::{process::Command, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use serde_json::json;
-use test_support::{CeleryWorker, Jobs, LONG, Redis, SampleApp, Sqs, free_port, python_with_sqs, repository};
+use test_support::{
+    CeleryWorker, Jobs, LONG, Redis, SampleApp, Signal, Sqs, free_port, python, python_with_celery_5_5, python_with_sqs,
+};
 use worker_drain::workers::{
     Workers as _,
     http::{Http, HttpSettings, Scheme},
@@ -159,8 +165,18 @@ async fn a_job_that_is_held_back_by_a_rate_limit_is_work() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_and_a_queue_that_was_given_back_outlast_the_brokers_restart() {
+    outlasts(python()).await;
+}
+
+/// Celery's own `add_consumer` does not, there (celery#10352).
+#[tokio::test(flavor = "multi_thread")]
+async fn they_outlast_it_with_an_older_celery_too() {
+    outlasts(python_with_celery_5_5()).await;
+}
+
+async fn outlasts(python: PathBuf) {
     let mut redis = Redis::start().await;
-    let pair = pair(SampleApp::new(redis.url()), "prefork", 1).await;
+    let pair = pair(SampleApp::new(redis.url()).python(python), "prefork", 1).await;
     let is = |wanted: &'static [&'static str]| move |answer: &Answer| queues(answer).is_some_and(|now| now == wanted);
     pair.until("it takes jobs", is(&["celery"])).await;
     pair.cancel().await;
@@ -230,30 +246,63 @@ async fn what_sqs_sends_while_a_queue_is_cancelled_is_neither_lost_nor_unseen() 
     assert!(pair.app.journal().tally(&all).run_twice.is_empty());
 }
 
+/// An authority of our own, and a certificate of it with its key, for a name and for the address.
+fn make_certificates(folder: &Path) -> (String, String) {
+    let file = |name: &str| folder.join(name).display().to_string();
+    let (ca, ca_key, certificate, key) = (file("ca"), file("ca.key"), file("certificate"), file("key"));
+    let new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
+    let openssl = |arguments: &[&str]| {
+        let output = Command::new("openssl").args(new).args(arguments).output().expect("openssl: run `make setup`");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    openssl(&["-subj", "/CN=test authority", "-keyout", &ca_key, "-out", &ca]);
+    let names = ["-subj", "/CN=worker", "-addext", "subjectAltName=DNS:worker.internal,IP:127.0.0.1"];
+    let signed = ["-CA", &ca, "-CAkey", &ca_key, "-keyout", &key, "-out", &certificate];
+    openssl(&[&names[..], &signed[..], &["-addext", "basicConstraints=critical,CA:FALSE"]].concat());
+    let read = |file: &str| std::fs::read_to_string(file).unwrap();
+    let both = file("both");
+    std::fs::write(&both, read(&certificate) + &read(&key)).unwrap();
+    (read(&ca), both)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn by_tls_with_an_authority_of_ones_own() {
     let (redis, folder) = (Redis::start().await, tempfile::tempdir().unwrap());
-    let file = |name: &str| folder.path().join(name).display().to_string();
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=worker.internal"])
-        .args(["-addext", "subjectAltName=DNS:worker.internal", "-keyout", &file("key"), "-out", &file("certificate")])
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let certificate = std::fs::read_to_string(file("certificate")).unwrap();
-    std::fs::write(file("both"), certificate.clone() + &std::fs::read_to_string(file("key")).unwrap()).unwrap();
+    let (authority, certificate) = make_certificates(folder.path());
     let port = free_port();
-    let app = listening(SampleApp::new(redis.url()), port).variable("WORKER_DRAIN_HTTP_CERTIFICATE", file("both"));
+    let app = listening(SampleApp::new(redis.url()), port).variable("WORKER_DRAIN_HTTP_CERTIFICATE", certificate);
     let _worker = app.worker("worker@one").start().await;
-    let https = |name: &str, authorities: Option<String>| {
-        let scheme = Scheme::Https { server_name: Some(name.into()), authorities };
+    let https = |name: Option<&str>, authorities: Option<String>| {
+        let scheme = Scheme::Https { server_name: name.map(String::from), authorities };
         open(&HttpSettings { scheme, ..settings(port) })
     };
-    until(&https("worker.internal", Some(certificate.clone())), ADDRESS, "it answers by TLS", |_| true).await;
-    for workers in [https("another.internal", Some(certificate)), https("worker.internal", None)] {
+    let named = https(Some("worker.internal"), Some(authority.clone()));
+    until(&named, ADDRESS, "it answers by TLS", |_| true).await;
+    until(&https(None, Some(authority.clone())), ADDRESS, "its certificate is for the address, too", |_| true).await;
+    for workers in [https(Some("another.internal"), Some(authority)), https(Some("worker.internal"), None)] {
         let failure = workers.observe(&task(ADDRESS)).await.unwrap_err();
         assert!(failure.message.contains("no TLS with"), "{}", failure.message);
     }
+    let clear = open(&settings(port)).observe(&task(ADDRESS)).await;
+    assert!(clear.is_err_and(|failure| failure.message.contains("no whole HTTP answer")), "it speaks TLS alone");
+}
+
+/// Children of the pool that are forked after the port was opened must not keep it open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_ends_with_its_worker_and_not_with_the_workers_children() {
+    let redis = Redis::start().await;
+    let often = json!({"worker_max_tasks_per_child": 1});
+    let mut pair = pair(SampleApp::new(redis.url()).settings(often), "prefork", 2).await;
+    let jobs = pair.app.submit(Jobs::new(6).seconds(0.0, 0.1)).await;
+    pair.app.journal().wait_finished(&jobs).await;
+    let last = pair.app.submit(Jobs::new(2).prefix("last").until_told()).await;
+    pair.app.journal().wait_started(&last, 2).await;
+    pair.until("it runs both", |answer| ids(answer.active.as_ref()).len() == 2).await;
+    pair.worker.process().signal(Signal::KILL);
+    pair.worker.process().ended(LONG).await;
+    // Its children work on.
+    let view = pair.workers.observe(&task(ADDRESS)).await.unwrap();
+    assert!(crate::hint(&view).contains("cannot connect"), "{}", crate::hint(&view));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -270,5 +319,4 @@ async fn a_worker_without_a_token_does_not_start_unless_it_was_meant() {
     let _worker = app.variable("WORKER_DRAIN_HTTP_ALLOW_ANYONE", "true").worker("worker@one").start().await;
     let workers = open(&HttpSettings { token: "".into(), ..settings(port) });
     until(&workers, ADDRESS, "it answers anybody", |_| true).await;
-    assert!(repository().join("contrib/celery/worker_drain_http.py").is_file());
 }

@@ -115,7 +115,8 @@ async fn nobody_there_is_told_with_the_ways_out() {
     assert!(view.nodes.is_empty() && said.contains("cannot connect") && said.contains("security group"), "{said}");
     let mut nowhere = task("127.0.0.1");
     nowhere.values_mut().for_each(|task| task.identity.addresses.clear());
-    assert!(hint(&workers.observe(&nowhere).await.unwrap()).contains("network mode awsvpc"));
+    let failure = workers.observe(&nowhere).await.unwrap_err();
+    assert!(failure.kind == FailureKind::Invalid && failure.message.contains("network mode awsvpc"), "{failure:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -232,6 +232,27 @@ impl Stage {
         format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: broker}}\nstringData: {{url: \"{url}\"}}\n")
     }
 
+    /// The Secret with a token for workers that answer over HTTP.
+    pub fn token_secret(&self, token: &str) -> String {
+        format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: drain}}\nstringData: {{token: \"{token}\"}}\n")
+    }
+
+    /// A drain of this stage's service, whose workers answer over HTTP.
+    pub fn http_drain_in_cluster(&self) -> String {
+        let port = self.http_port().expect("the stage is set up with HTTP workers");
+        format!(
+            "apiVersion: workerdrain.io/v1alpha1
+kind: WorkerDrain
+metadata: {{name: {SERVICE}}}
+spec:
+  fleet:
+    ecs: {{cluster: default, service: {SERVICE}, region: us-east-1}}
+  workers:
+    http: {{port: {port}, tokenFrom: {{secretKeyRef: {{name: drain, key: token}}}}}}
+"
+        )
+    }
+
     /// The drain alone.
     pub fn drain_in_cluster(&self) -> String {
         format!(

@@ -15,5 +15,5 @@ mod trouble;
 pub use cluster::{Cluster, NAMESPACE, Operator, patient};
 pub use drain::{WorkerDrain, aws_environment, binary};
 pub use figures::{Figures, percentile};
-pub use stage::{Kind, SERVICE, Setup, Stage};
+pub use stage::{Kind, SERVICE, Setup, Stage, TOKEN};
 pub use tasks::TaskView;

@@ -170,14 +170,14 @@ fn answer(state: State, asked_at: Timestamp, answered_at: Timestamp) -> Answer {
     }
 }
 
-/// The failure to ask anybody: whoever answered refused, all in the same way, and nobody answered as he should. What a
+/// The failure to ask anybody: whoever was reached refused, all in the same way, and nobody answered as he should. What a
 /// person has to mend is then the same for all. Workers that cannot be connected to may only be starting, and say nothing.
 fn refused_by_all(looked: &[Looked<'_>]) -> Option<Failure> {
     let mut refusals: Vec<&Trouble> = Vec::new();
     for Looked { answer, .. } in looked {
         match answer {
             Ok(_) => return None,
-            Err(trouble) if trouble.is_an_answer() => refusals.push(trouble),
+            Err(trouble) if trouble.is_telling() => refusals.push(trouble),
             Err(_) => {}
         }
     }

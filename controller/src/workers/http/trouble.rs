@@ -136,8 +136,8 @@ impl Trouble {
         }
     }
 
-    /// Somebody is there and said something.
-    pub fn is_an_answer(&self) -> bool {
+    /// More is known than that nobody was reached: if it is so everywhere, a person has to mend something.
+    pub fn is_telling(&self) -> bool {
         !matches!(self, Self::Connect { .. } | Self::Silent { .. })
     }
 }
