@@ -46,7 +46,7 @@ pub fn rule_13(judged: Judged<'_>) -> Check {
     demand(13, proven, || String::from("the gate opened without two looks far enough apart"))
 }
 
-fn gate<'a>(judged: Judged<'a>) -> Option<&'a Gate> {
+fn gate(judged: Judged<'_>) -> Option<&Gate> {
     judged.policy.drain.gate.as_ref().filter(|_| !judged.policy.withdrawn)
 }
 
