@@ -148,7 +148,13 @@ impl Transport for Amqp {
     async fn count(&self, queues: &[QueueName]) -> Vec<Result<Count, Failure>> {
         let mut counts = Vec::with_capacity(queues.len());
         for queue in queues {
-            counts.push(self.count_one(queue).await);
+            counts.push(match counts.last() {
+                // What does not answer is not asked again for each queue.
+                Some(Err(Failure { kind: FailureKind::Unreachable, message })) => {
+                    Err(Failure::new(FailureKind::Unreachable, message.clone()))
+                }
+                _ => self.count_one(queue).await,
+            });
         }
         counts
     }

@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::Mutex,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use worker_drain_plan::{QueueName, observation::Failure};
 
@@ -103,9 +103,7 @@ impl Redis {
         let (link, _) = self.link().await?;
         link.publish(requests).await
     }
-}
 
-impl Redis {
     async fn try_count(&self, queues: &[QueueName]) -> Result<Vec<Count>, Problem> {
         let (link, is_new) = self.link().await?;
         match count::count(&link, &self.names, queues).await {
@@ -128,7 +126,10 @@ impl Transport for Redis {
     }
 
     async fn count(&self, queues: &[QueueName]) -> Vec<Result<Count, Failure>> {
-        match self.try_count(queues).await {
+        // Many single operations, each of them bounded: all of them together are, too.
+        let bound = self.bound * 2;
+        let counting = timeout(bound, self.try_count(queues)).await;
+        match counting.unwrap_or(Err(Problem::Silence(bound))) {
             Ok(counts) => counts.into_iter().map(Ok).collect(),
             Err(problem) => vec![Err(problem.failure(&self.address)); queues.len()],
         }
