@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the Python environments that the tests run Celery in:
-#   .cache/venv      what is in requirements.txt: the Celery of today, and AWS's clients
-#   .cache/venv-5.x  what is in requirements-5.x.txt: older Celeries, whose remote control behaves differently
+#   .cache/venv        what is in requirements.txt: the Celery of today, and AWS's clients
+#   .cache/celery-5.x  what is in requirements-5.x.txt: older Celeries, whose remote control behaves differently
 # Does nothing when they are already as those files say. An environment that was left half made is made anew.
 set -euo pipefail
 
@@ -45,5 +45,5 @@ flock 9 # two at once would build in each other's way
 
 make_venv "$cache/venv" "$here/requirements.txt"
 for version in 5.3 5.4 5.5 5.6; do
-    make_venv "$cache/venv-$version" "$here/requirements-$version.txt"
+    make_venv "$cache/celery-$version" "$here/requirements-$version.txt"
 done

@@ -2,6 +2,7 @@
 //!
 //! Each kind of broker has a test program of its own, which includes this and says what `a_broker` is.
 
+mod hazards;
 mod helpers;
 mod lookings;
 mod orders;

@@ -21,3 +21,8 @@ async fn a_broker() -> Redis {
 async fn a_broker_to_stop() -> Redis {
     Redis::start().await
 }
+
+/// Ends every connection but ours of this moment.
+async fn cut_connections(broker: &Redis) {
+    broker.cut_connections();
+}
