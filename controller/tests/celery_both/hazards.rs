@@ -1,4 +1,4 @@
-//! What Celery does that a drain must not be taken in by, seen on real workers. docs/brokers.md lists all of them.
+//! What Celery does that a drain must not be taken in by, seen on real workers. docs/hazards.md lists all of them.
 
 use jiff::Timestamp;
 use serde_json::json;

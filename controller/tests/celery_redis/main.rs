@@ -22,7 +22,7 @@ async fn a_broker_to_stop() -> Redis {
     Redis::start().await
 }
 
-/// Ends every connection but ours of this moment.
+/// Ends every connection.
 async fn cut_connections(broker: &Redis) {
     broker.cut_connections();
 }
