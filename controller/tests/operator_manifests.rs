@@ -29,6 +29,17 @@ fn table() -> Vec<(&'static str, Value, &'static str)> {
         ),
         ("/workers/celery/broker/url", json!("redis://:hunter2@cache/0"), "url holds a password"),
         ("/workers/celery/broker/url", json!("redis://cache/0?password=hunter2"), "url holds a password"),
+        (
+            "/workers/celery/broker",
+            json!({"url": "amqps://rabbit", "tls": {"keyFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}}),
+            "certificateFrom and keyFrom go together",
+        ),
+        ("/workers/celery/broker", json!({"url": "redis://cache", "tls": {}}), "tls needs a broker that speaks it"),
+        (
+            "/workers/celery/transportOptions",
+            json!({"sentinelKwargs": {"password": "hunter2"}}),
+            "unknown field \"spec.workers.celery.transportOptions.sentinelKwargs.password\"",
+        ),
         ("/workers/celery/nodeName", json!("worker@%h"), "does not tell one task's worker from another's"),
         ("/workers/celery/nodeName", json!("{taskId}"), "does not tell one task's worker from another's"),
         ("/workers/celery/replyTimeout", json!("2m"), "spec.workers.celery.replyTimeout"),

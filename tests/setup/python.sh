@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes the Python environments that the tests run Celery in:
-#   .cache/venv      what is in requirements.txt: the Celery of today, and AWS's clients
-#   .cache/venv-5.x  what is in requirements-5.x.txt: older Celeries, whose remote control behaves differently
-#   .cache/venv-sqs  what is in requirements-sqs.txt: Celery on Amazon SQS, and moto, which stands in for that
+#   .cache/venv        what is in requirements.txt: the Celery of today, and AWS's clients
+#   .cache/celery-5.x  what is in requirements-5.x.txt: older Celeries, whose remote control behaves differently
+#   .cache/venv-sqs    what is in requirements-sqs.txt: Celery on Amazon SQS, and moto, which stands in for that
 # Does nothing when they are already as those files say. An environment that was left half made is made anew.
 set -euo pipefail
 
@@ -46,6 +46,6 @@ flock 9 # two at once would build in each other's way
 
 make_venv "$cache/venv" "$here/requirements.txt"
 for version in 5.3 5.4 5.5 5.6; do
-    make_venv "$cache/venv-$version" "$here/requirements-$version.txt"
+    make_venv "$cache/celery-$version" "$here/requirements-$version.txt"
 done
 make_venv "$cache/venv-sqs" "$here/requirements-sqs.txt"

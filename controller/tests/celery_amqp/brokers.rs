@@ -123,3 +123,35 @@ async fn exchanges_that_others_made_otherwise_are_used_as_they_are() {
     celery.observe(&tasks(&["one"])).await.expect("there is nobody, and that is no failure");
     wait_until("it is asked again and again", LONG, async || celery.observe(&tasks(&["one"])).await.is_ok()).await;
 }
+
+/// RabbitMQ from 4.3 on refuses transient queues that are not exclusive: ours is.
+#[tokio::test]
+async fn our_reply_queue_has_the_flags_of_celerys_own() {
+    let broker = RabbitMq::shared().await;
+    let celery = open(&settings(&broker.url()));
+    celery.observe(&tasks(&["one"])).await.expect("there is nobody, and that is no failure");
+    let list = ["list_queues", "--quiet", "--no-table-headers", "-p", broker.name()];
+    let columns = ["name", "durable", "auto_delete", "exclusive", "arguments"];
+    let listed = broker.rabbit().ctl(&[&list[..], &columns[..]].concat()).await;
+    let ours: Vec<&str> = listed.lines().filter(|line| line.starts_with("worker-drain-")).collect();
+    assert_eq!(ours.len(), 1, "{listed}");
+    let flags: Vec<&str> = ours[0].split('\t').skip(1).collect();
+    assert_eq!(flags[..3], ["false", "true", "true"], "{listed}");
+    for argument in ["{\"x-expires\",10000}", "{\"x-message-ttl\",300000}"] {
+        assert!(flags[3].contains(argument), "{listed}");
+    }
+}
+
+#[tokio::test]
+async fn heartbeats_are_agreed_on() {
+    let broker = RabbitMq::shared().await;
+    for (url, seconds) in [(broker.url(), "10"), (format!("{}?heartbeat=7", broker.url()), "7")] {
+        let celery = open(&settings(&url));
+        celery.observe(&tasks(&["one"])).await.expect("there is nobody, and that is no failure");
+        let listed =
+            broker.rabbit().ctl(&["list_connections", "--quiet", "--no-table-headers", "vhost", "timeout"]).await;
+        let ours = format!("{}\t{seconds}", broker.name());
+        assert!(listed.lines().any(|line| line == ours), "{listed}");
+        celery.close().await;
+    }
+}

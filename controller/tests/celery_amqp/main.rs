@@ -20,3 +20,8 @@ async fn a_broker() -> VirtualHost {
 async fn a_broker_to_stop() -> RabbitMq {
     RabbitMq::start().await
 }
+
+/// Ends every connection.
+async fn cut_connections(broker: &VirtualHost) {
+    broker.close_all_connections().await;
+}

@@ -3,6 +3,7 @@
 //! Each kind of broker has a test program of its own, which includes this and says what `a_broker` is.
 
 mod counts;
+mod hazards;
 mod helpers;
 mod lookings;
 mod orders;

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use test_support::{LONG, SampleApp};
-use tokio::time::sleep;
+use test_support::{Jobs, LONG, SampleApp};
+use tokio::time::{Instant, sleep};
 use worker_drain::workers::{Workers, celery::CelerySettings};
-use worker_drain_plan::{Outcome, observation::FailureKind};
+use worker_drain_plan::{
+    Outcome,
+    observation::{FailureKind, WorkersView},
+};
 
 use super::{known_tasks, look_until, node, open, patient, settings};
 use crate::a_broker_to_stop;
@@ -67,4 +70,40 @@ async fn a_frozen_broker_is_noticed_in_bounded_time() {
     assert_eq!(look.unwrap_err().kind, FailureKind::Unreachable);
     broker.resume();
     look_until("it answers again", &celery, &tasks, |view| view.nodes.len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_broker_that_is_away_for_half_a_minute_in_mid_drain_costs_nothing_but_time() {
+    let mut broker = a_broker_to_stop().await;
+    let app = SampleApp::new(broker.url());
+    let _worker = app.worker("worker@one").start().await;
+    let celery = open(&CelerySettings { operation_bound: Duration::from_secs(1), ..settings(&broker.url()) });
+    let tasks = known_tasks(&["one"]);
+    let before = look_until("it answers", &celery, &tasks, |view| view.nodes.contains_key(&node("one"))).await;
+    let before = before.nodes[&node("one")].queues.clone().expect("it answered");
+    let job = app.submit(Jobs::with_ids(["long"]).until_told()).await;
+    app.journal().wait_started(&job, 1).await;
+    celery.cancel(&[(node("one"), vec!["celery".into()])]).await;
+    let is_cancelled = |view: &WorkersView| {
+        view.nodes.get(&node("one")).is_some_and(|answer| answer.queues == Some(vec![]) && answer.active.is_some())
+    };
+    look_until("it is cancelled", &celery, &tasks, is_cancelled).await;
+
+    broker.stop().await;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(30) {
+        let failure = celery.observe(&tasks).await.expect_err("nobody is there");
+        assert_eq!(failure.kind, FailureKind::Unreachable, "{failure:?}");
+        sleep(Duration::from_secs(1)).await;
+    }
+    // Its job is not troubled by it.
+    app.tell(&job);
+    app.journal().wait_finished(&job).await;
+
+    broker.restart().await;
+    let view = look_until("it is back, and cancelled", &celery, &tasks, is_cancelled).await;
+    assert_eq!(view.nodes[&node("one")].active, Some(vec![]));
+    celery.give_back(&[(node("one"), before)]).await;
+    let jobs = app.submit(Jobs::new(1).seconds(0.0, 0.0)).await;
+    app.journal().wait_finished(&jobs).await;
 }

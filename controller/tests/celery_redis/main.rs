@@ -22,3 +22,8 @@ async fn a_broker() -> Redis {
 async fn a_broker_to_stop() -> Redis {
     Redis::start().await
 }
+
+/// Ends every connection.
+async fn cut_connections(broker: &Redis) {
+    broker.cut_connections();
+}

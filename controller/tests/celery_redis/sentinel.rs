@@ -141,6 +141,33 @@ async fn what_is_wrong_is_said() {
     open(&behind(&url)).observe(&tasks(&["one"])).await.expect("one of them answers");
 }
 
+#[tokio::test]
+async fn the_least_rights_are_enough() {
+    let mut group = RedisSentinels::start(SentinelOptions::default()).await;
+    let app = app(&group.url(), &Value::Null);
+    // What docs/brokers.md tells; not the channel of an older kombu.
+    let on_servers = "on >hunter2 resetkeys ~_kombu.binding.reply.celery.pidbox ~_kombu.binding_deadlines \
+                      ~worker-drain-* resetchannels &/0.celery.pidbox \
+                      -@all +publish +brpop +rpop +sadd +srem +smembers +zadd +set +exists +del +role";
+    let on_sentinels = "on >hunter2 -@all +sentinel|get-master-addr-by-name";
+    let user = |rights: &'static str| ["ACL", "SETUSER", "least"].into_iter().chain(rights.split_whitespace());
+    assert_eq!(group.servers()[0].cli(&user(on_servers).collect::<Vec<_>>()), "OK");
+    assert_eq!(group.ask(0, &user(on_sentinels).collect::<Vec<_>>()), "OK");
+
+    let url = group.url().replace("sentinel://", "sentinel://least:hunter2@");
+    let mut least = behind(&url);
+    least.sentinel.username = Some("least".into());
+    least.sentinel.password = Some("hunter2".into());
+    works(&app, &least).await;
+    // Its role is asked for to be sure early: a replica refuses what we write, too.
+    group.servers()[0].cli(&["ACL", "SETUSER", "least", "-role"]);
+    open(&least).observe(&tasks(&["one"])).await.expect("it goes without");
+    group.ask(0, &["ACL", "SETUSER", "least", "-@all"]);
+    let failure = failure_of(least).await;
+    assert_eq!(failure.kind, FailureKind::Denied, "{failure:?}");
+    assert!(failure.message.contains("sentinelKwargs"), "{failure:?}");
+}
+
 /// kombu before 5.4 listens on a channel whose name has `{db}` in it, where newer ones fill the number in.
 #[tokio::test]
 async fn an_older_celery_listens_elsewhere_and_is_reached_too() {

@@ -6,3 +6,4 @@ mod endings;
 mod gate;
 mod refusals;
 mod stage;
+mod tls;

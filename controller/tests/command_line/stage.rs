@@ -74,6 +74,12 @@ impl Stage {
 
     /// The same, without waiting for the end.
     pub fn begin(&self, command: &[&str], cluster: &str, service: &str, broker: &str) -> Child {
+        let celery = "{broker: {urlFrom: {secretKeyRef: {name: broker, key: url}}}}";
+        self.begin_with(command, cluster, service, celery, broker)
+    }
+
+    /// The same with this `spec.workers.celery`, in which the Secret `broker` has the URL as `url`.
+    pub fn begin_with(&self, command: &[&str], cluster: &str, service: &str, celery: &str, broker: &str) -> Child {
         let manifest = format!(
             "apiVersion: workerdrain.io/v1alpha1
 kind: WorkerDrain
@@ -82,8 +88,7 @@ spec:
   fleet:
     ecs: {{cluster: {cluster}, service: {service}, region: us-east-1}}
   workers:
-    celery:
-      broker: {{urlFrom: {{secretKeyRef: {{name: broker, key: url}}}}}}
+    celery: {celery}
   drain: {}
 ",
             self.drain

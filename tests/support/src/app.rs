@@ -32,7 +32,7 @@ pub fn python_with_celery(version: &str) -> PathBuf {
         return python();
     }
     let variable = format!("WORKER_DRAIN_PYTHON_{}", version.replace('.', "_"));
-    installed(std::env::var_os(variable).map(PathBuf::from), &format!("venv-{version}"))
+    installed(std::env::var_os(variable).map(PathBuf::from), &format!("celery-{version}"))
 }
 
 /// A Python that has Celery with what it needs for Amazon SQS, and moto: `WORKER_DRAIN_PYTHON_SQS`, or what `make setup`

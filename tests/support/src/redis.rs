@@ -119,6 +119,13 @@ impl Redis {
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
+    /// Ends every client's connections.
+    pub fn cut_connections(&self) {
+        for kind in ["pubsub", "normal"] {
+            self.cli(&["CLIENT", "KILL", "TYPE", kind]);
+        }
+    }
+
     /// Starts it, and tells whether it came up; false if it ended, as when its port is taken.
     async fn try_start(&mut self) -> bool {
         let mut command = Command::new(program("redis-server", "redis-server"));

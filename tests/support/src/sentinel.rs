@@ -133,7 +133,8 @@ impl RedisSentinels {
         }
     }
 
-    fn ask(&self, sentinel: usize, arguments: &[&str]) -> String {
+    /// Runs redis-cli on a Sentinel and returns what it prints.
+    pub fn ask(&self, sentinel: usize, arguments: &[&str]) -> String {
         let mut command = Command::new(program("redis-cli", "redis-tools"));
         command.args(["-h", "127.0.0.1", "-p", &self.sentinels[sentinel].port.to_string()]).args(arguments);
         if let Some(password) = &self.options.sentinel_password {

@@ -181,3 +181,28 @@ async fn what_a_node_refuses_is_told_in_its_own_words() {
     let refused = Outcome::Refused { reason: "TypeError()".into() };
     assert_eq!(celery.cancel(&cancels).await, [refused, Outcome::Done, Outcome::Done]);
 }
+
+/// A row that names a test that is gone proves nothing.
+#[test]
+fn every_hazard_that_the_docs_list_has_its_test() {
+    let repository = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read =
+        |path: &str| std::fs::read_to_string(repository.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let sources =
+        ["both/hazards", "both/lookings", "both/orders", "both/outages", "redis/many", "redis/sentinel", "amqp/many"];
+    let sources = sources.map(|name| read(&format!("controller/tests/celery_{name}.rs"))).concat();
+    let sources = sources + &read("controller/src/workers/celery/tests.rs");
+    let hazards = read("docs/hazards.md");
+    let mut count = 0;
+    for row in hazards.lines().filter(|line| line.starts_with("| ")).take_while(|line| !line.contains("5.3 | 5.4")) {
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        for test in tests.split('`').filter(|word| word.matches('_').count() > 2) {
+            assert!(
+                sources.contains(&format!("fn {test}(")),
+                "docs/hazards.md names {test}, and there is no such test"
+            );
+            count += 1;
+        }
+    }
+    assert!(count > 20, "only {count} tests were found in docs/hazards.md");
+}

@@ -1,7 +1,8 @@
 //! What only the operator can judge: `Ready` is false, with a reason that helps; and what was held stays held.
 
 use e2e::{Cluster, SERVICE, Setup, Stage};
-use serde_json::Value;
+use serde_json::{Value, json};
+use test_support::{Certificates, Redis, RedisOptions, free_port};
 
 fn ready(answer: &'static str, reason: &'static str) -> impl Fn(&Value) -> bool {
     move |drain| Cluster::condition(drain, "Ready") == Some((answer, reason))
@@ -38,6 +39,36 @@ async fn a_secret_may_come_late_be_wrong_and_be_changed() {
     cluster.kubectl("delete secret broker").ok().await;
     cluster.until(SERVICE, "the Secret is missed again", ready("False", "WorkersInvalid")).await;
     assert!(stage.tasks().iter().all(|task| task.is_held), "holds are kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_come_from_secrets_and_are_taken_up_when_they_change() {
+    let (stage, cluster) = tokio::join!(Stage::start(Setup::default()), Cluster::start(&[]));
+    let _operator = cluster.operator(0, &stage);
+    let (ours, others, port) = (Certificates::make(), Certificates::make(), free_port());
+    let arguments = ours.redis_arguments(port, false);
+    let _redis = Redis::start_with(RedisOptions { arguments, ..RedisOptions::default() }).await;
+    let secret = |authority: &str| {
+        let data = json!({"url": format!("rediss://127.0.0.1:{port}/0"), "ca": authority});
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "broker"}, "stringData": data}).to_string()
+    };
+    let authority = |of: &Certificates| std::fs::read_to_string(of.authority()).expect("it was just made");
+    let tls = "key: url}}, tls: {caFrom: {secretKeyRef: {name: broker, key: ca}}}";
+    let drain = stage.drain_in_cluster().replace("key: url}}", tls);
+
+    cluster.apply(&secret("-----BEGIN CERTIFICATE----- hunter2")).await;
+    cluster.apply(&drain).await;
+    let has = |words: &'static str| move |drain: &Value| message(drain).contains(words);
+    let what_is_wrong = "broker.tls.caFrom (the key ca of the Secret broker) cannot be used for TLS";
+    let drain = cluster.until(SERVICE, "it is no certificate", has(what_is_wrong)).await;
+    assert!(!drain.to_string().contains("hunter2"), "{drain}");
+    cluster.apply(&secret(&authority(&others))).await;
+    cluster
+        .until(SERVICE, "it is that of another authority", has("for a private authority, give its certificate"))
+        .await;
+    cluster.apply(&secret(&authority(&ours))).await;
+    // Its workers are at another broker: that nobody is there is what it can say only when it is connected.
+    cluster.until(SERVICE, "it is the right one", ready("False", "Unmapped")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
