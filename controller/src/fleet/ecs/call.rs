@@ -122,12 +122,12 @@ impl Caller {
         let label = self.target.label();
         let jitter = || rand::random_range(0.0..=1.0);
         let turns = Turns { limiter: &self.limiter, time_limit: self.time_limit, service: &label, jitter: &jitter };
-        let send = || {
+        let attempt = || {
             self.calls.count(operation);
-            let sent = send();
-            async { sent.await.map_err(|error| describe(operation, &self.target, &error)) }
+            let answer = send();
+            async { answer.await.map_err(|error| describe(operation, &self.target, &error)) }
         };
-        turns.call(operation, send).await
+        turns.call(operation, attempt).await
     }
 }
 

@@ -314,7 +314,7 @@ impl World {
     /// A worker carries out one request; its reply is among these, unless something happens to it.
     fn obey(&mut self, m: usize, n: usize, asked: &Asked, replies: &mut Vec<Reply>) {
         let Asked { order, ticket, reply_to, .. } = asked;
-        let refuses = self.befalls(Fault::ReplyMalformed, 40);
+        let refuses = self.is_garbled(m, n, *order);
         let mut answer = self.answer(&self.members[m].nodes[n], *order);
         if refuses {
             answer = NO_ANSWERS[self.pick_of(Fault::ReplyMalformed, NO_ANSWERS.len())].to_owned();
@@ -331,29 +331,53 @@ impl World {
             body = JUNK[self.pick_of(Fault::ReplyMalformed, JUNK.len())].as_bytes().to_vec();
         }
         let reply_of = |body: Vec<u8>| Reply { ticket: ticket.clone(), body };
-        if self.members[m].twin_until > self.now && order.is_question() {
+        // The other process under this name answers first, or last.
+        let twin = Some(self.members[m].twin_until).filter(|until| *until > self.now && order.is_question());
+        let last = twin.filter(|until| until.is_multiple_of(2)).map(|_| reply_of(reply(name.as_str(), "[]")));
+        if twin.is_some() && last.is_none() {
             replies.push(reply_of(reply(name.as_str(), "[]")));
         }
+        self.send_back(*reply_to, reply_of(body), replies);
+        replies.extend(last);
+    }
+
+    /// A reply is among these, unless something happens to it.
+    fn send_back(&mut self, to: u64, reply: Reply, replies: &mut Vec<Reply>) {
         if self.befalls(Fault::ReplyForeign, 40) {
-            replies.push(Reply { ticket: format!("not-ours-{}", self.now), body: body.clone() });
+            replies.push(Reply { ticket: format!("not-ours-{}", self.now), body: reply.body.clone() });
         }
         if self.befalls(Fault::ReplyLost, 60) {
             return;
         }
         if self.befalls(Fault::ReplyDoubled, 40) {
             let later = self.span_of(Fault::ReplyDoubled, 0, SECOND);
-            self.post(*reply_to, vec![reply_of(body.clone())], later);
+            self.post(to, vec![reply.clone()], later);
         }
         if self.befalls(Fault::ReplySlow, 60) {
             // Most of these come when nobody waits any longer.
             let later = self.span_of(Fault::ReplySlow, 100, 4 * SECOND);
-            self.post(*reply_to, vec![reply_of(body)], later);
+            self.post(to, vec![reply], later);
         } else if self.befalls(Fault::ReplyReordered, 200) {
             let later = self.span_of(Fault::ReplyReordered, 1, 300);
-            self.post(*reply_to, vec![reply_of(body)], later);
+            self.post(to, vec![reply], later);
         } else {
-            replies.push(reply_of(body));
+            replies.push(reply);
         }
+    }
+
+    /// This worker cannot answer this, and will not be able to for a while: what is wrong with it does not pass by itself.
+    fn is_garbled(&mut self, m: usize, n: usize, order: Order) -> bool {
+        let (now, kind) = (self.now, std::mem::discriminant(&order));
+        let garbled = self.members[m].nodes[n].garbled;
+        if garbled.is_some_and(|(of, until)| of == kind && until > now) {
+            return true;
+        }
+        let begins = self.befalls(Fault::ReplyMalformed, 20);
+        if begins {
+            let until = now + self.span_of(Fault::ReplyMalformed, 0, 30 * SECOND);
+            self.members[m].nodes[n].garbled = Some((kind, until));
+        }
+        begins
     }
 
     fn pick_of(&mut self, fault: Fault, count: usize) -> usize {

@@ -1,9 +1,11 @@
 //! One Celery worker process, as far as it matters here: what it takes jobs from, what it holds and runs, and whether it
 //! answers.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, mem::Discriminant};
 
 use worker_drain_plan::NodeName;
+
+use super::pidbox::Order;
 
 /// A job's place in the world's list.
 pub type JobId = usize;
@@ -37,6 +39,8 @@ pub struct Node {
     pub epoch: u32,
     /// When the last request that was sent to it arrives.
     pub last_request: u64,
+    /// What it cannot answer, and until when.
+    pub garbled: Option<(Discriminant<Order>, u64)>,
     /// SIGTERM came while it was frozen.
     pub told_to_end: bool,
     /// Queues that it takes jobs from, a bit each.
@@ -69,6 +73,7 @@ impl Node {
             state: NodeState::Booting,
             epoch,
             last_request: 0,
+            garbled: None,
             told_to_end: false,
             consuming: 0,
             added: 0,
