@@ -5,7 +5,7 @@ use std::{
     net::{Ipv6Addr, SocketAddr},
 };
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum, builder::NonEmptyStringValueParser};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -47,7 +47,8 @@ pub struct ControllerArgs {
     log_level: tracing::level_filters::LevelFilter,
 
     /// How this replica is called in the Lease and in events
-    #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "worker-drain")]
+    #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "worker-drain",
+        value_parser = NonEmptyStringValueParser::new())]
     identity: String,
 }
 

@@ -5,8 +5,8 @@
 //! have not begun, the oldest begins. A drain in mode `Plan` does nothing and is in nobody's way.
 //!
 //! A service is known by its ARN, which ECS tells: specs may write the same one by name or by ARN, with or without its
-//! Region. Before ECS has told, drains whose cluster and service have the same short names *may* be of one service, and
-//! the others wait until the first in rank was looked at. Every drain that is watched is known from the beginning of a term
+//! Region. Before ECS has told, drains of the same short names *may* be of one service, unless their specs name different
+//! Regions or accounts, and the others wait until the first in rank was looked at. Every drain that is watched is known from the beginning of a term
 //! on, so that none acts before its better because its turn came first.
 
 use std::{
@@ -17,8 +17,9 @@ use std::{
 
 use jiff::Timestamp;
 use kube::api::DynamicObject;
+use serde_json::Value;
 use tokio::sync::Mutex as AsyncMutex;
-use worker_drain_plan::observation::Failure;
+use worker_drain_plan::observation::{Failure, FailureKind};
 
 use super::metrics::Key;
 
@@ -37,17 +38,25 @@ pub struct Claim {
     created: Option<Timestamp>,
     /// It remembers something, so it has acted and may have to give something back.
     at_work: bool,
+    named: Named,
+    service: Known,
+}
+
+/// What a spec says of its service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Named {
     /// The short names of cluster and service.
     names: (String, String),
-    service: Known,
+    region: Option<String>,
+    account: Option<String>,
 }
 
 /// What is known of the service that a drain names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Known {
-    /// ECS was not asked yet.
+    /// ECS was not asked yet, or did not answer.
     Unasked,
-    /// ECS was asked, and did not tell; so nothing can be done on it either.
+    /// There is none, or it is none of ours; so nothing can be done on it either.
     Untold,
     /// Its ARN.
     Arn(String),
@@ -86,31 +95,33 @@ impl Claims {
             drains.remove(key);
             return;
         };
-        if let Some(before) = drains.get(key).filter(|it| it.uid == claim.uid && it.names == claim.names) {
+        if let Some(before) = drains.get(key).filter(|it| it.uid == claim.uid && it.named == claim.named) {
             claim.service = before.service.clone();
         }
         drains.insert(key.clone(), claim);
     }
 
-    /// Whether a drain may act on the service that it names, whose ARN is this, if ECS has told it.
-    pub fn judge(&self, key: &Key, arn: Option<String>) -> Verdict {
+    /// Whether a drain may act on the service that it names, whose ARN ECS was asked for.
+    pub fn judge(&self, key: &Key, arn: Result<String, Failure>) -> Verdict {
         let mut drains = self.lock();
         let Some(claim) = drains.get_mut(key) else { return Verdict::Free };
-        claim.service = arn.map_or(Known::Untold, Known::Arn);
-        let claim = claim.clone();
-        let Known::Arn(_) = claim.service else { return Verdict::Free };
-        let rank = |key: &Key, claim: &Claim| (!claim.at_work, claim.created, key.clone());
-        let before = drains.iter().filter(|(other, it)| rank(other, it) < rank(key, &claim));
-        let mut verdict = Verdict::Free;
-        for (other, it) in before {
-            if it.service == claim.service {
-                return Verdict::Rival(other.clone());
-            }
-            if it.service == Known::Unasked && it.names == claim.names {
-                verdict = Verdict::After(other.clone());
-            }
+        match arn {
+            Ok(arn) => claim.service = Known::Arn(arn),
+            // What was known of it is still true.
+            Err(failure) if matches!(failure.kind, FailureKind::Unreachable | FailureKind::Throttled) => {}
+            Err(_) => claim.service = Known::Untold,
         }
-        verdict
+        let claim = claim.clone();
+        let rank = |key: &Key, claim: &Claim| (!claim.at_work, claim.created, key.clone());
+        let mut before: Vec<_> = drains.iter().filter(|(other, it)| rank(other, it) < rank(key, &claim)).collect();
+        before.sort_by_key(|(other, it)| rank(other, it));
+        let first =
+            |same: Option<bool>| before.iter().find(|(_, it)| it.is_of_same(&claim) == same).map(|it| it.0.clone());
+        match (first(Some(true)), first(None)) {
+            (Some(rival), _) => Verdict::Rival(rival),
+            (None, Some(other)) => Verdict::After(other),
+            (None, None) => Verdict::Free,
+        }
     }
 
     /// A drain is gone, or cannot act.
@@ -131,14 +142,45 @@ impl Claim {
             return None;
         }
         let ecs = spec.pointer("/fleet/ecs")?;
-        let short = |field: &str| Some(ecs.get(field)?.as_str()?.rsplit('/').next()?.to_owned());
         Some(Self {
             uid: drain.metadata.uid.clone(),
             created: drain.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            at_work: drain.data.pointer("/status/memory").is_some_and(|memory| memory.is_string()),
-            names: (short("cluster")?, short("service")?),
+            at_work: drain.data.pointer("/status/memory").is_some_and(Value::is_string),
+            named: Named::of(ecs)?,
             service: Known::Unasked,
         })
+    }
+
+    /// Whether both are of one service; `None`: that is not known yet.
+    fn is_of_same(&self, other: &Self) -> Option<bool> {
+        match (&self.service, &other.service) {
+            (Known::Arn(one), Known::Arn(another)) => Some(one == another),
+            (Known::Untold, _) | (_, Known::Untold) => Some(false),
+            _ if self.named.may_be(&other.named) => None,
+            _ => Some(false),
+        }
+    }
+}
+
+impl Named {
+    fn of(ecs: &Value) -> Option<Self> {
+        let text = |field: &str| ecs.get(field).and_then(Value::as_str);
+        let (cluster, service) = (text("cluster")?, text("service")?);
+        let short = |text: &str| text.rsplit('/').next().unwrap_or(text).to_owned();
+        // arn:partition:service:region:account:resource; a name has no colon.
+        let part = |text: &str, number| text.split(':').nth(number).filter(|part| !part.is_empty()).map(str::to_owned);
+        let of_arns = |number| part(service, number).or_else(|| part(cluster, number));
+        Some(Self {
+            names: (short(cluster), short(service)),
+            region: text("region").map(str::to_owned).or_else(|| of_arns(3)),
+            account: of_arns(4).or_else(|| text("roleArn").and_then(|role| part(role, 4))),
+        })
+    }
+
+    /// What is not said may be anything.
+    fn may_be(&self, other: &Self) -> bool {
+        let same = |a: &Option<String>, b: &Option<String>| a.is_none() || b.is_none() || a == b;
+        self.names == other.names && same(&self.region, &other.region) && same(&self.account, &other.account)
     }
 }
 
@@ -150,12 +192,12 @@ mod tests {
 
     const ARN: &str = "arn:aws:ecs:eu-west-1:123456789012:service/media/transcoder";
 
-    fn drain(name: &str, created: &str, spec: &serde_json::Value) -> DynamicObject {
+    fn drain(name: &str, created: &str, spec: &Value) -> DynamicObject {
         let metadata = json!({"name": name, "namespace": "media", "uid": name, "creationTimestamp": created});
         serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
     }
 
-    fn named(cluster: &str, service: &str) -> serde_json::Value {
+    fn named(cluster: &str, service: &str) -> Value {
         json!({"fleet": {"ecs": {"cluster": cluster, "service": service}}})
     }
 
@@ -163,13 +205,17 @@ mod tests {
         ("media".into(), name.into())
     }
 
+    fn failed(kind: FailureKind) -> Result<String, Failure> {
+        Err(Failure::new(kind, "no"))
+    }
+
     /// The first was made before the second; `judge` is asked for the second.
-    fn second(first: &serde_json::Value, first_arn: Option<&str>, second: &serde_json::Value, arn: &str) -> Verdict {
+    fn second(first: &Value, first_arn: Result<String, Failure>, second: &Value, arn: &str) -> Verdict {
         let claims = Claims::default();
         claims.know(&at("first"), &drain("first", "2026-01-01T00:00:00Z", first));
         claims.know(&at("second"), &drain("second", "2026-01-01T00:00:01Z", second));
-        assert_eq!(claims.judge(&at("first"), first_arn.map(Into::into)), Verdict::Free, "the oldest always may");
-        claims.judge(&at("second"), Some(arn.into()))
+        assert_eq!(claims.judge(&at("first"), first_arn), Verdict::Free, "the oldest always may");
+        claims.judge(&at("second"), Ok(arn.into()))
     }
 
     #[test]
@@ -177,7 +223,7 @@ mod tests {
         let short = named("media", "transcoder");
         let long = named("arn:aws:ecs:eu-west-1:123456789012:cluster/media", ARN);
         for (a, b) in [(&short, &long), (&long, &short), (&short, &short)] {
-            assert_eq!(second(a, Some(ARN), b, ARN), Verdict::Rival(at("first")));
+            assert_eq!(second(a, Ok(ARN.into()), b, ARN), Verdict::Rival(at("first")));
         }
     }
 
@@ -185,7 +231,7 @@ mod tests {
     fn the_same_names_elsewhere_are_another_service() {
         let elsewhere = "arn:aws:ecs:us-east-1:123456789012:service/media/transcoder";
         assert_eq!(
-            second(&named("media", "transcoder"), Some(ARN), &named("media", "transcoder"), elsewhere),
+            second(&named("media", "transcoder"), Ok(ARN.into()), &named("media", "transcoder"), elsewhere),
             Verdict::Free
         );
     }
@@ -193,10 +239,40 @@ mod tests {
     #[test]
     fn one_that_cannot_see_its_service_or_only_plans_is_in_nobodys_way() {
         let spec = named("media", "transcoder");
-        assert_eq!(second(&spec, None, &spec, ARN), Verdict::Free);
+        assert_eq!(second(&spec, failed(FailureKind::NotFound), &spec, ARN), Verdict::Free);
         let mut plans = spec.clone();
         plans["mode"] = json!("Plan");
-        assert_eq!(second(&plans, Some(ARN), &spec, ARN), Verdict::Free);
+        assert_eq!(second(&plans, Ok(ARN.into()), &spec, ARN), Verdict::Free);
+    }
+
+    #[test]
+    fn an_ecs_that_does_not_answer_lets_nobody_act_before_its_better() {
+        let spec = named("media", "transcoder");
+        assert_eq!(second(&spec, failed(FailureKind::Unreachable), &spec, ARN), Verdict::After(at("first")));
+        let mut elsewhere = spec.clone();
+        elsewhere["fleet"]["ecs"]["region"] = json!("us-east-1");
+        let here = named("arn:aws:ecs:eu-west-1:123456789012:cluster/media", "transcoder");
+        assert_eq!(second(&elsewhere, failed(FailureKind::Unreachable), &here, ARN), Verdict::Free);
+        let claims = Claims::default();
+        claims.know(&at("a"), &drain("a", "2026-01-01T00:00:00Z", &spec));
+        claims.know(&at("b"), &drain("b", "2026-01-01T00:00:01Z", &spec));
+        assert_eq!(claims.judge(&at("a"), Ok(ARN.into())), Verdict::Free);
+        assert_eq!(claims.judge(&at("b"), failed(FailureKind::Throttled)), Verdict::After(at("a")));
+        assert_eq!(claims.judge(&at("b"), Ok(ARN.into())), Verdict::Rival(at("a")));
+        assert_eq!(claims.judge(&at("b"), failed(FailureKind::Throttled)), Verdict::Rival(at("a")), "it is known");
+    }
+
+    #[test]
+    fn of_three_the_one_that_acts_is_named() {
+        let claims = Claims::default();
+        for (name, created) in [("m-first", "00"), ("a-second", "01"), ("z-third", "02")] {
+            let created = format!("2026-01-01T00:00:{created}Z");
+            claims.know(&at(name), &drain(name, &created, &named("media", "transcoder")));
+        }
+        assert_eq!(claims.judge(&at("m-first"), Ok(ARN.into())), Verdict::Free);
+        for name in ["a-second", "z-third"] {
+            assert_eq!(claims.judge(&at(name), Ok(ARN.into())), Verdict::Rival(at("m-first")));
+        }
     }
 
     #[test]
@@ -207,8 +283,8 @@ mod tests {
         young.data["status"] = json!({"memory": "here:x"});
         claims.know(&at("young"), &young);
         claims.know(&at("old"), &drain("old", "2026-01-01T00:00:00Z", &spec));
-        assert_eq!(claims.judge(&at("young"), Some(ARN.into())), Verdict::Free);
-        assert_eq!(claims.judge(&at("old"), Some(ARN.into())), Verdict::Rival(at("young")));
+        assert_eq!(claims.judge(&at("young"), Ok(ARN.into())), Verdict::Free);
+        assert_eq!(claims.judge(&at("old"), Ok(ARN.into())), Verdict::Rival(at("young")));
     }
 
     #[tokio::test]
@@ -226,18 +302,18 @@ mod tests {
         .into();
         claims.know_all(1, async || Ok(all)).await.unwrap();
         claims.know(&young, &young_drain);
-        assert_eq!(claims.judge(&young, Some(ARN.into())), Verdict::After(old.clone()));
+        assert_eq!(claims.judge(&young, Ok(ARN.into())), Verdict::After(old.clone()));
         claims.know(&old, &old_drain);
-        assert_eq!(claims.judge(&old, Some(ARN.into())), Verdict::Free);
-        assert_eq!(claims.judge(&young, Some(ARN.into())), Verdict::Rival(old.clone()));
+        assert_eq!(claims.judge(&old, Ok(ARN.into())), Verdict::Free);
+        assert_eq!(claims.judge(&young, Ok(ARN.into())), Verdict::Rival(old.clone()));
         // Once a term is enough, and what ECS has told is kept from pass to pass.
         claims.know_all(1, async || Ok(BTreeMap::new())).await.unwrap();
         claims.know(&old, &old_drain);
-        assert_eq!(claims.judge(&young, Some(ARN.into())), Verdict::Rival(old.clone()));
+        assert_eq!(claims.judge(&young, Ok(ARN.into())), Verdict::Rival(old.clone()));
         claims.forget(&old);
-        assert_eq!(claims.judge(&young, Some(ARN.into())), Verdict::Free);
+        assert_eq!(claims.judge(&young, Ok(ARN.into())), Verdict::Free);
         claims.know_all(2, async || Ok(BTreeMap::new())).await.unwrap();
-        assert_eq!(claims.judge(&young, Some(ARN.into())), Verdict::Free);
+        assert_eq!(claims.judge(&young, Ok(ARN.into())), Verdict::Free);
     }
 
     #[test]
@@ -246,8 +322,8 @@ mod tests {
         for name in ["b", "a"] {
             claims.know(&at(name), &drain(name, "2026-01-01T00:00:00Z", &named("media", "transcoder")));
         }
-        assert_eq!(claims.judge(&at("b"), Some(ARN.into())), Verdict::After(at("a")));
-        assert_eq!(claims.judge(&at("a"), Some(ARN.into())), Verdict::Free);
-        assert_eq!(claims.judge(&at("b"), Some(ARN.into())), Verdict::Rival(at("a")));
+        assert_eq!(claims.judge(&at("b"), Ok(ARN.into())), Verdict::After(at("a")));
+        assert_eq!(claims.judge(&at("a"), Ok(ARN.into())), Verdict::Free);
+        assert_eq!(claims.judge(&at("b"), Ok(ARN.into())), Verdict::Rival(at("a")));
     }
 }

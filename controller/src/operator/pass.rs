@@ -90,6 +90,10 @@ pub async fn pass(context: &Context, key: &Key, entry: &mut Entry) -> Result<Nex
             return Ok(Next::After(INVALID_AGAIN));
         }
     };
+    let turn = match turn {
+        Some(turn) if entry.outside.target() == Some(&drain.ecs) => Some(turn),
+        _ => context.turns.wait(&drain.ecs).await,
+    };
     let subject = Subject { resource, spec: drain, record, turn };
     if let Some(next) = rivals::instead(context, key, entry, &subject).await? {
         return Ok(next);
@@ -125,10 +129,6 @@ async fn over(
     let before = match entry.told.take() {
         Some(told) => told,
         None => Told::of_status(&record.status().await),
-    };
-    let turn = match turn {
-        Some(turn) if entry.outside.target() == Some(&spec.ecs) => Some(turn),
-        _ => context.turns.wait(&spec.ecs).await,
     };
     let fleet = guarded(context, entry.outside.fleet(&spec.ecs, &context.limiters).await);
     let drain = Drain {

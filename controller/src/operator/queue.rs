@@ -67,6 +67,7 @@ pub async fn run(api: Api<Signal>, context: Arc<Context>, health: Health, stop: 
         .applied_objects()
         .predicate_filter(changes, PredicateConfig::default());
     let synced = health.wait_for(store.clone());
+    let filled = store.clone();
     let passes = Controller::for_stream(signals, store)
         .with_config(controller::Config::default().debounce(DEBOUNCE).concurrency(u16::MAX))
         .reconcile_all_on(new_terms(context.leadership.clone()))
@@ -87,8 +88,20 @@ pub async fn run(api: Api<Signal>, context: Arc<Context>, health: Health, stop: 
             }
         }
     });
-    tokio::join!(ended, synced);
+    tokio::select! {
+        _ = async { tokio::join!(ended, synced) } => {}
+        // The queue would wait for a list that may never come; no pass is under way then.
+        () = stopped_empty(&stop, &filled) => {}
+    }
     "the queue of passes"
+}
+
+/// Told to stop before the drains that there are could be read once.
+async fn stopped_empty(stop: &CancellationToken, drains: &reflector::Store<Signal>) {
+    stop.cancelled().await;
+    if drains.wait_until_ready().now_or_never().is_some() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Every time that this process may act anew, every drain is looked at.
@@ -184,6 +197,18 @@ mod tests {
         assert_eq!(judged(std::future::pending(), bound).await.0, PassEnd::Timeout);
         let (end, next) = judged(async { panic!("a bug in {}", "the plan") }, bound).await;
         assert_eq!((end, next.unwrap_err().message.as_str()), (PassEnd::Panic, "a bug in the plan"));
+    }
+
+    #[tokio::test]
+    async fn who_is_stopped_before_the_drains_were_read_does_not_wait_for_them() {
+        let stop = CancellationToken::new();
+        let (store, mut writer) = reflector::store::<Signal>();
+        assert!(stopped_empty(&stop, &store).now_or_never().is_none(), "it was not stopped");
+        stop.cancel();
+        assert!(stopped_empty(&stop, &store).now_or_never().is_some());
+        writer.apply_watcher_event(&watcher::Event::Init);
+        writer.apply_watcher_event(&watcher::Event::InitDone);
+        assert!(stopped_empty(&stop, &store).now_or_never().is_none(), "passes may be under way");
     }
 
     #[test]

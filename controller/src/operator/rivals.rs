@@ -59,11 +59,11 @@ async fn verdict(context: &Context, key: &Key, entry: &mut Entry, subject: &Subj
         return Ok(Verdict::Free);
     }
     let arn = match entry.outside.fleet(&spec.ecs, &context.limiters).await {
-        OrFailure::There(fleet) => fleet.arn().await.ok(),
-        OrFailure::Failure(_) => None,
+        OrFailure::There(fleet) => fleet.arn().await,
+        OrFailure::Failure(failure) => Err(failure),
     };
-    // Where there is none, nothing can be done on it either; the pass finds out why, and tells.
-    Ok(context.claims.judge(key, arn.filter(|arn| !arn.is_empty())))
+    // Why there is none, the pass finds out, and tells.
+    Ok(context.claims.judge(key, arn))
 }
 
 async fn stand_by(
@@ -97,8 +97,8 @@ async fn all(client: &Client, namespaces: &[String]) -> Result<BTreeMap<Key, Cla
     let apis: Vec<Api<DynamicObject>> = if namespaces.is_empty() {
         vec![Api::all_with(client.clone(), &resource)]
     } else {
-        let namespaced = |namespace: &String| Api::namespaced_with(client.clone(), namespace, &resource);
-        namespaces.iter().map(namespaced).collect()
+        let in_one = |namespace: &String| Api::namespaced_with(client.clone(), namespace, &resource);
+        namespaces.iter().map(in_one).collect()
     };
     let mut all = BTreeMap::new();
     for api in apis {

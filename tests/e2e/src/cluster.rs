@@ -1,7 +1,11 @@
 //! A Kubernetes cluster with the operator installed as users install it: by its chart, under the identity and the rights
 //! that the chart gives it. Only its Pods run as local processes, because there are no nodes.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use serde_json::Value;
 use test_support::{Call, ControlPlane, PodCommand, Process, Signal, free_port, repository, wait_until};
@@ -42,14 +46,25 @@ impl Cluster {
         for namespace in [NAMESPACE, OPERATOR] {
             plane.kubectl(["create", "namespace", namespace]).ok().await;
         }
+        let mut cluster = Self { plane, pods: Vec::new(), kubeconfig: PathBuf::new() };
+        cluster.install(values).await;
+        cluster
+    }
+
+    /// Installs the chart with these values, and finds the Pods that come of it.
+    pub async fn install(&mut self, values: &[&str]) {
         let chart = repository().join("charts/worker-drain").display().to_string();
         let mut install = vec!["install", "worker-drain", &chart, "--namespace", OPERATOR];
         install.extend(values.iter().flat_map(|value| ["--set", value]));
-        plane.helm(install).ok().await;
+        self.plane.helm(install).ok().await;
         let selector = "app.kubernetes.io/instance=worker-drain";
-        let pods = plane.pod_commands(OPERATOR, selector, 2).await;
-        let kubeconfig = plane.service_account_kubeconfig(OPERATOR, &pods[0].service_account).await;
-        Self { plane, pods, kubeconfig }
+        self.pods = self.plane.pod_commands(OPERATOR, selector, 2).await;
+        self.kubeconfig = self.plane.service_account_kubeconfig(OPERATOR, &self.pods[0].service_account).await;
+    }
+
+    /// Uninstalls it. The local processes that stand for its Pods are the caller's to end.
+    pub async fn uninstall(&self) {
+        self.plane.helm(["uninstall", "worker-drain", "--namespace", OPERATOR, "--wait"]).ok().await;
     }
 
     /// Its control plane.
@@ -68,6 +83,17 @@ impl Cluster {
         let pod = self.pods[pod].clone().with_flag("--metrics-address", &address);
         let mut command: Command = pod.to_command(&binary());
         command.env("KUBECONFIG", &self.kubeconfig).envs(environment);
+        Operator { process: Process::start(format!("operator {}", pod.pod), &command), address }
+    }
+
+    /// Starts one of the Pods in a folder that is all that it sees: the program in it, and what a node mounts.
+    pub async fn operator_in(&self, pod: usize, folder: &Path, program: &str) -> Operator {
+        let address = format!("127.0.0.1:{}", free_port());
+        let pod = self.pods[pod].clone().with_flag("--metrics-address", &address);
+        self.plane.mount_service_account(OPERATOR, &pod.service_account, folder).await;
+        let mut command = enclosed(folder, program);
+        command.args(pod.args.iter().cloned()).envs(&pod.env).env_remove("KUBECONFIG");
+        command.envs(self.plane.service_environment());
         Operator { process: Process::start(format!("operator {}", pod.pod), &command), address }
     }
 
@@ -214,6 +240,20 @@ impl Operator {
         let what = format!("the operator writes {words:?}");
         wait_until(&what, BOUND, || std::future::ready(self.process.log().contains(words))).await;
     }
+}
+
+/// A command whose root is this folder. Whoever is not root may have one too, in a namespace of one's own.
+pub fn enclosed(folder: &Path, program: &str) -> Command {
+    let mut command;
+    if rustix::process::geteuid().is_root() {
+        command = Command::new("chroot");
+        command.arg(folder);
+    } else {
+        command = Command::new("unshare");
+        command.arg("--map-root-user").arg("--root").arg(folder).arg("--");
+    }
+    command.arg(program);
+    command
 }
 
 /// The same drain, with so much patience for replies that no worker is silent because the machine is busy.

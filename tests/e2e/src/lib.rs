@@ -12,7 +12,7 @@ mod stage;
 mod tasks;
 mod trouble;
 
-pub use cluster::{Cluster, NAMESPACE, Operator, patient};
+pub use cluster::{Cluster, NAMESPACE, Operator, enclosed, patient};
 pub use drain::{WorkerDrain, aws_environment, binary};
 pub use figures::{Figures, percentile};
 pub use stage::{Kind, SERVICE, Setup, Stage, TOKEN};

@@ -125,11 +125,41 @@ impl ControlPlane {
     /// A kubeconfig with a token of this service account and with its namespace, as a process in a Pod of it would have
     /// them. The token is good for a day.
     pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> PathBuf {
+        let token = self.token(namespace, name).await;
+        let file = self.folder.path().join(format!("{namespace}.{name}.kubeconfig"));
+        self.write_kubeconfig(&file, &token, namespace);
+        file
+    }
+
+    /// Puts into a folder, which is to be a process's root, what a node mounts into a Pod of this service account.
+    pub async fn mount_service_account(&self, namespace: &str, name: &str, root: &Path) {
+        let folder = root.join("var/run/secrets/kubernetes.io/serviceaccount");
+        fs::create_dir_all(&folder).expect("the folder can be written to");
+        let ca = fs::read(self.certificate()).expect("the API server has made its certificate");
+        let files = [
+            ("token", self.token(namespace, name).await.into_bytes()),
+            ("namespace", namespace.into()),
+            ("ca.crt", ca),
+        ];
+        for (file, content) in files {
+            fs::write(folder.join(file), content).expect("the folder can be written to");
+        }
+    }
+
+    /// The environment variables by which a Pod finds the API server.
+    pub fn service_environment(&self) -> [(&'static str, String); 2] {
+        let host = Ipv4Addr::LOCALHOST.to_string();
+        [("KUBERNETES_SERVICE_HOST", host), ("KUBERNETES_SERVICE_PORT", self.port.to_string())]
+    }
+
+    async fn token(&self, namespace: &str, name: &str) -> String {
         let duration = "--duration=24h";
         let token = self.kubectl(["create", "token", name, "--namespace", namespace, duration]).ok().await;
-        let file = self.folder.path().join(format!("{namespace}.{name}.kubeconfig"));
-        self.write_kubeconfig(&file, token.trim(), namespace);
-        file
+        token.trim().to_owned()
+    }
+
+    fn certificate(&self) -> PathBuf {
+        self.folder.path().join("certificates/apiserver.crt")
     }
 
     /// What the first of [`pod_commands`](Self::pod_commands) would run.
@@ -187,7 +217,7 @@ impl ControlPlane {
     }
 
     fn write_kubeconfig(&self, file: &Path, token: &str, namespace: &str) {
-        let ca = self.folder.path().join("certificates/apiserver.crt");
+        let ca = self.certificate();
         let text = serde_json::json!({
             "apiVersion": "v1",
             "kind": "Config",

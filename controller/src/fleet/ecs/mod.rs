@@ -136,6 +136,10 @@ impl EcsFleet {
             return Ok(arn.clone());
         }
         let arn = observe::read_service(self).await?.service_arn;
+        if arn.is_empty() {
+            let message = format!("ECS did not tell the ARN of {}", self.name());
+            return Err(Failure::new(FailureKind::Unreachable, message));
+        }
         Ok(self.arn.get_or_init(|| arn).clone())
     }
 

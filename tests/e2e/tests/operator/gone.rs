@@ -50,3 +50,25 @@ async fn what_cannot_be_given_back_keeps_the_drain_until_a_person_abandons_it() 
     operator.until_said("queues may be left taken").await;
     cluster.until_events(SERVICE, &["Abandoned"]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_uninstalled_operator_leaves_is_held_and_given_back_by_the_next_one() {
+    let (stage, mut cluster) = tokio::join!(Stage::start(Setup::default()), Cluster::start(&[]));
+    let mut operator = cluster.operator(0, &stage);
+    let (old, jobs) = mid_drain(&stage, &cluster).await;
+
+    // Its rights go before its Pods do.
+    cluster.uninstall().await;
+    assert_eq!(operator.terminate().await, Some(0), "{}", operator.log());
+    cluster.kubectl("delete wd transcoder --wait=false").ok().await;
+    let waits = cluster.kubectl("wait --for=delete --timeout=5s wd/transcoder").refused().await;
+    assert!(waits.contains("timed out"), "{waits}");
+    assert!(old.iter().all(|task| stage.task(task.id).is_held), "holds outlast the operator: {:?}", stage.tasks());
+    assert!(old.iter().all(|task| !stage.running_on(task, &jobs).is_empty()), "jobs go on");
+
+    cluster.install(&[]).await;
+    let _operator = cluster.operator(0, &stage);
+    cluster.kubectl("wait --for=delete --timeout=3m wd/transcoder").bound(5 * test_support::LONG).ok().await;
+    assert!(stage.tasks().iter().all(|task| !task.is_held), "holds are left: {:?}", stage.tasks());
+    stage.until_consuming(&old).await;
+}

@@ -1,8 +1,12 @@
 //! What only the operator can judge: `Ready` is false, with a reason that helps; and what was held stays held.
 
-use e2e::{Cluster, SERVICE, Setup, Stage};
+use std::time::Duration;
+
+use e2e::{Cluster, SERVICE, Setup, Stage, aws_environment};
+use ecs_emulator::model::{CallFault, Faults};
 use serde_json::{Value, json};
 use test_support::{Certificates, Redis, RedisOptions, free_port};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn ready(answer: &'static str, reason: &'static str) -> impl Fn(&Value) -> bool {
     move |drain| Cluster::condition(drain, "Ready") == Some((answer, reason))
@@ -28,6 +32,10 @@ async fn a_secret_may_come_late_be_wrong_and_be_changed() {
     let has = |words: &'static str| move |drain: &Value| message(drain).contains(words);
     let drain = cluster.until(SERVICE, "the key is missed", has("has no key url")).await;
     assert!(message(&drain).contains("it has uri"), "{}", message(&drain));
+    cluster.apply(&stage.secret("")).await;
+    cluster.until(SERVICE, "the URL is missed", has("its key url is empty")).await;
+    cluster.apply("{apiVersion: v1, kind: Secret, metadata: {name: broker}, data: {url: /w==}}").await;
+    cluster.until(SERVICE, "the URL cannot be read", has("its key url is not text")).await;
 
     cluster.apply(&stage.secret("redis://:hunter2@127.0.0.1:1/0")).await;
     let drain = cluster.until(SERVICE, "the broker is not there", ready("False", "WorkersUnreachable")).await;
@@ -39,6 +47,17 @@ async fn a_secret_may_come_late_be_wrong_and_be_changed() {
     cluster.kubectl("delete secret broker").ok().await;
     cluster.until(SERVICE, "the Secret is missed again", ready("False", "WorkersInvalid")).await;
     assert!(stage.tasks().iter().all(|task| task.is_held), "holds are kept");
+}
+
+const ROLE: &str = "arn:aws:iam::123456789012:role/nobody";
+
+/// A drain of a cluster and a service, which may be followed by more fields, with this broker; and more of its spec.
+fn drain(name: &str, (cluster, service): (&str, &str), broker: &str, more: &str) -> String {
+    format!(
+        "{{apiVersion: workerdrain.io/v1alpha1, kind: WorkerDrain, metadata: {{name: {name}}}, spec: {{fleet: {{ecs: \
+         {{cluster: {cluster}, service: {service}, region: us-east-1}}}}, workers: {{celery: {{broker: {broker}}}}}{more}}}}}\n\
+         ---\n"
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,42 +92,123 @@ async fn certificates_come_from_secrets_and_are_taken_up_when_they_change() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_that_cannot_work_is_its_own_trouble_alone() {
-    let (stage, cluster) = tokio::join!(Stage::start(Setup::default()), Cluster::start(&[]));
-    let _operator = cluster.operator(0, &stage);
+    let locked = RedisOptions { password: Some("right".into()), ..RedisOptions::default() };
+    let (stage, mut cluster, locked, sts) = tokio::join!(
+        Stage::start(Setup::default()),
+        Cluster::start(&[]),
+        Redis::start_with(locked),
+        no_role_for_anybody()
+    );
+    let mut environment = stage.aws_environment();
+    environment.push(("AWS_ENDPOINT_URL_STS", sts));
+    let _operator = cluster.operator_with(0, environment);
     // As if it had been applied under an older CRD.
     let rules = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/x-kubernetes-validations";
     let patch = format!("[{{\"op\": \"remove\", \"path\": \"{rules}\"}}]");
     let patch = ["patch", "crd", "workerdrains.workerdrain.io", "--type=json", "--patch", &patch];
-    let cluster = {
-        let mut cluster = cluster;
-        cluster.plane().kubectl(patch).ok().await;
-        cluster
-    };
-    let with = |name: &str, service: &str, broker: &str, more: &str| {
-        format!(
-            "{{apiVersion: workerdrain.io/v1alpha1, kind: WorkerDrain, metadata: {{name: {name}}}, spec: {{fleet: {{ecs: \
-             {{cluster: default, service: {service}, region: us-east-1}}}}, workers: {{celery: {{broker: {{url: \
-             \"{broker}\"}}}}}}{more}}}}}\n---\n"
-        )
-    };
-    let broker = stage.app().broker();
+    cluster.plane().kubectl(patch).ok().await;
+
+    let service = ("default", SERVICE);
+    let broker = format!("{{url: '{}'}}", stage.app().broker());
+    let assumes = format!("{SERVICE}, roleArn: '{ROLE}'");
+    let intruder = stage.secret(&format!("redis://:hunter2@127.0.0.1:{}/0", locked.port()));
     let manifests = [
-        with("nothing", "nothing", broker, ""),
-        with("nobody", SERVICE, "redis://127.0.0.1:1/0", ", mode: Plan"),
-        with("whatever", SERVICE, "amqq://127.0.0.1:1/0", ", mode: Plan"),
-        with("contradiction", SERVICE, broker, ", hold: {mode: OnRollout}, drain: {scaleIn: true}"),
-        with("elsewhere", "transcoder, roleArn: 'arn:aws:iam::123456789012:role/nobody'", broker, ", mode: Plan"),
+        drain("no-service", ("default", "nothing"), &broker, ""),
+        drain("no-cluster", ("nowhere", SERVICE), &broker, ""),
+        drain("no-role", ("default", &assumes), &broker, ", mode: Plan"),
+        drain("no-broker", service, "{url: 'redis://127.0.0.1:1/0'}", ", mode: Plan"),
+        drain("no-url", service, "{url: 'amqq://127.0.0.1:1/0'}", ", mode: Plan"),
+        drain("intruder", service, "{urlFrom: {secretKeyRef: {name: intruder, key: url}}}", ", mode: Plan"),
+        drain("contradiction", service, &broker, ", hold: {mode: OnRollout}, drain: {scaleIn: true}"),
+        intruder.replace("name: broker", "name: intruder") + "---\n",
+        stage.drain_with_secret(),
     ];
-    cluster.apply(&(manifests.concat() + &stage.drain_with_secret())).await;
+    cluster.apply(&manifests.concat()).await;
     cluster.until(SERVICE, "the one that can work does", ready("True", "AllSeen")).await;
     stage.until_held(&stage.tasks()).await;
-    let drain = cluster.until("nothing", "the service is missed", ready("False", "FleetNotFound")).await;
-    assert!(message(&drain).contains("no active ECS service nothing"), "{}", message(&drain));
-    cluster.until("nobody", "the broker is missed", ready("False", "WorkersUnreachable")).await;
-    cluster.until("whatever", "the URL is refused", ready("False", "WorkersInvalid")).await;
-    let drain = cluster.until("contradiction", "the spec is refused", ready("False", "InvalidSpec")).await;
-    assert!(message(&drain).contains("spec.drain.scaleIn"), "{}", message(&drain));
-    assert_eq!(Cluster::condition(&drain, "Stalled"), Some(("True", "InvalidSpec")));
+    let table = [
+        ("no-service", "FleetNotFound", "no active ECS service nothing"),
+        ("no-cluster", "FleetNotFound", "no ECS cluster nowhere"),
+        (
+            "no-role",
+            "FleetDenied",
+            "the role arn:aws:iam::123456789012:role/nobody for default/transcoder cannot be assumed",
+        ),
+        ("no-broker", "WorkersUnreachable", "127.0.0.1:1"),
+        ("no-url", "WorkersInvalid", "amqq"),
+        ("intruder", "WorkersDenied", "password"),
+        ("contradiction", "InvalidSpec", "spec.drain.scaleIn"),
+    ];
+    for (name, reason, words) in table {
+        let drain = cluster.until(name, reason, ready("False", reason)).await;
+        assert!(message(&drain).contains(words), "{name}: {}", message(&drain));
+        assert!(!drain.to_string().contains("hunter2"), "{drain}");
+    }
+    for name in ["no-service", "intruder", "contradiction"] {
+        let drain = cluster.drain(name).await;
+        assert_eq!(Cluster::condition(&drain, "Stalled").map(|it| it.0), Some("True"), "{drain}");
+    }
+    denied(&stage, &cluster).await;
     // Nothing was ever done for them, so nothing keeps them.
-    cluster.kubectl("delete wd contradiction nobody whatever --timeout=2m").ok().await;
+    cluster.kubectl("delete wd contradiction no-broker no-url intruder --timeout=2m").ok().await;
+}
+
+/// ECS says no to all of us, and the permission that is missing is named.
+async fn denied(stage: &Stage, cluster: &Cluster) {
+    let fault = CallFault {
+        error: Some("AccessDeniedException".into()),
+        message: "User: somebody is not authorized to perform: ecs:DescribeServices".into(),
+        times: None,
+        after_effect: false,
+        delay: Duration::ZERO,
+    };
+    let set = |fail: Option<CallFault>| {
+        let fail = fail.into_iter().map(|fault| (String::from("DescribeServices"), fault)).collect();
+        stage.emulator().set_faults(Faults { fail, ..Faults::default() });
+    };
+    set(Some(fault));
+    let drain = cluster.until(SERVICE, "ECS says no", ready("False", "FleetDenied")).await;
+    assert!(message(&drain).contains("ecs:DescribeServices"), "{}", message(&drain));
+    set(None);
+    cluster.until(SERVICE, "ECS says yes again", ready("True", "AllSeen")).await;
+    assert!(stage.tasks().iter().all(|task| task.is_held), "holds are kept");
+}
+
+/// The URL of an AWS STS that lets nobody assume a role, in its own words. It ends with the test's process.
+async fn no_role_for_anybody() -> String {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("127.0.0.1 has a free port");
+    let url = format!("http://{}", listener.local_addr().expect("a bound socket has an address"));
+    let body = "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type>\
+        <Code>AccessDenied</Code><Message>not authorized to perform: sts:AssumeRole</Message></Error></ErrorResponse>";
+    let answer = format!(
+        "HTTP/1.1 403 Forbidden\r\nContent-Type: text/xml\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let serve = async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 16 * 1024];
+            // Whatever is asked; it comes in one piece or two, and the answer is the same.
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    };
+    #[expect(clippy::disallowed_methods, reason = "it is a server of the test's own and holds nothing")]
+    tokio::spawn(serve);
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_credentials_it_is_said_where_they_are_looked_for() {
+    let cluster = Cluster::start(&[]).await;
+    let mut environment = aws_environment("http://127.0.0.1:1");
+    environment.retain(|(name, _)| !name.starts_with("AWS_ACCESS") && !name.starts_with("AWS_SECRET"));
+    // Nor those of whoever runs the test.
+    for name in ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
+        environment.push((name, "/nonexistent".into()));
+    }
+    let _operator = cluster.operator_with(0, environment);
+    cluster.apply(&drain(SERVICE, ("default", SERVICE), "{url: 'redis://127.0.0.1:1/0'}", "")).await;
+    let drain = cluster.until(SERVICE, "credentials are missed", ready("False", "FleetDenied")).await;
+    assert!(message(&drain).contains("no AWS credentials"), "{}", message(&drain));
 }
