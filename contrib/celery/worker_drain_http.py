@@ -172,6 +172,10 @@ class Order:
             self.failure = failure
         self.done.set()
 
+    def forget(self):
+        """Nobody waits for it any more: while a job of the solo pool runs for hours, many questions are asked."""
+        self.work = lambda: None
+
     def wait(self, seconds):
         """Whether it is done."""
         if not self.done.wait(seconds):
@@ -203,9 +207,11 @@ class Drainable:
         # so it is good enough to say that there is work, or that jobs are taken, and never that there are none.
         seen = self.glance()
         if seen is not None and (seen["queues"] or seen["active"] or seen["reserved"]):
+            order.forget()
             return seen
         if order.wait(LOOP_AT_LAST - LOOP_SOON):
             return order.result
+        order.forget()
         raise NotNow("the worker's event loop does not answer: it starts, ends, or waits for its broker")
 
     def cancel(self, queues):

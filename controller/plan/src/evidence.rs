@@ -121,8 +121,8 @@ impl<'a> Evidence<'a> {
 
     /// Which start of each of its nodes answered, as far as they said.
     pub fn instances(&self) -> BTreeMap<NodeName, String> {
-        let instance = |answer: &Option<&Answer>| answer.and_then(|answer| answer.instance.clone());
-        self.nodes.iter().filter_map(|(name, answer)| Some((name.clone(), instance(answer)?))).collect()
+        let answered = self.nodes.iter().filter_map(|(name, answer)| Some((name, (*answer)?)));
+        answered.filter_map(|(name, answer)| Some((name.clone(), answer.instance.clone()?))).collect()
     }
 
     /// Another start of a node answered than the one that is remembered.

@@ -167,7 +167,7 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
         TaskPhase::AtRisk => at_risk(situation, member),
         TaskPhase::Unmapped => unmapped(member),
         TaskPhase::Unknown if !situation.workers_seen => {
-            String::from("the broker cannot be reached, so nothing is known of its jobs; no hold is released meanwhile")
+            String::from("its workers cannot be asked, so nothing is known of its jobs; no hold is released meanwhile")
         }
         TaskPhase::Unknown => format!(
             "{} does not answer for {}; silence is not idleness, so it stays held; {}",

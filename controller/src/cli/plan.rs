@@ -174,7 +174,7 @@ fn evidence(node: &NodeName, observation: &Observation, now: Timestamp) -> Strin
     let Some(answer) = observation.workers.ok().and_then(|workers| workers.nodes.get(node)) else {
         let silences = observation.workers.ok().map(|workers| &workers.silences);
         let why = silences.and_then(|silences| silences.get(node));
-        return why.map_or(String::from("does not answer"), |why| format!("does not answer: {why}"));
+        return why.map_or_else(|| String::from("does not answer"), |why| format!("does not answer: {why}"));
     };
     let Answer { asked_at: _, answered_at: _, instance: _, queues, reserved, active, scheduled } = answer;
     let queues = match queues.as_deref() {

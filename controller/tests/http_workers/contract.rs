@@ -11,6 +11,7 @@ use test_support::{Jobs, Process, Redis, SampleApp, free_port, python, python_wi
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    task::JoinSet,
 };
 use worker_drain::workers::{Workers as _, http::State};
 use worker_drain_plan::observation::Queue;
@@ -124,12 +125,13 @@ async fn the_client_sends_what_the_contract_says() {
         "scheduled": []}"#;
     let heard = std::sync::Arc::new(Mutex::new(Vec::new()));
     let ears = heard.clone();
-    tokio::spawn(async move {
+    let mut server = JoinSet::new();
+    server.spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let (mut text, mut part) = (String::new(), vec![0; 4096]);
+            let (mut text, mut buffer) = (String::new(), vec![0; 4096]);
             while !text.contains("\r\n\r\n") || (text.starts_with("POST") && !text.ends_with('}')) {
-                let length = stream.read(&mut part).await.unwrap();
-                text.push_str(&String::from_utf8_lossy(&part[..length]));
+                let length = stream.read(&mut buffer).await.unwrap();
+                text.push_str(&String::from_utf8_lossy(&buffer[..length]));
             }
             ears.lock().unwrap().push(text);
             let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{state}", state.len());

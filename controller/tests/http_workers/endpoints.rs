@@ -1,11 +1,13 @@
 //! Servers that do not answer as they should: each is told in words that say what to do, and none is ever idle.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use test_support::free_port;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
+    task::JoinSet,
+    time::Instant,
 };
 use worker_drain::workers::{
     Workers as _,
@@ -18,19 +20,34 @@ use crate::{TOKEN, at, hint, node, open, queues, settings, task};
 const STATE: &str = r#"{"instance": "one", "startedAt": "2026-11-24T05:44:54Z", "queues": ["slow"], "active": [],
     "reserved": [], "scheduled": []}"#;
 
-/// Says this to everybody, and then nothing more; whether it ends the connection then. Returns its port.
-async fn says(address: &str, words: Vec<u8>, ends: bool) -> u16 {
-    answers(address, move |_| words.clone(), ends).await
+/// A server that ends when this is dropped.
+struct Server {
+    port: u16,
+    _tasks: JoinSet<()>,
+}
+
+/// Says this to everybody, and then nothing more; whether it ends the connection then.
+async fn says(words: Vec<u8>, ends: bool) -> Server {
+    answers(move |_| words.clone(), ends).await
 }
 
 /// Answers each request by what was asked.
-async fn answers(address: &str, answer: impl Fn(&str) -> Vec<u8> + Send + Sync + Clone + 'static, ends: bool) -> u16 {
-    let listener = TcpListener::bind((address, 0)).await.unwrap();
+async fn answers(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + Clone + 'static, ends: bool) -> Server {
+    serve(TcpListener::bind(("127.0.0.1", 0)).await.unwrap(), answer, ends)
+}
+
+fn serve(
+    listener: TcpListener,
+    answer: impl Fn(&str) -> Vec<u8> + Send + Sync + Clone + 'static,
+    ends: bool,
+) -> Server {
     let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
         while let Ok((mut stream, _)) = listener.accept().await {
             let answer = answer.clone();
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 let mut request = vec![0; 64 * 1024];
                 let length = stream.read(&mut request).await.unwrap_or(0);
                 let _ = stream.write_all(&answer(&String::from_utf8_lossy(&request[..length]))).await;
@@ -41,7 +58,7 @@ async fn answers(address: &str, answer: impl Fn(&str) -> Vec<u8> + Send + Sync +
             });
         }
     });
-    port
+    Server { port, _tasks: tasks }
 }
 
 fn http(status: &str, body: &str) -> Vec<u8> {
@@ -57,7 +74,7 @@ fn with(field: &str, value: &str) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_server_does_wrong_is_told_and_is_never_idleness() {
     use FailureKind::{Denied, Invalid};
-    let endless = [b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n".as_slice(), &[b' '; 2_000_000]].concat();
+    let endless = [b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n".as_slice(), &vec![b' '; 2_000_000]].concat();
     let chunks: Vec<u8> = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         .iter()
         .copied()
@@ -90,9 +107,9 @@ async fn what_a_server_does_wrong_is_told_and_is_never_idleness() {
     for (words, ends, kind, told) in table {
         let shown: String = String::from_utf8_lossy(&words).chars().take(60).collect();
         let waits = told.contains("within 1s");
-        let port = says("127.0.0.1", words, ends).await;
+        let server = says(words, ends).await;
         let bound = Duration::from_secs(if waits { 1 } else { 10 });
-        let workers = open(&HttpSettings { reply_bound: bound, ..settings(port) });
+        let workers = open(&HttpSettings { reply_bound: bound, ..settings(server.port) });
         let (got, said) = match workers.observe(&task("127.0.0.1")).await {
             Ok(view) => {
                 assert!(view.nodes.is_empty(), "{shown:?} was taken for an answer");
@@ -114,21 +131,19 @@ async fn nobody_there_is_told_with_the_ways_out() {
     let said = hint(&view);
     assert!(view.nodes.is_empty() && said.contains("cannot connect") && said.contains("security group"), "{said}");
     let mut nowhere = task("127.0.0.1");
-    nowhere.values_mut().for_each(|task| task.identity.addresses.clear());
+    for task in nowhere.values_mut() {
+        task.identity.addresses.clear();
+    }
     let failure = workers.observe(&nowhere).await.unwrap_err();
     assert!(failure.kind == FailureKind::Invalid && failure.message.contains("network mode awsvpc"), "{failure:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_refuses_us_does_not_hide_those_that_answer() {
-    let port = says("127.0.0.1", http("200 OK", STATE), true).await;
+    let server = says(http("200 OK", STATE), true).await;
+    let port = server.port;
     let refusing = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = refusing.accept().await {
-            let _ = stream.read(&mut [0; 4096]).await;
-            let _ = stream.write_all(&http("401 Unauthorized", "")).await;
-        }
-    });
+    let _refusing = serve(refusing, |_| http("401 Unauthorized", ""), true);
     let mut tasks = task("127.0.0.1");
     tasks.insert("u".into(), at("127.0.0.2"));
     // It answered before, so it is known, and silent now.
@@ -144,9 +159,9 @@ async fn one_that_refuses_us_does_not_hide_those_that_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_silent_workers_cost_one_bound_and_no_more() {
-    let port = says("127.0.0.1", Vec::new(), false).await;
+    let server = says(Vec::new(), false).await;
     let tasks = (0..200).map(|number| (format!("t{number}").into(), at("127.0.0.1"))).collect();
-    let workers = open(&HttpSettings { reply_bound: Duration::from_secs(3), ..settings(port) });
+    let workers = open(&HttpSettings { reply_bound: Duration::from_secs(3), ..settings(server.port) });
     let began = Instant::now();
     let view = workers.observe(&tasks).await.unwrap();
     assert!(view.nodes.is_empty() && view.tasks.len() == 200);
@@ -156,8 +171,7 @@ async fn many_silent_workers_cost_one_bound_and_no_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_can_be_replaced_while_workers_run_that_know_only_the_old_one() {
-    let port = answers(
-        "127.0.0.1",
+    let server = answers(
         |request| {
             let knows = request.to_lowercase().contains("authorization: bearer the-old-one");
             if knows { http("200 OK", STATE) } else { http("401 Unauthorized", "") }
@@ -165,7 +179,7 @@ async fn a_token_can_be_replaced_while_workers_run_that_know_only_the_old_one() 
         true,
     )
     .await;
-    let with = |token: &str| open(&HttpSettings { token: token.into(), ..settings(port) });
+    let with = |token: &str| open(&HttpSettings { token: token.into(), ..settings(server.port) });
     let tasks = task("127.0.0.1");
     assert_eq!(with("the-new-one").observe(&tasks).await.unwrap_err().kind, FailureKind::Denied);
     assert_eq!(with("the-new-one\nthe-old-one\n").observe(&tasks).await.unwrap().nodes.len(), 1);
@@ -175,8 +189,7 @@ async fn a_token_can_be_replaced_while_workers_run_that_know_only_the_old_one() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_name_the_instance_that_they_are_meant_for() {
-    let port = answers(
-        "127.0.0.1",
+    let server = answers(
         |request| match request {
             _ if request.starts_with("GET") => http("200 OK", STATE),
             _ if request.starts_with("POST /worker-drain/cancel") && request.contains(r#""instance":"one""#) => {
@@ -188,7 +201,7 @@ async fn orders_name_the_instance_that_they_are_meant_for() {
         true,
     )
     .await;
-    let workers = open(&settings(port));
+    let workers = open(&settings(server.port));
     let cancel = [(node(), vec!["slow".into()])];
     // Nobody answered yet, so nobody is told anything.
     assert!(matches!(&workers.cancel(&cancel).await[..], [Outcome::Failed(_)]));
@@ -201,9 +214,9 @@ async fn orders_name_the_instance_that_they_are_meant_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn https_is_refused_where_there_is_none() {
-    let port = says("127.0.0.1", http("200 OK", STATE), true).await;
+    let server = says(http("200 OK", STATE), true).await;
     let scheme = Scheme::Https { server_name: Some("worker.internal".into()), authorities: None };
-    let workers = open(&HttpSettings { scheme, ..settings(port) });
+    let workers = open(&HttpSettings { scheme, ..settings(server.port) });
     let said = workers.observe(&task("127.0.0.1")).await.unwrap_err();
     assert!(said.kind == FailureKind::Invalid && said.message.contains("no TLS with https://"), "{}", said.message);
 }

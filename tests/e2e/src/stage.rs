@@ -151,7 +151,7 @@ impl Stage {
         let mut command: Vec<String> = wrapper.iter().cloned().chain(self.app.worker_command()).collect();
         command.push(format!("--concurrency={}", self.setup.concurrency));
         command.push(match self.setup.prefetch {
-            // Only with Redis does Celery know it; elsewhere it takes one job ahead.
+            // Only with Redis does Celery know it.
             0 => "--disable-prefetch".to_owned(),
             jobs => format!("--prefetch-multiplier={jobs}"),
         });

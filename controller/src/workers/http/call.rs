@@ -237,7 +237,7 @@ impl Caller {
 /// An error of the operating system or of TLS in words alone, without its number.
 fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
-    text.split_once(" (os error").map_or(text.clone(), |(words, _)| words.to_owned())
+    text.split_once(" (os error").map_or_else(|| text.clone(), |(words, _)| words.to_owned())
 }
 
 fn tokens(token: &Secret) -> Result<Vec<HeaderValue>, SettingsError> {
