@@ -1,6 +1,10 @@
 //! What a user asks for. The comments on fields are what `kubectl explain` shows.
 
 #![allow(clippy::duplicated_attributes, reason = "each printcolumn has a name and a type")]
+#![allow(
+    clippy::struct_field_names,
+    reason = "…From says that it is read from elsewhere; KubeSchema repeats the struct"
+)]
 
 use kube::{CustomResource, KubeSchema, core::Message};
 use schemars::JsonSchema;

@@ -16,7 +16,7 @@ use worker_drain::{
 };
 use worker_drain_plan::{Outcome, QueueName, observation::WorkersView};
 
-use super::{all_answer, ids, known_tasks, look_until, node, open, queues, settings};
+use super::{all_answer, give_back_until, ids, known_tasks, look_until, node, open, queues, settings};
 use crate::{a_broker, cut_connections};
 
 fn consumes(view: &WorkersView, task: &str, wanted: &[&str]) -> bool {
@@ -83,8 +83,8 @@ async fn a_frozen_worker_carries_out_late_what_it_was_told_and_in_any_order() {
     worker.thaw();
     let either = |view: &WorkersView| consumes(view, "one", &["slow"]) || consumes(view, "one", &[]);
     look_until("what it was told last may not be done last", &celery, &tasks, either).await;
-    assert_eq!(celery.give_back(&[(node("one"), slow)]).await, [Outcome::Done]);
-    look_until("told again, it is done", &celery, &tasks, |view| consumes(view, "one", &["slow"])).await;
+    let is_back = |view: &WorkersView| consumes(view, "one", &["slow"]);
+    give_back_until("told again, it is done", &celery, &tasks, &[(node("one"), slow)], is_back).await;
 }
 
 #[tokio::test]
@@ -209,6 +209,8 @@ async fn jobs_that_arrive_while_a_cancel_does_are_neither_lost_nor_doubled() {
             celery.cancel(&[(node(&name), vec![name.as_str().into()])]).await;
             celery.give_back(&[(node(&name), before.clone())]).await;
         }
+        let (undo, is_back) = ([(node(&name), before)], |view: &WorkersView| consumes(view, &name, &[&name]));
+        give_back_until("it is back", &celery, &tasks, &undo, is_back).await;
         app.journal().wait_finished(&jobs).await;
         assert!(app.journal().tally(&jobs).run_twice.is_empty(), "{version}: {:?}", app.journal().tally(&jobs));
         let is_idle = |view: &WorkersView| {

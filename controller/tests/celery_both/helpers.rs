@@ -15,7 +15,7 @@ use worker_drain::{
 };
 use worker_drain_plan::{
     NodeName, TaskId,
-    observation::{Answer, Mapping, WorkersView},
+    observation::{Answer, Mapping, Queue, WorkersView},
 };
 
 /// Tasks by these ids, all running. Their nodes are called `worker@<id>`.
@@ -80,6 +80,25 @@ pub async fn look_until(
     })
     .await;
     last.expect("we looked").expect("it was fine")
+}
+
+/// Gives queues back until it is read back. Once may not be enough: orders that reach a worker in one moment are carried
+/// out in any order, so that an earlier cancel may be the last (hazards.rs).
+pub async fn give_back_until(
+    what: &str,
+    celery: &Celery,
+    tasks: &BTreeMap<TaskId, Expected>,
+    undos: &[(NodeName, Vec<Queue>)],
+    wanted: impl Fn(&WorkersView) -> bool,
+) -> WorkersView {
+    let mut last = None;
+    test_support::wait_until(what, LONG, async || {
+        celery.give_back(undos).await;
+        last = celery.observe(tasks).await.ok().filter(&wanted);
+        last.is_some()
+    })
+    .await;
+    last.expect("it was fine")
 }
 
 pub fn maps_to(view: &WorkersView, task: &str) -> bool {

@@ -7,10 +7,10 @@ use test_support::{Jobs, SampleApp, python_with_celery};
 use worker_drain::workers::{Workers, celery::CelerySettings};
 use worker_drain_plan::{
     Outcome, QueueName,
-    observation::{Binding, Queue},
+    observation::{Binding, Queue, WorkersView},
 };
 
-use super::{all_answer, ids, known_tasks, look_until, node, open, queues, settings, takes};
+use super::{all_answer, give_back_until, ids, known_tasks, look_until, node, open, queues, settings, takes};
 use crate::a_broker;
 
 fn queue_names(names: &[&str]) -> Vec<QueueName> {
@@ -41,8 +41,10 @@ async fn a_cancel_is_read_back_and_undone() {
     assert_eq!(again, [Outcome::Done, Outcome::Done]);
     assert_eq!(app.journal().tally(&waits).started.len(), 0);
 
-    assert_eq!(celery.give_back(&[(node("one"), before.clone())]).await, [Outcome::Done]);
-    let view = look_until("it is back", &celery, &tasks, |view| queues(&view.nodes[&node("one")]).len() == 2).await;
+    let undo = [(node("one"), before.clone())];
+    assert_eq!(celery.give_back(&undo).await, [Outcome::Done]);
+    let is_back = |view: &WorkersView| view.nodes.get(&node("one")).is_some_and(|answer| queues(answer).len() == 2);
+    let view = give_back_until("it is back", &celery, &tasks, &undo, is_back).await;
     let sorted =
         |queues: &[Queue]| queues.iter().map(|queue| (queue.name.clone(), queue.clone())).collect::<BTreeMap<_, _>>();
     assert_eq!(sorted(view.nodes[&node("one")].queues.as_ref().unwrap()), sorted(&before), "it is as it was before");

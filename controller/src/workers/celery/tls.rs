@@ -205,8 +205,8 @@ mod tests {
 
     use super::{Pem, TlsSettings, configuration, for_redis};
 
-    fn text(called: &str, text: &str) -> Option<Pem> {
-        Some(Pem::Text { called: called.into(), text: text.into() })
+    fn text(called: &str, text: &str) -> Pem {
+        Pem::Text { called: called.into(), text: text.into() }
     }
 
     #[rstest]
@@ -219,8 +219,12 @@ mod tests {
     #[case::no_certificate("-----BEGIN CERTIFICATE-----\nhunter2=\n-----END CERTIFICATE-----\n")]
     fn what_is_no_certificate_is_told_and_never_shown(#[case] pem: &str) {
         let wrong = [
-            TlsSettings { authorities: text("caFrom", pem), ..TlsSettings::default() },
-            TlsSettings { certificate: text("certificateFrom", pem), key: text("keyFrom", pem), authorities: None },
+            TlsSettings { authorities: Some(text("caFrom", pem)), ..TlsSettings::default() },
+            TlsSettings {
+                certificate: Some(text("certificateFrom", pem)),
+                key: Some(text("keyFrom", pem)),
+                authorities: None,
+            },
         ];
         for (tls, field) in wrong.iter().zip(["caFrom", "From"]) {
             let error = configuration(tls, false).map(|_| ()).unwrap_err().to_string();
@@ -233,9 +237,9 @@ mod tests {
 
     #[test]
     fn certificate_and_key_go_together() {
-        let alone = TlsSettings { certificate: text("certificateFrom", "x"), ..TlsSettings::default() };
+        let alone = TlsSettings { certificate: Some(text("certificateFrom", "x")), ..TlsSettings::default() };
         assert!(configuration(&alone, false).unwrap_err().to_string().contains("without its key"));
-        let alone = TlsSettings { key: text("keyFrom", "x"), ..TlsSettings::default() };
+        let alone = TlsSettings { key: Some(text("keyFrom", "x")), ..TlsSettings::default() };
         assert!(configuration(&alone, false).unwrap_err().to_string().contains("a key without its certificate"));
     }
 }

@@ -17,7 +17,7 @@ use super::{address::Target, error::Problem};
 #[derive(Clone)]
 pub(super) struct Sentinels {
     master_name: String,
-    sentinels: Vec<Target>,
+    askable: Vec<Target>,
     servers: Target,
 }
 
@@ -25,8 +25,8 @@ pub(super) struct Sentinels {
 type Answer = Option<(String, u16)>;
 
 impl Sentinels {
-    pub(super) fn new(master_name: String, sentinels: Vec<Target>, servers: Target) -> Self {
-        Self { master_name, sentinels, servers }
+    pub(super) fn new(master_name: String, askable: Vec<Target>, servers: Target) -> Self {
+        Self { master_name, askable, servers }
     }
 
     /// A client of the server that is the master now.
@@ -53,7 +53,7 @@ impl Sentinels {
         // Half of it, so that one that is gone leaves time for the server itself.
         let bound = bound / 2;
         let mut asking: FuturesUnordered<_> = self
-            .sentinels
+            .askable
             .iter()
             .map(|sentinel| async move { (sentinel.at(), self.ask(sentinel, bound).await) })
             .collect();
@@ -69,7 +69,7 @@ impl Sentinels {
                 Ok(None) => strangers.push(at),
                 Err(problem) => problems.push((at, problem)),
             }
-            if let Some((server, _)) = votes.iter().find(|(_, count)| count * 2 > self.sentinels.len()) {
+            if let Some((server, _)) = votes.iter().find(|(_, count)| count * 2 > self.askable.len()) {
                 return Ok(server.clone());
             }
         }
