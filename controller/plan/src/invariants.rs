@@ -27,7 +27,8 @@ use jiff::Timestamp;
 pub use self::gate::rule_13;
 use self::gate::{is_awaited, is_behind_gate};
 use self::raw::{
-    answer, at_work, cancels, consumes, floor, idle, is_full, is_live, may_be_stopped, nodes, number, permits, workers,
+    answer, at_work, cancels, consumes, floor, holds, idle, is_full, is_live, may_be_stopped, nodes, number, permits,
+    workers,
 };
 use crate::{
     Action, Ground, Memory, NodeName, Observation, Plan, Policy, TaskId,
@@ -165,7 +166,28 @@ pub fn rule_3(judged: Judged<'_>) -> Check {
             demand(3, asked_for, || format!("nobody asked for the release of {task}"))?;
         }
     }
-    Ok(())
+    no_hold_is_let_run_out(judged)
+}
+
+/// A hold that runs out is renewed while half of what it should be is left, unless the scheduler has just refused that: to
+/// let it run out would release it too.
+fn no_hold_is_let_run_out(judged: Judged<'_>) -> Check {
+    let Some(fleet) = judged.observation.fleet.ok() else { return Ok(()) };
+    let policy = judged.policy;
+    let by_deadline = policy.drain.deadline.is_some_and(|deadline| deadline.action == DeadlineAction::PermitStop);
+    let wanted = |task: &TaskId| {
+        judged.plan.memory.tasks.get(task).is_some_and(|known| {
+            let leaves = known.leaving.is_some() && !by_deadline;
+            let stays = known.leaving.is_none() && policy.hold.mode == HoldMode::Standing;
+            known.permitted.is_none() && known.refused.is_none() && !policy.withdrawn && (leaves || stays)
+        })
+    };
+    let soon = judged.now.saturating_add(policy.hold.expires_in / 2).unwrap_or(Timestamp::MAX);
+    let runs_out = fleet.tasks.iter().find(|(id, task)| {
+        let short = matches!(task.hold, HoldState::Until(end) if end > judged.now && end < soon);
+        task.life == Life::Running && short && wanted(id) && !holds(judged.plan).any(|held| held == *id)
+    });
+    demand(3, runs_out.is_none(), || format!("{runs_out:?} is let run out"))
 }
 
 /// What was taken is written down before it is taken, and is never forgotten while the task lives.
@@ -227,15 +249,7 @@ pub fn rule_6(judged: Judged<'_>) -> Check {
             .is_some_and(|task| matches!(task.hold, HoldState::Until(end) if end > judged.now) && is_live(task))
     };
     let held = fleet.tasks.keys().filter(|task| is_held(task)).count();
-    let new: Vec<&TaskId> = judged
-        .plan
-        .actions
-        .iter()
-        .filter_map(|action| match action {
-            Action::Hold { task, .. } if !is_held(task) => Some(task),
-            _ => None,
-        })
-        .collect();
+    let new: Vec<&TaskId> = holds(judged.plan).filter(|task| !is_held(task)).collect();
     let all = number(held + new.len());
     demand(6, new.is_empty() || all <= fleet.desired, || format!("{all} holds for {} tasks", fleet.desired))?;
     let leaves = |task: &&TaskId| judged.plan.memory.tasks.get(*task).is_some_and(|known| known.leaving.is_some());

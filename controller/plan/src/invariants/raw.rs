@@ -27,6 +27,13 @@ pub(super) fn cancels(plan: &Plan) -> impl Iterator<Item = &TaskId> {
     })
 }
 
+pub(super) fn holds(plan: &Plan) -> impl Iterator<Item = &TaskId> {
+    plan.actions.iter().filter_map(|action| match action {
+        Action::Hold { task, .. } => Some(task),
+        _ => None,
+    })
+}
+
 pub(super) fn workers(judged: Judged<'_>) -> Option<&WorkersView> {
     judged.observation.workers.ok()
 }
