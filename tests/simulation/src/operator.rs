@@ -20,7 +20,7 @@ use crate::{
     judge::RULES,
     setup::{MINUTE, SECOND},
     sim::Sim,
-    world::World,
+    world::{Allowance, World},
 };
 
 /// How long after the last fault, and the longest job, everything must have come to rest.
@@ -131,7 +131,7 @@ fn idle_for(world: &World, who: usize) -> u64 {
 fn start(sim: &Arc<Sim>, who: usize) -> (Celery<SimTransport>, Arc<Limiter>) {
     let mut world = sim.world();
     world.hang_up(who);
-    world.allowances[who] = Default::default();
+    world.allowances[who] = Allowance::default();
     drop(world);
     (connect(sim, who), Limiters::default().of("123456789012", "us-east-1"))
 }

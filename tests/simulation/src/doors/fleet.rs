@@ -107,7 +107,7 @@ impl SimFleet<'_> {
     async fn look(&self, tracked: &BTreeSet<TaskId>) -> Result<FleetView, Failure> {
         let sim = self.sim;
         self.crowd();
-        let service = self.call(Operation::DescribeServices, |world| world.service_view()).await?;
+        let service = self.call(Operation::DescribeServices, World::service_view).await?;
         if !service.exists {
             return Err(Failure::new(FailureKind::NotFound, "the service does not exist"));
         }

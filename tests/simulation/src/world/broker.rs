@@ -315,15 +315,15 @@ impl World {
     fn obey(&mut self, m: usize, n: usize, asked: &Asked, replies: &mut Vec<Reply>) {
         let Asked { order, ticket, reply_to, .. } = asked;
         let refuses = self.is_garbled(m, n, *order);
-        let mut answer = self.answer(&self.members[m].nodes[n], *order);
-        if refuses {
-            answer = NO_ANSWERS[self.pick_of(Fault::ReplyMalformed, NO_ANSWERS.len())].to_owned();
+        let answer = if refuses {
+            NO_ANSWERS[self.pick_of(Fault::ReplyMalformed, NO_ANSWERS.len())].to_owned()
         } else {
-            match *order {
-                Order::Cancel(queues) => self.control(m, n, false, queues),
-                Order::Add(queues) => self.control(m, n, true, queues),
-                _ => {}
-            }
+            self.answer(&self.members[m].nodes[n], *order)
+        };
+        match *order {
+            Order::Cancel(queues) if !refuses => self.control(m, n, false, queues),
+            Order::Add(queues) if !refuses => self.control(m, n, true, queues),
+            _ => {}
         }
         let name = self.members[m].nodes[n].name.clone();
         let mut body = reply(name.as_str(), &answer);

@@ -23,6 +23,7 @@ use worker_drain::identity::Identity;
 use worker_drain_plan::{Memory, Policy, RevisionId, TaskId};
 
 pub use self::{
+    calls::Allowance,
     jobs::{Job, JobState},
     node::{JobId, Node, NodeState},
     pidbox::queue_names,
@@ -153,7 +154,7 @@ pub struct World {
     /// By operator.
     pub taps: [Tap; OPERATORS],
     /// By operator: what it may still call.
-    pub allowances: [calls::Allowance; OPERATORS],
+    pub allowances: [Allowance; OPERATORS],
     /// By operator: how wrong its clock is, in milliseconds.
     pub skew: [i64; OPERATORS],
     skew_at_first: [i64; OPERATORS],
