@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::json;
 use test_support::{
-    CeleryWorker, Jobs, LONG, Redis, SampleApp, Signal, Sqs, free_port, python, python_with_celery_5_5, python_with_sqs,
+    CeleryWorker, Jobs, LONG, Redis, SampleApp, Signal, Sqs, free_port, python, python_with_celery, python_with_sqs,
 };
 use worker_drain::workers::{
     Workers as _,
@@ -171,7 +171,7 @@ async fn a_cancel_and_a_queue_that_was_given_back_outlast_the_brokers_restart() 
 /// Celery's own `add_consumer` does not, there (celery#10352).
 #[tokio::test(flavor = "multi_thread")]
 async fn they_outlast_it_with_an_older_celery_too() {
-    outlasts(python_with_celery_5_5()).await;
+    outlasts(python_with_celery("5.5")).await;
 }
 
 async fn outlasts(python: PathBuf) {
