@@ -3,10 +3,12 @@
 //! Each kind of broker has a test program of its own, which includes this and says what `a_broker` is.
 
 mod counts;
+mod gate;
 mod lookings;
 mod orders;
 mod outages;
 mod pools;
+pub mod small_fleet;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
