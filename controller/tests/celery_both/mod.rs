@@ -3,12 +3,14 @@
 //! Each kind of broker has a test program of its own, which includes this and says what `a_broker` is.
 
 mod counts;
-mod gate;
 mod lookings;
 mod orders;
 mod outages;
 mod pools;
-pub mod small_fleet;
+
+// The whole loop.
+mod gate;
+mod small_fleet;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
