@@ -2,15 +2,15 @@
 //!
 //! Each kind of broker has a test program of its own, which includes this and says what `a_broker` is.
 
+// The whole loop.
+mod gate;
+mod small_fleet;
+
 mod counts;
 mod lookings;
 mod orders;
 mod outages;
 mod pools;
-
-// The whole loop.
-mod gate;
-mod small_fleet;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
