@@ -2,6 +2,10 @@
 //!
 //! Each kind of broker has a test program of its own, which includes this and says what `a_broker` is.
 
+// The whole loop.
+mod gate;
+mod small_fleet;
+
 mod counts;
 mod hazards;
 mod helpers;

@@ -59,11 +59,11 @@ struct InMemory(Mutex<Memory>);
 
 impl Record for InMemory {
     async fn load(&self) -> Result<Memory, Failure> {
-        Ok(self.0.lock().unwrap().clone())
+        Ok(self.0.lock().expect("nobody panics while holding it").clone())
     }
 
     async fn save(&self, memory: &Memory, _: &Report) -> Result<(), Failure> {
-        self.0.lock().unwrap().clone_from(memory);
+        self.0.lock().expect("nobody panics while holding it").clone_from(memory);
         Ok(())
     }
 }

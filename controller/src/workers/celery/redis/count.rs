@@ -40,6 +40,9 @@ pub(super) async fn count(link: &Link, names: &Names, queues: &[QueueName]) -> R
     Ok(counts.collect())
 }
 
+/// Where to go on, and entries: delivery tags with what is delivered.
+type Scanned = (u64, Vec<(Vec<u8>, Vec<u8>)>);
+
 /// What is delivered and not acknowledged, by where it was sent to.
 #[derive(Debug, Default)]
 struct Unacked {
@@ -64,7 +67,7 @@ impl Unacked {
         loop {
             let mut pipeline = pipe();
             pipeline.cmd("HSCAN").arg(&names.unacked).arg(cursor).arg("COUNT").arg(SCAN);
-            let ((next, entries),): ((u64, Vec<(Vec<u8>, Vec<u8>)>),) = link.ask(&pipeline).await?;
+            let ((next, entries),): (Scanned,) = link.ask(&pipeline).await?;
             for (tag, entry) in entries {
                 if told.insert(tag) {
                     unacked.take_in(&entry);
