@@ -13,7 +13,7 @@ use worker_drain::workers::{
 };
 use worker_drain_plan::{Outcome, observation::FailureKind};
 
-use crate::both::{known_tasks, look_until, node, open, queues, settings, tasks};
+use crate::both::{consumes, known_tasks, look_until, node, open, settings, tasks};
 
 /// A look, and a cancel that is read back.
 async fn works(app: &SampleApp, settings: &CelerySettings) {
@@ -25,7 +25,7 @@ async fn works(app: &SampleApp, settings: &CelerySettings) {
     let task = node(&id);
     look_until("it answers", &celery, &tasks, |view| view.nodes.contains_key(&task)).await;
     assert_eq!(celery.cancel(&[(task.clone(), vec!["celery".into()])]).await, [Outcome::Done]);
-    look_until("it is cancelled", &celery, &tasks, |view| queues(&view.nodes[&task]).is_empty()).await;
+    look_until("it is cancelled", &celery, &tasks, |view| consumes(view, &id, &[])).await;
     celery.close().await;
 }
 

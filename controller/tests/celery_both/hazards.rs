@@ -16,12 +16,8 @@ use worker_drain::{
 };
 use worker_drain_plan::{Outcome, QueueName, observation::WorkersView};
 
-use super::{all_answer, give_back_until, ids, known_tasks, look_until, node, open, queues, settings};
+use super::{all_answer, consumes, give_back_until, jobs, known_tasks, look_until, node, open, settings};
 use crate::{a_broker, cut_connections};
-
-fn consumes(view: &WorkersView, task: &str, wanted: &[&str]) -> bool {
-    view.nodes.get(&node(task)).is_some_and(|answer| answer.queues.is_some() && queues(answer) == wanted)
-}
 
 #[tokio::test]
 async fn a_cancel_of_a_queue_that_never_was_is_said_to_be_done() {
@@ -213,11 +209,6 @@ async fn jobs_that_arrive_while_a_cancel_does_are_neither_lost_nor_doubled() {
         give_back_until("it is back", &celery, &tasks, &undo, is_back).await;
         app.journal().wait_finished(&jobs).await;
         assert!(app.journal().tally(&jobs).run_twice.is_empty(), "{version}: {:?}", app.journal().tally(&jobs));
-        let is_idle = |view: &WorkersView| {
-            view.nodes.get(&node(&name)).is_some_and(|answer| {
-                answer.active.is_some() && ids(answer.active.as_ref()).is_empty() && answer.reserved == Some(vec![])
-            })
-        };
-        look_until("nothing is left in it", &celery, &tasks, is_idle).await;
+        look_until("nothing is left in it", &celery, &tasks, |view| self::jobs(view, &name) == Some((0, 0))).await;
     }
 }

@@ -57,11 +57,31 @@ pub fn open(settings: &CelerySettings) -> Celery {
     Celery::open(settings, Arc::new(SystemClock)).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Waits until all these nodes answer: "ready" in a worker's log comes a moment before it listens to us.
+/// Waits until all these nodes answer all that they are asked: "ready" in a worker's log comes a moment before it listens
+/// to us.
 pub async fn all_answer(celery: &Celery, tasks: &BTreeMap<TaskId, Expected>) -> WorkersView {
-    let answers = |view: &WorkersView, task: &str| maps_to(view, task) && view.nodes.contains_key(&node(task));
-    let listening = |view: &WorkersView| tasks.keys().all(|task| answers(view, task.as_str()));
+    let listening = |view: &WorkersView| {
+        let mut nodes = tasks.keys().map(|task| view.nodes.get(&node(task.as_str())));
+        nodes.all(|answer| answer.is_some_and(has_said_all)) && tasks.keys().all(|task| maps_to(view, task.as_str()))
+    };
     look_until("all answer", celery, tasks, listening).await
+}
+
+/// Whether all questions were answered. A worker that is slow may answer some of them in time.
+pub fn has_said_all(answer: &Answer) -> bool {
+    let Answer { queues, reserved, active, scheduled, .. } = answer;
+    queues.is_some() && reserved.is_some() && active.is_some() && scheduled.is_some()
+}
+
+/// Whether this task's node was seen to consume these queues and no others.
+pub fn consumes(view: &WorkersView, task: &str, wanted: &[&str]) -> bool {
+    view.nodes.get(&node(task)).is_some_and(|answer| answer.queues.is_some() && queues(answer) == wanted)
+}
+
+/// How many jobs this task's node was seen to run and to hold, if it said.
+pub fn jobs(view: &WorkersView, task: &str) -> Option<(usize, usize)> {
+    let answer = view.nodes.get(&node(task))?;
+    Some((answer.active.as_ref()?.len(), answer.reserved.as_ref()?.len()))
 }
 
 /// Looks until what is seen is as wanted. A worker that reconnects does not answer for some seconds.

@@ -8,7 +8,9 @@ use tokio::time::Instant;
 use worker_drain::workers::{Workers, celery::CelerySettings};
 use worker_drain_plan::{NodeName, TaskId, observation::Mapping};
 
-use super::{all_answer, ids, known_tasks, look_until, maps_to, node, open, patient, queues, settings, tasks};
+use super::{
+    all_answer, has_said_all, ids, jobs, known_tasks, look_until, maps_to, node, open, patient, queues, settings, tasks,
+};
 use crate::{TELLS_HOW_MANY, a_broker};
 
 #[tokio::test]
@@ -28,8 +30,7 @@ async fn running_reserved_and_scheduled_jobs_are_told_apart() {
     let now = app.submit(Jobs::with_ids(["a", "b", "c"]).queue("slow").seconds(600.0, 600.0)).await;
     app.journal().wait_started(&now, 2).await;
     let view = look_until("four jobs are there", &celery, &tasks(&["one"]), |view| {
-        let answer = &view.nodes[&node("one")];
-        ids(answer.active.as_ref()).len() == 2 && ids(answer.reserved.as_ref()).len() == 1
+        jobs(view, "one") == Some((2, 1)) && has_said_all(&view.nodes[&node("one")])
     })
     .await;
     let answer = &view.nodes[&node("one")];
@@ -141,7 +142,8 @@ async fn every_pool_and_an_older_celery_answer_while_they_work() {
     let celery = open(&settings(&broker.url()));
     let tasks = known_tasks(&["threads", "gevent", "prefork"]);
     let view = look_until("all run theirs", &celery, &tasks, |view| {
-        view.nodes.len() == 3 && view.nodes.values().all(|answer| ids(answer.active.as_ref()).len() == 1)
+        view.nodes.len() == 3
+            && view.nodes.values().all(|answer| has_said_all(answer) && ids(answer.active.as_ref()).len() == 1)
     })
     .await;
     for (pool, _) in pools {

@@ -10,7 +10,9 @@ use worker_drain_plan::{
     observation::{Binding, Queue, WorkersView},
 };
 
-use super::{all_answer, give_back_until, ids, known_tasks, look_until, node, open, queues, settings, takes};
+use super::{
+    all_answer, consumes, give_back_until, ids, jobs, known_tasks, look_until, node, open, queues, settings, takes,
+};
 use crate::a_broker;
 
 fn queue_names(names: &[&str]) -> Vec<QueueName> {
@@ -30,9 +32,10 @@ async fn a_cancel_is_read_back_and_undone() {
 
     let outcomes = celery.cancel(&[(node("one"), queue_names(&["slow", "fast"]))]).await;
     assert_eq!(outcomes, [Outcome::Done]);
-    let view =
-        look_until("it is cancelled", &celery, &tasks, |view| queues(&view.nodes[&node("one")]).is_empty()).await;
-    assert_eq!(queues(&view.nodes[&node("two")]), ["celery"], "nobody else is told");
+    let view = look_until("it is cancelled, and nobody else is told", &celery, &tasks, |view| {
+        consumes(view, "one", &[]) && consumes(view, "two", &["celery"])
+    })
+    .await;
     assert_eq!(view.nodes[&node("one")].queues, Some(vec![]), "it answered that there are none");
 
     let waits = app.submit(Jobs::with_ids(["waits"]).queue("slow").seconds(0.0, 0.0)).await;
@@ -43,7 +46,7 @@ async fn a_cancel_is_read_back_and_undone() {
 
     let undo = [(node("one"), before.clone())];
     assert_eq!(celery.give_back(&undo).await, [Outcome::Done]);
-    let is_back = |view: &WorkersView| view.nodes.get(&node("one")).is_some_and(|answer| queues(answer).len() == 2);
+    let is_back = |view: &WorkersView| consumes(view, "one", &["fast", "slow"]);
     let view = give_back_until("it is back", &celery, &tasks, &undo, is_back).await;
     let sorted =
         |queues: &[Queue]| queues.iter().map(|queue| (queue.name.clone(), queue.clone())).collect::<BTreeMap<_, _>>();
@@ -58,20 +61,18 @@ async fn what_was_prefetched_is_still_run() {
     let _worker = app.worker("worker@one").prefetch(3).start().await;
     let celery = open(&settings(&broker.url()));
     let tasks = known_tasks(&["one"]);
-    let jobs = app.submit(Jobs::new(6).seconds(1.0, 1.0)).await;
+    let submitted = app.submit(Jobs::new(6).seconds(1.0, 1.0)).await;
     look_until("three are held", &celery, &tasks, |view| {
-        let answer = &view.nodes[&node("one")];
-        ids(answer.active.as_ref()).len() == 1 && ids(answer.reserved.as_ref()).len() >= 2
+        jobs(view, "one").is_some_and(|(active, reserved)| active == 1 && reserved >= 2)
     })
     .await;
 
     celery.cancel(&[(node("one"), queue_names(&["celery"]))]).await;
     let view = look_until("it is cancelled and idle", &celery, &tasks, |view| {
-        let answer = &view.nodes[&node("one")];
-        queues(answer).is_empty() && ids(answer.active.as_ref()).is_empty() && ids(answer.reserved.as_ref()).is_empty()
+        consumes(view, "one", &[]) && jobs(view, "one") == Some((0, 0))
     })
     .await;
-    let done = app.journal().tally(&jobs);
+    let done = app.journal().tally(&submitted);
     assert!(done.finished.len() >= 3 && done.started == done.finished, "{done:?}\n{view:?}");
 }
 
@@ -85,9 +86,9 @@ async fn an_older_celery_obeys_too() {
     let before = all_answer(&celery, &tasks).await.nodes[&node("old")].queues.clone().unwrap();
 
     assert_eq!(celery.cancel(&[(node("old"), queue_names(&["slow"]))]).await, [Outcome::Done]);
-    look_until("it is cancelled", &celery, &tasks, |view| queues(&view.nodes[&node("old")]).is_empty()).await;
+    look_until("it is cancelled", &celery, &tasks, |view| consumes(view, "old", &[])).await;
     assert_eq!(celery.give_back(&[(node("old"), before)]).await, [Outcome::Done]);
-    look_until("it is back", &celery, &tasks, |view| queues(&view.nodes[&node("old")]) == ["slow"]).await;
+    look_until("it is back", &celery, &tasks, |view| consumes(view, "old", &["slow"])).await;
 }
 
 #[tokio::test]

@@ -5,20 +5,25 @@
 #[path = "../celery_both/helpers.rs"]
 mod helpers;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use test_support::{CeleryWorker, Jobs, LONG, RabbitMq, Redis, SampleApp, Signal, python_with_celery};
+use test_support::{CeleryWorker, Jobs, RabbitMq, Redis, SampleApp, Signal, python_with_celery, wait_until};
 use worker_drain::{
     identity::Expected,
-    workers::{Workers, celery::Celery},
+    workers::{
+        Workers,
+        celery::{Celery, CelerySettings},
+    },
 };
 use worker_drain_plan::{
     NodeName, Outcome, TaskId,
     observation::{Answer, Queue, WorkersView},
 };
 
-use helpers::{ids, known_tasks, look_until, node, open, queues, settings};
+use helpers::{has_said_all, ids, known_tasks, node, open, queues, settings};
 
+/// Forty workers are a lot for a small machine, and each look is to hear twenty.
+const VERY_LONG: Duration = Duration::from_mins(3);
 const VERSIONS: [&str; 5] = ["5.3", "5.4", "5.5", "5.6", "5.7"];
 /// Versions that forget after a reconnect what was given back.
 const FORGET: [&str; 4] = ["5.3", "5.4", "5.5", "5.6"];
@@ -82,7 +87,8 @@ impl Fleet {
             }
         }
         let tasks = known_tasks(&names.iter().map(String::as_str).collect::<Vec<_>>());
-        Self { app, celery: open(&settings(url)), names, tasks, workers }
+        let celery = open(&CelerySettings { reply_bound: Duration::from_secs(4), ..settings(url) });
+        Self { app, celery, names, tasks, workers }
     }
 
     /// A job for each worker, under this word and its name.
@@ -91,12 +97,21 @@ impl Fleet {
         self.app.submit(Jobs::to_queues(self.names.iter().map(job)).until_told()).await
     }
 
+    /// Looks until all, or all but the solo ones, were seen as wanted in one look.
     async fn see(&self, what: &str, wanted: impl Fn(&str, &Answer) -> bool, solo_too: bool) -> WorkersView {
-        look_until(what, &self.celery, &self.tasks, |view| {
-            let mut names = self.names.iter().filter(|name| solo_too || !is_solo(name));
-            names.all(|name| view.nodes.get(&node(name)).is_some_and(|answer| wanted(name, answer)))
+        let mut seen = None;
+        wait_until(what, VERY_LONG, async || {
+            let view = self.celery.observe(&self.tasks).await;
+            seen = view.ok().filter(|view| {
+                let mut names = self.names.iter().filter(|name| solo_too || !is_solo(name));
+                names.all(|name| {
+                    view.nodes.get(&node(name)).is_some_and(|answer| has_said_all(answer) && wanted(name, answer))
+                })
+            });
+            seen.is_some()
         })
-        .await
+        .await;
+        seen.expect("it was seen")
     }
 
     async fn inspect(&self) -> Vec<(NodeName, Vec<Queue>)> {
@@ -160,7 +175,7 @@ impl Fleet {
         // Whether what waits inside a worker is given back or still run is the pool's own way.
         self.app.tell(running.iter().chain(&waiting));
         for worker in &mut self.workers {
-            worker.process().ended(LONG).await;
+            worker.process().ended(VERY_LONG).await;
         }
         let journal = self.app.journal();
         assert_eq!(journal.tally(&running).finished.len(), running.len(), "what ran was finished");

@@ -10,7 +10,7 @@ use worker_drain::workers::{
 };
 use worker_drain_plan::{Outcome, observation::FailureKind};
 
-use crate::both::{all_answer, known_tasks, look_until, node, open, queues, settings, tasks};
+use crate::both::{all_answer, consumes, known_tasks, look_until, node, open, settings, tasks};
 
 /// Everything works: a look, a cancel that is read back, and nothing of ours is left.
 async fn works(app: &SampleApp, settings: &CelerySettings, redis: &Redis) {
@@ -20,7 +20,7 @@ async fn works(app: &SampleApp, settings: &CelerySettings, redis: &Redis) {
     all_answer(&celery, &tasks(&["one"])).await;
     assert_eq!(celery.cancel(&[(node("one"), vec!["celery".into()])]).await, [Outcome::Done]);
     let tasks = known_tasks(&["one"]);
-    look_until("it is cancelled", &celery, &tasks, |view| queues(&view.nodes[&node("one")]).is_empty()).await;
+    look_until("it is cancelled", &celery, &tasks, |view| consumes(view, "one", &[])).await;
 
     assert!(ours(redis).contains("worker-drain"));
     celery.close().await;

@@ -13,11 +13,11 @@ use worker_drain::workers::{
 };
 use worker_drain_plan::{
     Outcome,
-    observation::{Failure, FailureKind},
+    observation::{Failure, FailureKind, WorkersView},
 };
 
 use super::brokers::choose_cryptography;
-use crate::both::{known_tasks, look_until, node, open, queues, settings, tasks};
+use crate::both::{all_answer, consumes, known_tasks, look_until, node, open, settings, tasks};
 
 /// An app as its own settings have it.
 fn app(url: &str, sentinel_kwargs: &Value) -> SampleApp {
@@ -33,9 +33,9 @@ fn behind(url: &str) -> CelerySettings {
 async fn works(app: &SampleApp, settings: &CelerySettings) {
     let _worker = app.worker("worker@one").start().await;
     let (celery, tasks) = (open(settings), known_tasks(&["one"]));
-    look_until("it answers", &celery, &tasks, |view| view.nodes.contains_key(&node("one"))).await;
+    all_answer(&celery, &tasks).await;
     assert_eq!(celery.cancel(&[(node("one"), vec!["celery".into()])]).await, [Outcome::Done]);
-    look_until("it is cancelled", &celery, &tasks, |view| queues(&view.nodes[&node("one")]).is_empty()).await;
+    look_until("it is cancelled", &celery, &tasks, |view| consumes(view, "one", &[])).await;
     celery.close().await;
 }
 
@@ -52,12 +52,10 @@ async fn a_master_that_dies_in_mid_drain_is_replaced() {
     let app = app(&group.url(), &Value::Null);
     let _worker = app.worker("worker@one").start().await;
     let (celery, tasks) = (open(&behind(&group.url())), known_tasks(&["one"]));
-    let view = look_until("it answers", &celery, &tasks, |view| view.nodes.contains_key(&node("one"))).await;
+    let view = all_answer(&celery, &tasks).await;
     let before = view.nodes[&node("one")].queues.clone().expect("it answered");
     assert_eq!(celery.cancel(&[(node("one"), vec!["celery".into()])]).await, [Outcome::Done]);
-    let is_cancelled = |view: &worker_drain_plan::observation::WorkersView| {
-        view.nodes.get(&node("one")).is_some_and(|answer| queues(answer).is_empty())
-    };
+    let is_cancelled = |view: &WorkersView| consumes(view, "one", &[]);
     look_until("it is cancelled", &celery, &tasks, is_cancelled).await;
 
     group.servers()[0].kill();
@@ -77,7 +75,7 @@ async fn a_master_that_dies_in_mid_drain_is_replaced() {
     group.servers()[0].restart().await;
     wait_until("it is a replica", LONG, async || group.servers()[0].cli(&["ROLE"]).starts_with("slave")).await;
     assert_eq!(celery.give_back(&[(node("one"), before)]).await, [Outcome::Done]);
-    look_until("it is back", &celery, &tasks, |view| queues(&view.nodes[&node("one")]) == ["celery"]).await;
+    look_until("it is back", &celery, &tasks, |view| consumes(view, "one", &["celery"])).await;
     let failure = failure_of(settings(&group.servers()[0].url())).await;
     assert_eq!(failure.kind, FailureKind::Invalid, "{failure:?}");
     assert!(failure.message.contains("this is a replica"), "{failure:?}");

@@ -4,6 +4,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 use crate::{
     journal::Journal,
     process::{Process, Signal},
-    wait::{LONG, wait_until},
+    wait::wait_until,
 };
 
 /// The top folder of the repository.
@@ -302,6 +303,9 @@ impl WorkerOptions {
     }
 }
 
+/// How long a worker may take to start. Alone it needs a second; forty may start on one small machine.
+const START_BOUND: Duration = Duration::from_mins(3);
+
 /// A running Celery worker. It is killed, with its pool, when this is dropped.
 #[derive(Debug)]
 pub struct CeleryWorker {
@@ -323,7 +327,7 @@ impl CeleryWorker {
     /// Waits until it says that it is ready, and returns it. Panics with the end of its log if it ends, or never is.
     pub async fn ready(mut self) -> Self {
         let what = format!("{} is ready", self.node);
-        wait_until(&what, LONG, || {
+        wait_until(&what, START_BOUND, || {
             assert!(self.process.is_running(), "{} ended at once", self.node);
             std::future::ready(self.process.log().contains(" ready."))
         })
