@@ -8,8 +8,10 @@ use std::{
 
 use serde_json::json;
 use test_support::{
-    CeleryWorker, Jobs, LONG, Redis, SampleApp, Signal, Sqs, free_port, python, python_with_celery, python_with_sqs,
+    CeleryWorker, Jobs, LONG, RabbitMq, Redis, SampleApp, Signal, Sqs, free_port, python, python_with_celery,
+    python_with_sqs,
 };
+use tokio::time::Instant;
 use worker_drain::workers::{
     Workers as _,
     http::{Http, HttpSettings, Scheme},
@@ -115,6 +117,10 @@ macro_rules! drains {
         let redis = Redis::start().await;
         pair(SampleApp::new(redis.url()), $pool, $concurrency).await.goes_through_a_drain().await;
     };
+    (@ rabbitmq, $pool:literal, $concurrency:literal) => {
+        let rabbitmq = RabbitMq::start().await;
+        pair(SampleApp::new(rabbitmq.url()), $pool, $concurrency).await.goes_through_a_drain().await;
+    };
     (@ sqs, $pool:literal, $concurrency:literal) => {
         let sqs = Sqs::start().await;
         on_sqs(&sqs, $pool, $concurrency).await.goes_through_a_drain().await;
@@ -126,6 +132,7 @@ drains! {
     threads_on_redis: redis, "threads", 2;
     gevent_on_redis: redis, "gevent", 2;
     solo_on_redis: redis, "solo", 1;
+    prefork_on_rabbitmq: rabbitmq, "prefork", 2;
     prefork_on_sqs: sqs, "prefork", 2;
     threads_on_sqs: sqs, "threads", 2;
     gevent_on_sqs: sqs, "gevent", 2;
@@ -229,9 +236,12 @@ async fn what_sqs_sends_while_a_queue_is_cancelled_is_neither_lost_nor_unseen() 
     let mut all = Vec::new();
     for round in 0..3 {
         pair.until("it takes jobs", takes).await;
+        let told = Instant::now();
         pair.cancel().await;
         let answer = pair.until("it answers", |_| true).await;
-        assert!(takes(&answer), "a call may still bring jobs, and it says that nothing more comes");
+        // A call lasts 5 seconds here, and a slow machine may take longer than that to ask.
+        let is_over = told.elapsed() > Duration::from_secs(5);
+        assert!(takes(&answer) || is_over, "a call may still bring jobs, and it says that nothing more comes");
         // These meet the call that is under way.
         all.extend(pair.app.submit(Jobs::new(3).prefix(&format!("round{round}")).seconds(0.0, 0.0)).await);
         pair.until("it is drained", drained).await;
