@@ -4,6 +4,7 @@
 mod common;
 mod drain;
 mod gone;
+mod image;
 mod many;
 mod replicas;
 mod rivals;
