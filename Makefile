@@ -9,6 +9,9 @@ MAKEFLAGS += --no-print-directory
 # Where Cargo puts what it builds.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
+# Containerfile says why musl.
+MUSL := $(shell uname -m)-unknown-linux-musl
+
 .PHONY: help
 help: ## Lists the goals
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -26,7 +29,7 @@ tour: setup ## Starts what the README's tour walks around in, until Ctrl-C
 	@$(TARGET)/debug/tour
 
 .PHONY: test
-test: parts kube lint ## Runs every test, and says how many there were
+test: parts kube lint static ## Runs every test, and says how many there were
 	@$(BUILD) --all-targets
 	@code=0; cargo test --workspace --no-fail-fast 2>&1 | tee $(TARGET)/test-output || code=$$?; \
 	awk -f tests/setup/count.awk $(TARGET)/test-output || code=$$?; exit $$code
@@ -34,6 +37,12 @@ test: parts kube lint ## Runs every test, and says how many there were
 .PHONY: test-matrix
 test-matrix: parts ## Runs every Celery from 5.3 on, with every pool, over Redis and RabbitMQ (a part of test)
 	@cargo test --workspace --test celery_matrix
+
+.PHONY: static
+static: parts ## Builds the image's static binary for its test, unoptimised
+	@rustup target list --installed | grep -qx '$(MUSL)' || rustup target add --quiet '$(MUSL)' || \
+	  { echo "the static binary needs Rust's target $(MUSL): rustup target add $(MUSL)" >&2; exit 1; }
+	@CC_$(subst -,_,$(MUSL))=musl-gcc cargo build --quiet --locked --profile static --package worker-drain --target '$(MUSL)'
 
 .PHONY: lint
 lint: ## Checks format and lints

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the tests need: redis-server and rabbitmq-server (brokers), util-linux (setpriv,
-# setsid, flock), openssl (certificates for the TLS tests), python3-venv. Does nothing, and needs neither root nor
-# network, when all of it is there.
+# setsid, flock), openssl (certificates for the TLS tests), musl-tools (the static binary), python3-venv. Does nothing, and
+# needs neither root nor network, when all of it is there.
 set -euo pipefail
 
 fail() {
@@ -21,6 +21,7 @@ need rabbitmq-server test -x /usr/lib/rabbitmq/bin/rabbitmq-server -a -x /usr/bi
 need util-linux setpriv --version
 need openssl openssl version
 need procps ps --version
+need musl-tools musl-gcc --version
 need python3 "${PYTHON:-python3}" --version
 need python3-venv "${PYTHON:-python3}" -c 'import ensurepip, venv'
 

@@ -5,6 +5,7 @@ mod common;
 mod drain;
 mod gone;
 mod http;
+mod image;
 mod many;
 mod replicas;
 mod rivals;

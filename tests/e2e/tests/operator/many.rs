@@ -16,6 +16,9 @@ const DRAINS: usize = 200;
 /// For so long nothing may be written.
 const CALM: Duration = Duration::from_mins(2);
 
+/// So often it is tried: a machine on which nothing answers in time makes news, and needless writes never end.
+const WINDOWS: usize = 4;
+
 /// All of one service, which a drain that only plans has in nobody's way: two hundred fleets of real workers are more than
 /// one machine has room for.
 #[tokio::test(flavor = "multi_thread")]
@@ -37,13 +40,19 @@ async fn two_hundred_drains_are_all_looked_at_and_none_is_written_without_need()
     // What the first looks have changed is written by then.
     sleep(Duration::from_secs(10)).await;
 
-    let (before, calls) = (versions(&cluster).await, api_calls(&mut cluster).await);
-    sleep(CALM).await;
-    let after = versions(&cluster).await;
-    let written: Vec<&String> =
-        after.iter().filter(|(name, version)| before[*name] != **version).map(|it| it.0).collect();
-    assert!(written.is_empty(), "{} were written: {written:?}", written.len());
-    let calls = api_calls(&mut cluster).await - calls;
+    let mut calm = None;
+    for _ in 0..WINDOWS {
+        let (before, calls) = (versions(&cluster).await, api_calls(&mut cluster).await);
+        sleep(CALM).await;
+        let after = versions(&cluster).await;
+        let written = after.iter().filter(|(name, version)| before[*name] != **version).count();
+        if written == 0 {
+            calm = Some(api_calls(&mut cluster).await - calls);
+            break;
+        }
+        eprintln!("{written} drains were written in {CALM:?}");
+    }
+    let calls = calm.expect("there are two minutes in which nothing is written");
     let (resident, passes) = (resident_kib(&mut operator), operator.get("/metrics").await.expect("metrics").1);
     let passes =
         passes.lines().find(|line| line.starts_with("worker_drain_passes_total")).unwrap_or_default().to_owned();
