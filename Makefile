@@ -68,6 +68,13 @@ SEEDS ?= 0..100000
 simulate: ## Runs whole rollouts with faults on virtual time: make simulate SEEDS=0..200000
 	@cargo run --quiet --profile simulate --package simulation -- --seeds $(SEEDS)
 
+.PHONY: mutants
+mutants: ## Changes the policy in every small way and asks the tests; takes many hours, so it is no part of test
+	@command -v cargo-mutants >/dev/null || cargo install --locked cargo-mutants
+	@cargo mutants --package worker-drain-plan --package worker-drain --file 'controller/plan/src/**' \
+		--file controller/src/reconcile.rs --exclude 'controller/plan/src/invariants*' \
+		--test-package worker-drain-plan --test-package simulation
+
 .PHONY: image
 image: ## Builds the operator's image with podman or docker
 	@tool=$$(command -v podman || command -v docker) || { echo "install podman or docker" >&2; exit 1; }; \

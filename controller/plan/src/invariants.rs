@@ -145,6 +145,17 @@ pub fn rule_2(judged: Judged<'_>) -> Check {
         let silent = nodes.iter().find(|node| answer(judged, node).is_none());
         demand(2, silent.is_none(), || format!("{task} was permitted though {silent:?} is silent"))?;
     }
+    every_node_is_remembered(judged)
+}
+
+/// A node that was once seen to be a task's own is remembered: when it falls silent, nothing else tells of it.
+fn every_node_is_remembered(judged: Judged<'_>) -> Check {
+    let Some(workers) = workers(judged).filter(|_| judged.observation.fleet.ok().is_some()) else { return Ok(()) };
+    for (task, mapping) in &workers.tasks {
+        let (Mapping::Nodes(nodes), Some(known)) = (mapping, judged.plan.memory.tasks.get(task)) else { continue };
+        let forgotten = nodes.iter().find(|node| !known.nodes.contains_key(*node));
+        demand(2, forgotten.is_none(), || format!("{forgotten:?} of {task} is not remembered"))?;
+    }
     Ok(())
 }
 
@@ -214,7 +225,23 @@ pub fn rule_4(judged: Judged<'_>) -> Check {
             demand(4, kept, || format!("what was taken from {node} of {task} is forgotten"))?;
         }
     }
-    Ok(())
+    the_memory_is_neither_short_nor_long(judged)
+}
+
+/// A task is remembered until it has ended, and no longer than it is seen or counted: what is written must stay small.
+fn the_memory_is_neither_short_nor_long(judged: Judged<'_>) -> Check {
+    let Some(fleet) = judged.observation.fleet.ok() else { return Ok(()) };
+    let memory = &judged.plan.memory;
+    let ended = |task: &TaskId| {
+        fleet.tasks.get(task).is_none_or(|seen| matches!(seen.life, Life::Stopped { .. } | Life::Missing))
+    };
+    let mut before = judged.before.tasks.iter();
+    let short = before.find(|(task, known)| !memory.tasks.contains_key(*task) && !known.gone && !ended(task));
+    demand(4, short.is_none(), || format!("{short:?} has not ended and is forgotten"))?;
+    let counted = |task: &TaskId| memory.rollout.as_ref().is_some_and(|rollout| rollout.old.contains(task));
+    let mut after = memory.tasks.iter();
+    let long = after.find(|(task, known)| known.gone && !counted(task) && !fleet.tasks.contains_key(*task));
+    demand(4, long.is_none(), || format!("{long:?} has ended, and is still remembered"))
 }
 
 /// Consuming workers never fall below the floor because of us; and where a new task has room to come up, none is

@@ -332,4 +332,42 @@ fn fleet(task: &TaskId) -> FleetView {
         tasks: [(task.clone(), old)].into(),
         longest_hold: SignedDuration::from_hours(48),
     }
+
+/// What is concluded of a task that was known to have node `a`, which told this, and whose nodes cannot be told now.
+/// Whether it is drained, how many of its nodes are silent, and its load.
+fn unmapped(mapping: Option<Mapping>, told: Told) -> (bool, usize, u32) {
+    let task = TaskId::from("t");
+    let mut memory = TaskMemory::default();
+    memory.nodes.entry("a".into()).or_default();
+    let mut view = WorkersView::default();
+    view.tasks = mapping.map(|mapping| (task.clone(), mapping)).into_iter().collect();
+    view.nodes.insert("a".into(), answer(told, NEW));
+    let evidence = Evidence::of(&task, &memory, Some(&view), Scheduled::Ignore, NOW);
+    (evidence.is_drained(), evidence.silent().count(), evidence.load())
+}
+
+#[test]
+fn a_node_that_was_known_before_is_believed_though_it_is_not_found_again() {
+    assert!(unmapped(None, IDLE).0);
+    assert!(unmapped(Some(Mapping::NotFound { hint: "no such node".into() }), IDLE).0);
+}
+
+#[test]
+fn a_node_that_leaves_out_one_answer_is_silent() {
+    let some = Some(0);
+    let silent = |told| unmapped(None, told).1;
+    assert_eq!(silent(IDLE), 0);
+    for told in [(None, some, some, some), (some, None, some, some), (some, some, None, some), (some, some, some, None)]
+    {
+        assert_eq!(silent(told), 1, "{told:?}");
+    }
+}
+
+#[test]
+fn load_is_what_runs_and_what_waits() {
+    let load = |told| unmapped(None, told).2;
+    assert_eq!(load((Some(1), Some(2), Some(1), Some(5))), 3);
+    assert_eq!(load((None, Some(2), None, None)), 2, "one answer is enough to count");
+    assert_eq!(load((None, None, Some(1), None)), 1);
+    assert_eq!(load((None, None, None, None)), 0);
 }
