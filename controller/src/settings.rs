@@ -5,13 +5,13 @@ use std::time::Duration;
 use crate::{
     api::{
         policy::{BrokerSource, CeleryTarget, EcsTarget, WorkersTarget},
-        spec::TransportOptionsSpec,
+        spec::{EventsSpec, TransportOptionsSpec},
     },
     fleet::ecs::EcsSettings,
     secret::{Secret, SecretTexts},
     workers::{
         any::WorkersSettings,
-        celery::{CelerySettings, FanoutPrefix, TransportOptions},
+        celery::{CelerySettings, FanoutPrefix, Listening, TransportOptions},
     },
 };
 
@@ -37,7 +37,8 @@ pub fn workers(target: &WorkersTarget, secrets: &SecretTexts) -> WorkersSettings
 
 /// What is left out is kombu's own.
 fn celery(target: &CeleryTarget, secrets: &SecretTexts) -> CelerySettings {
-    let CeleryTarget { broker, node_name, control_exchange, transport_options, reply_timeout } = target;
+    let CeleryTarget { broker, node_name, control_exchange, events, event_exchange, transport_options, reply_timeout } =
+        target;
     let TransportOptionsSpec { global_keyprefix, fanout_prefix, priority_steps, sep } = transport_options;
     let url = match broker {
         BrokerSource::Url(url) => url,
@@ -47,6 +48,12 @@ fn celery(target: &CeleryTarget, secrets: &SecretTexts) -> CelerySettings {
     CelerySettings {
         node_name: node_name.clone(),
         control_exchange: control_exchange.clone(),
+        listening: match events {
+            EventsSpec::Listen => Listening::Listen,
+            EventsSpec::Enable => Listening::Enable,
+            EventsSpec::Ignore => Listening::Ignore,
+        },
+        event_exchange: event_exchange.clone(),
         transport_options: TransportOptions {
             global_keyprefix: global_keyprefix.clone().unwrap_or(kombu.global_keyprefix),
             fanout_prefix: match fanout_prefix.as_deref() {

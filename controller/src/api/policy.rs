@@ -9,8 +9,8 @@ use worker_drain_plan::policy::{Deadline, DeadlineAction, DrainPolicy, HoldMode,
 use super::{
     check::{self, Problem},
     spec::{
-        BrokerSpec, CelerySpec, DeadlineActionSpec, DeadlineSpec, EcsSpec, HoldModeSpec, ModeSpec, ScheduledSpec,
-        SecretKeyRef, TransportOptionsSpec, WorkerDrain, WorkerDrainSpec,
+        BrokerSpec, CelerySpec, DeadlineActionSpec, DeadlineSpec, EcsSpec, EventsSpec, HoldModeSpec, ModeSpec,
+        ScheduledSpec, SecretKeyRef, TransportOptionsSpec, WorkerDrain, WorkerDrainSpec,
     },
 };
 
@@ -77,6 +77,10 @@ pub struct CeleryTarget {
     pub node_name: Option<String>,
     /// Celery's `control_exchange`.
     pub control_exchange: String,
+    /// Whether Celery's events are listened to.
+    pub events: EventsSpec,
+    /// Celery's `event_exchange`.
+    pub event_exchange: String,
     /// kombu's options for names on a Redis broker.
     pub transport_options: TransportOptionsSpec,
     /// How long replies are awaited.
@@ -151,11 +155,14 @@ fn ecs_target(EcsSpec { cluster, service, region, role_arn }: &EcsSpec) -> EcsTa
 }
 
 fn celery_target(spec: &CelerySpec) -> Result<CeleryTarget, Problem> {
-    let CelerySpec { broker, node_name, control_exchange, transport_options, reply_timeout } = spec;
+    let CelerySpec { broker, node_name, control_exchange, events, event_exchange, transport_options, reply_timeout } =
+        spec;
     Ok(CeleryTarget {
         broker: broker_source(broker)?,
         node_name: node_name.clone(),
         control_exchange: control_exchange.clone(),
+        events: *events,
+        event_exchange: event_exchange.clone(),
         transport_options: transport_options.clone(),
         reply_timeout: reply_timeout.get(),
     })

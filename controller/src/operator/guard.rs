@@ -7,7 +7,7 @@ use std::{
 
 use jiff::SignedDuration;
 use worker_drain_plan::{
-    NodeName, Outcome, QueueName, TaskId,
+    Awaited, NodeName, Outcome, QueueName, TaskId,
     observation::{Failure, Queue, WorkersView},
 };
 
@@ -129,5 +129,23 @@ impl<W: Workers> Workers for Guarded<Arc<W>> {
 
     async fn give_back(&self, undos: &[(NodeName, Vec<Queue>)]) -> Vec<Outcome> {
         take_in_batches!(self, undos, give_back)
+    }
+
+    async fn listen(&self, awaited: &Awaited) {
+        // Nodes may be told to send events, so this too is acting.
+        if let Ok((inner, _acting)) = self.for_batch(0).await {
+            inner.listen(awaited).await;
+        }
+    }
+
+    async fn heard(&self) {
+        match self.inner() {
+            Ok(inner) => inner.heard().await,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn note(&self) -> Option<String> {
+        self.inner().ok()?.note()
     }
 }

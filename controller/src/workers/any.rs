@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use thiserror::Error;
 use worker_drain_plan::{
-    NodeName, Outcome, QueueName, TaskId,
+    Awaited, NodeName, Outcome, QueueName, TaskId,
     observation::{Failure, Queue, WorkersView},
 };
 
@@ -67,6 +67,24 @@ impl Workers for AnyWorkers {
     async fn give_back(&self, undos: &[(NodeName, Vec<Queue>)]) -> Vec<Outcome> {
         match self {
             Self::Celery(celery) => celery.give_back(undos).await,
+        }
+    }
+
+    async fn listen(&self, awaited: &Awaited) {
+        match self {
+            Self::Celery(celery) => celery.listen(awaited).await,
+        }
+    }
+
+    async fn heard(&self) {
+        match self {
+            Self::Celery(celery) => celery.heard().await,
+        }
+    }
+
+    fn note(&self) -> Option<String> {
+        match self {
+            Self::Celery(celery) => celery.note(),
         }
     }
 }

@@ -6,10 +6,13 @@
 pub mod any;
 pub mod celery;
 
-use std::{collections::BTreeMap, future::Future};
+use std::{
+    collections::BTreeMap,
+    future::{Future, pending, ready},
+};
 
 use worker_drain_plan::{
-    NodeName, Outcome, QueueName, TaskId,
+    Awaited, NodeName, Outcome, QueueName, TaskId,
     observation::{Failure, Queue, WorkersView},
 };
 
@@ -28,4 +31,22 @@ pub trait Workers: Send + Sync {
 
     /// Tells each node to take jobs from these queues again. Outcomes as in [`Workers::cancel`].
     fn give_back(&self, undos: &[(NodeName, Vec<Queue>)]) -> impl Future<Output = Vec<Outcome>> + Send;
+
+    /// From now on, listens for the ends of these jobs and of no others; called after each pass. It is bounded, and fails
+    /// in silence: what cannot be heard is seen by the next look. Default: there is nothing to listen to.
+    fn listen(&self, awaited: &Awaited) -> impl Future<Output = ()> + Send {
+        let _ = awaited;
+        ready(())
+    }
+
+    /// Waits until something is heard that makes a look worth it: a signal, which proves nothing. For one who waits at a
+    /// time. Default: never.
+    fn heard(&self) -> impl Future<Output = ()> + Send {
+        pending()
+    }
+
+    /// What a person should know about the listening: that it does not work, and what would help. Default: nothing.
+    fn note(&self) -> Option<String> {
+        None
+    }
 }

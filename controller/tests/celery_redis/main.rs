@@ -20,3 +20,8 @@ async fn a_broker() -> Redis {
 async fn a_broker_to_stop() -> Redis {
     Redis::start().await
 }
+
+/// Whether we listen to Celery's events on it. Workers listen to one another's, but not to this one, which nobody sends.
+async fn is_listened_to(broker: &Redis) -> bool {
+    broker.cli(&["PUBLISH", "/0.celeryev/nobody.sends", "this"]).parse::<u32>().is_ok_and(|receivers| receivers > 0)
+}

@@ -21,6 +21,7 @@
 mod app;
 mod journal;
 mod kube;
+mod nodes;
 mod process;
 mod rabbitmq;
 mod redis;
@@ -29,6 +30,7 @@ mod wait;
 pub use app::{CeleryWorker, Jobs, SampleApp, WorkerOptions, python, python_with_celery_5_5, repository};
 pub use journal::{Journal, Record, Tally};
 pub use kube::{Call, CallOutput, ControlPlane, PodCommand, kube_tool};
+pub use nodes::ModelledNodes;
 pub use process::{Process, Signal};
 pub use rabbitmq::{RabbitMq, RabbitMqOptions, VirtualHost};
 pub use redis::{Redis, RedisOptions};

@@ -9,7 +9,7 @@ use super::{
     pidbox::Request,
     redis::Redis,
     settings::{CelerySettings, SettingsError},
-    transport::{Sent, Transport},
+    transport::{Events, Sent, Transport},
 };
 use crate::clock::Clock;
 
@@ -47,6 +47,13 @@ impl Transport for Broker {
         match self {
             Self::Amqp(amqp) => amqp.close().await,
             Self::Redis(redis) => redis.close().await,
+        }
+    }
+
+    async fn events(&self) -> Result<Events, Failure> {
+        match self {
+            Self::Amqp(amqp) => amqp.events().await,
+            Self::Redis(redis) => redis.events().await,
         }
     }
 }

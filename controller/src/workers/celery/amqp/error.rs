@@ -19,6 +19,8 @@ pub(super) enum Problem {
     Publish(#[source] Error),
     #[error("lost the connection while awaiting replies")]
     Receive(#[source] Error),
+    #[error("could not listen to Celery's events")]
+    Listen(#[source] Error),
     #[error("our queue for replies was taken away")]
     QueueGone,
     #[error("did not take a request")]
@@ -32,7 +34,11 @@ pub(super) enum Problem {
 impl Problem {
     fn error(&self) -> Option<&Error> {
         match self {
-            Self::Connect(error) | Self::ReplyQueue(error) | Self::Publish(error) | Self::Receive(error) => Some(error),
+            Self::Connect(error)
+            | Self::ReplyQueue(error)
+            | Self::Publish(error)
+            | Self::Receive(error)
+            | Self::Listen(error) => Some(error),
             Self::QueueGone | Self::NotTaken | Self::Blocked | Self::Silence(_) => None,
         }
     }
@@ -51,7 +57,11 @@ impl Problem {
         let Some(error) = self.error() else {
             return Failure::new(FailureKind::Unreachable, format!("{address}: {self}"));
         };
-        let (kind, advice) = judge(error, address);
+        let (kind, advice) = match self {
+            // The first worker that sends one makes the exchange.
+            Self::Listen(error) if is_not_found(error) => (FailureKind::Unreachable, String::new()),
+            _ => judge(error, address),
+        };
         let advice = if advice.is_empty() { advice } else { format!("; {advice}") };
         Failure::new(kind, format!("{address}: {self}: {}{advice}", told(error)))
     }

@@ -5,6 +5,7 @@
 
 mod address;
 mod error;
+mod events;
 mod link;
 mod message;
 mod socket;
@@ -22,7 +23,7 @@ use self::{address::Address, link::Link};
 use super::{
     pidbox::Request,
     settings::{CelerySettings, SettingsError},
-    transport::{Sent, Transport},
+    transport::{Events, Sent, Transport},
 };
 
 /// The first pause before connecting again; each further one is twice as long.
@@ -34,6 +35,7 @@ pub struct Amqp {
     /// At least one.
     addresses: Vec<Arc<Address>>,
     control_exchange: String,
+    event_exchange: String,
     bound: Duration,
     slot: Mutex<Slot>,
 }
@@ -52,8 +54,13 @@ impl Amqp {
         if addresses.is_empty() {
             return Err(SettingsError::NoUrl);
         }
-        let control_exchange = settings.control_exchange.clone();
-        Ok(Self { addresses, control_exchange, bound: settings.operation_bound, slot: Mutex::default() })
+        Ok(Self {
+            addresses,
+            control_exchange: settings.control_exchange.clone(),
+            event_exchange: settings.event_exchange.clone(),
+            bound: settings.operation_bound,
+            slot: Mutex::default(),
+        })
     }
 
     /// The connection that there is, or a new one. The flag tells whether it is new.
@@ -135,6 +142,19 @@ impl Transport for Amqp {
         if let Some(link) = link.and_then(Arc::into_inner) {
             link.withdraw().await;
         }
+    }
+
+    async fn events(&self) -> Result<Events, Failure> {
+        let good = self.slot.lock().await.good;
+        let mut failures = Vec::new();
+        for number in 0..self.addresses.len() {
+            let address = &self.addresses[(good + number) % self.addresses.len()];
+            match events::events(address, &self.event_exchange, self.bound).await {
+                Ok(events) => return Ok(events),
+                Err(problem) => failures.push(problem.failure(address)),
+            }
+        }
+        Err(as_one(failures))
     }
 }
 

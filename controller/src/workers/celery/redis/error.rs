@@ -17,6 +17,8 @@ pub(super) enum Problem {
     Publish(#[source] RedisError),
     #[error("lost the connection while awaiting replies")]
     Receive(#[source] RedisError),
+    #[error("could not subscribe to Celery's events")]
+    Listen(#[source] RedisError),
     #[error("had no answer within {0:?}")]
     Silence(Duration),
     #[error("gave another answer than Redis gives")]
@@ -27,7 +29,9 @@ impl Problem {
     /// Whether the connection is of no more use, and a new one may do better.
     pub(super) fn is_lost_connection(&self) -> bool {
         match self {
-            Self::Connect(error) | Self::Publish(error) | Self::Receive(error) => error.is_unrecoverable_error(),
+            Self::Connect(error) | Self::Publish(error) | Self::Receive(error) | Self::Listen(error) => {
+                error.is_unrecoverable_error()
+            }
             Self::Silence(_) | Self::Strange => true,
         }
     }
@@ -35,7 +39,7 @@ impl Problem {
     /// Whether it may pass by itself in a moment.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            Self::Connect(error) | Self::Publish(error) | Self::Receive(error) => {
+            Self::Connect(error) | Self::Publish(error) | Self::Receive(error) | Self::Listen(error) => {
                 judge(error, false).0 == FailureKind::Unreachable
             }
             Self::Silence(_) | Self::Strange => true,
@@ -44,14 +48,25 @@ impl Problem {
 
     /// For the one who asked: the kind decides what is done about it, the words are for a person.
     pub(super) fn failure(&self, address: &Address) -> Failure {
-        let (Self::Connect(error) | Self::Publish(error) | Self::Receive(error)) = self else {
-            return Failure::new(FailureKind::Unreachable, format!("{address}: {self}"));
+        let (kind, error, advice) = match self {
+            Self::Connect(error) | Self::Publish(error) | Self::Receive(error) => {
+                let (kind, advice) = judge(error, address.has_password);
+                (kind, error, advice)
+            }
+            Self::Listen(error) => {
+                let (kind, advice) = judge(error, address.has_password);
+                (kind, error, if kind == FailureKind::Denied { LISTENING } else { advice })
+            }
+            Self::Silence(_) | Self::Strange => {
+                return Failure::new(FailureKind::Unreachable, format!("{address}: {self}"));
+            }
         };
-        let (kind, advice) = judge(error, address.has_password);
         let advice = if advice.is_empty() { String::new() } else { format!("; {advice}") };
         Failure::new(kind, format!("{address}: {self}: {error}{advice}"))
     }
 }
+
+const LISTENING: &str = "the user needs the command PSUBSCRIBE, and the channels of Celery's events";
 
 /// Redis tells most of what it refuses by the first word of its answer.
 fn judge(error: &RedisError, has_password: bool) -> (FailureKind, &'static str) {

@@ -6,6 +6,7 @@
 mod address;
 mod envelope;
 mod error;
+mod events;
 mod link;
 mod names;
 
@@ -21,7 +22,7 @@ use self::{address::Address, error::Problem, link::Link, names::Names};
 use super::{
     pidbox::Request,
     settings::{CelerySettings, SettingsError},
-    transport::{Sent, Transport},
+    transport::{Events, Sent, Transport},
 };
 use crate::clock::Clock;
 
@@ -114,6 +115,11 @@ impl Transport for Redis {
         if let Some(link) = link.and_then(Arc::into_inner) {
             link.withdraw().await;
         }
+    }
+
+    async fn events(&self) -> Result<Events, Failure> {
+        let listening = events::events(&self.address, &self.names, self.bound).await;
+        listening.map_err(|problem| problem.failure(&self.address))
     }
 }
 

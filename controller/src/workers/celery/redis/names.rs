@@ -17,6 +17,7 @@ pub(super) struct Names {
     steps: Vec<u8>,
     reply_exchange: String,
     oid: String,
+    event_channels: String,
     /// The channel that every node listens on.
     pub(super) channel: String,
     /// The exchange in the envelope.
@@ -34,6 +35,8 @@ impl Names {
             sep: options.sep.clone(),
             steps: options.priority_steps.clone(),
             reply_exchange: format!("reply.{exchange}"),
+            event_channels: literally(&format!("{}{fanout}{}/", options.global_keyprefix, settings.event_exchange))
+                + "*",
             oid: format!("{OURS}{}", Uuid::new_v4()),
             exchange,
         }
@@ -41,6 +44,11 @@ impl Names {
 
     pub(super) fn reply_to(&self) -> ReplyTo {
         ReplyTo { exchange: self.reply_exchange.clone(), routing_key: self.oid.clone() }
+    }
+
+    /// The channels that events are published on, as a pattern.
+    pub(super) fn event_channels(&self) -> &str {
+        &self.event_channels
     }
 
     /// The set of all reply queues of all clients.
@@ -92,6 +100,12 @@ impl Names {
     }
 }
 
+/// A pattern that means this very text.
+fn literally(text: &str) -> String {
+    let escaped = |sign: char| if "*?[]^\\".contains(sign) { format!("\\{sign}") } else { sign.to_string() };
+    text.chars().map(escaped).collect()
+}
+
 fn binding(oid: &str, queue: &str) -> String {
     format!("{oid}{FIELD}{FIELD}{queue}")
 }
@@ -106,6 +120,7 @@ mod tests {
         let names = Names::new(&CelerySettings::new("redis://a"), 2);
         let oid = &names.oid;
         assert_eq!(names.channel, "/2.celery.pidbox");
+        assert_eq!(names.event_channels(), "/2.celeryev/*");
         assert_eq!(names.bindings(), "_kombu.binding.reply.celery.pidbox");
         assert_eq!(names.binding(), format!("{oid}\x06\x16\x06\x16{oid}.reply.celery.pidbox"));
         assert_eq!(names.deadlines(), ("_kombu.binding_deadlines".to_owned(), "reply.celery.pidbox"));
@@ -117,10 +132,12 @@ mod tests {
     fn options_change_names() {
         let mut settings = CelerySettings::new("redis://a");
         settings.control_exchange = "media".into();
+        settings.event_exchange = "told[1]".into();
         settings.transport_options.global_keyprefix = "team:".into();
         settings.transport_options.fanout_prefix = FanoutPrefix::None;
         let names = Names::new(&settings, 2);
         assert_eq!(names.channel, "team:media.pidbox");
+        assert_eq!(names.event_channels(), "team:told\\[1\\]/*");
         assert_eq!(names.bindings(), "team:_kombu.binding.reply.media.pidbox");
         assert!(names.lists()[0].starts_with("team:worker-drain-"));
         assert!(names.binding().starts_with("worker-drain-"));
