@@ -1,4 +1,4 @@
-//! One ECS service of real Celery workers on a real Redis, with all that it needs.
+//! One ECS service of real Celery workers on a real broker, with all that it needs.
 
 use std::{fs, future::ready, path::PathBuf, time::Duration};
 
@@ -14,7 +14,10 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 use test_support::{Jobs, Record, Redis, SampleApp, wait_until};
 
-use crate::tasks::TaskView;
+use crate::{
+    broker::{Broker, BrokerKind},
+    tasks::TaskView,
+};
 
 /// The name of the service, and of its family of task definitions.
 pub const SERVICE: &str = "transcoder";
@@ -25,11 +28,14 @@ const BOUND: Duration = Duration::from_mins(2);
 /// How a [`Stage`] is set up.
 #[derive(Clone, Debug)]
 pub struct Setup {
+    /// The workers' broker.
+    pub broker: BrokerKind,
     /// Tasks of the service, one worker each.
     pub tasks: u32,
     /// Jobs that a worker runs at once.
     pub concurrency: u32,
-    /// Jobs that wait in a worker for each that it can run. 0: none; a worker takes a job only when it can run it.
+    /// Jobs that wait in a worker for each that it can run. 0: none; a worker takes a job only when it can run it, which
+    /// Celery can do on Redis only.
     pub prefetch: u32,
     /// From SIGTERM to SIGKILL.
     pub stop_timeout: Duration,
@@ -44,6 +50,7 @@ impl Default for Setup {
     /// well within that even on a machine that is busy with other tests.
     fn default() -> Self {
         Self {
+            broker: BrokerKind::Redis,
             tasks: 2,
             concurrency: 2,
             prefetch: 1,
@@ -60,7 +67,7 @@ pub struct Stage {
     setup: Setup,
     // In this order they end: the workers, their broker, the folder with what they wrote.
     emulator: Emulator,
-    redis: Redis,
+    broker: Broker,
     app: SampleApp,
     folder: TempDir,
 }
@@ -69,10 +76,10 @@ impl Stage {
     /// Starts everything, and waits until all workers are ready.
     pub async fn start(setup: Setup) -> Self {
         let folder = tempfile::Builder::new().prefix("worker-drain-stage-").tempdir().expect("a temporary folder");
-        let redis = Redis::start().await;
-        let app = SampleApp::new(redis.url()).settings(setup.settings.clone());
+        let broker = Broker::start(setup.broker).await;
+        let app = SampleApp::new(broker.url()).settings(setup.settings.clone());
         let emulator = Emulator::start(Config::fast(folder.path().join("logs"))).await.expect("the emulator starts");
-        let stage = Self { setup, emulator, redis, app, folder };
+        let stage = Self { setup, emulator, broker, app, folder };
         stage.create_service();
         stage.until_revision_is_up(1).await;
         stage.until_rolled_out().await;
@@ -98,9 +105,9 @@ impl Stage {
     fn container(&self, wrapper: &[String]) -> ContainerDefinition {
         let mut command: Vec<String> = wrapper.iter().cloned().chain(self.app.worker_command()).collect();
         command.push(format!("--concurrency={}", self.setup.concurrency));
-        command.push(match self.setup.prefetch {
-            0 => "--disable-prefetch".to_owned(),
-            jobs => format!("--prefetch-multiplier={jobs}"),
+        command.push(match (self.setup.prefetch, self.setup.broker) {
+            (0, BrokerKind::Redis) => "--disable-prefetch".to_owned(),
+            (jobs, _) => format!("--prefetch-multiplier={}", jobs.max(1)),
         });
         command.push("--loglevel=INFO".to_owned());
         ContainerDefinition {
@@ -205,14 +212,30 @@ impl Stage {
         &self.app
     }
 
-    /// The broker.
+    /// The broker, which must be Redis.
     pub fn redis(&mut self) -> &mut Redis {
-        &mut self.redis
+        match &mut self.broker {
+            Broker::Redis(redis) => redis,
+            Broker::RabbitMq(_) | Broker::OwnRabbitMq(_) => panic!("this stage's broker is RabbitMQ"),
+        }
     }
 
-    /// Jobs in the queue that no worker has taken.
+    /// Ends the broker, as an administrator would. It must be this stage's own.
+    pub async fn stop_broker(&mut self) {
+        self.broker.stop().await;
+    }
+
+    /// Starts the broker again, with its data.
+    pub async fn restart_broker(&mut self) {
+        self.broker.restart().await;
+    }
+
+    /// Jobs in the queue that no worker has taken. On Redis only.
     pub fn queue_length(&self) -> u64 {
-        self.redis.cli(&["LLEN", "celery"]).parse().unwrap_or(0)
+        match &self.broker {
+            Broker::Redis(redis) => redis.cli(&["LLEN", "celery"]).parse().unwrap_or(0),
+            Broker::RabbitMq(_) | Broker::OwnRabbitMq(_) => panic!("this stage's broker is RabbitMQ"),
+        }
     }
 
     /// ECS.

@@ -1,12 +1,16 @@
 //! Fewer tasks are wanted.
 
-use e2e::{Setup, Stage, TaskView};
+use e2e::{BrokerKind, Setup, Stage, TaskView};
+use rstest::rstest;
 
 use crate::common::{assert_all_ran_once, assert_ended_gently, assert_untouched_and_busy};
 
+#[rstest]
+#[case::redis(BrokerKind::Redis)]
+#[case::rabbitmq(BrokerKind::RabbitMq)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scale_in_waits_for_running_jobs() {
-    let stage = Stage::start(Setup { tasks: 3, ..Setup::default() }).await;
+async fn a_scale_in_waits_for_running_jobs(#[case] broker: BrokerKind) {
+    let stage = Stage::start(Setup { broker, tasks: 3, ..Setup::default() }).await;
     let mut drain = stage.run(&["--watch"]);
     let all = stage.tasks();
     stage.until_held(&all).await;
