@@ -38,7 +38,9 @@ impl ModelledNodes {
 
 async fn on_redis(nodes: &[String], url: &str, ready: Sender<()>) -> redis::RedisResult<()> {
     let client = redis::Client::open(url)?;
-    let mut connection = client.get_multiplexed_async_connection().await?;
+    // Its own bound is half a second, which a busy machine passes.
+    let unbounded = redis::AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    let mut connection = client.get_multiplexed_async_connection_with_config(&unbounded).await?;
     let mut subscription = client.get_async_pubsub().await?;
     subscription.subscribe("/0.celery.pidbox").await?;
     ready.send(()).expect("somebody waits");
