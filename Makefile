@@ -58,7 +58,7 @@ crds: ## Writes crds/ and docs/reference.md anew
 	@cp crds/workerdrains.yaml charts/worker-drain/files/workerdrains.yaml
 
 .PHONY: bench
-bench: setup ## Measures how long holds outlast jobs, how soon a deployment is seen, memory, calls to ECS
+bench: setup ## Compares with Celery's own tools, and measures holds, memory, calls to ECS
 	@$(TARGET)/debug/bench
 
 # Which seeds `make simulate` runs.

@@ -3,7 +3,8 @@
 //! One loop does all of it: **observe** asks the [`fleet`] and the [`workers`]; **plan** (the crate
 //! `worker-drain-plan`, pure) decides; **act** does it; **record** ([`record`]) keeps the little that cannot be observed
 //! later. [`reconcile`] is one pass of it and the only caller of all the others. Arrows point one way: [`cli`] →
-//! [`reconcile`] → {fleet, workers, record} and plan. Fleet and workers know nothing of each other, nor of policy.
+//! [`reconcile`] → {fleet, workers, record} and plan. Fleet and workers know nothing of each other, nor of policy. Between
+//! two passes the loop sleeps, unless one of the [`signals`] says "look now".
 
 pub mod api;
 pub mod cli;
@@ -15,4 +16,5 @@ pub mod reconcile;
 pub mod record;
 pub mod secret;
 pub mod settings;
+pub mod signals;
 pub mod workers;

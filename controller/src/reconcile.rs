@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use worker_drain_plan::{
     Action, Memory, NodeName, Observation, Outcome, Plan, Policy, QueueName, TaskId, absorb,
     observation::{Failure, FailureKind, Life, Queue, Seen},
@@ -59,6 +59,7 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
             self.learn(&pass.observation, plan, &pass.outcomes);
             self.record.save(&plan.memory, &plan.report).await?;
         }
+        self.workers.listen(&pass.plan.awaited).await;
         Ok(pass)
     }
 
@@ -67,7 +68,7 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
     fn learn(&self, observation: &Observation, done: &mut Plan, outcomes: &[(Action, Outcome)]) {
         let now = self.clock.now();
         absorb(&mut done.memory, outcomes, now);
-        let Plan { report, memory, .. } = plan(&self.policy, observation, &done.memory, now);
+        let Plan { report, memory, .. } = self.plan(observation, &done.memory, now);
         (done.report, done.memory) = (report, memory);
     }
 
@@ -75,8 +76,16 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
     pub async fn look(&self) -> Result<Pass, Failure> {
         let memory = self.record.load().await?;
         let observation = self.observe(&memory).await;
-        let plan = plan(&self.policy, &observation, &memory, self.clock.now());
+        let plan = self.plan(&observation, &memory, self.clock.now());
         Ok(Pass { observation, plan, outcomes: Vec::new() })
+    }
+
+    /// What is to be done; and, beside the policy's own notes, what is to be said of the signals, which are none of its
+    /// business.
+    fn plan(&self, observation: &Observation, memory: &Memory, now: Timestamp) -> Plan {
+        let mut plan = plan(&self.policy, observation, memory, now);
+        plan.report.notes.extend(self.workers.note());
+        plan
     }
 
     async fn observe(&self, memory: &Memory) -> Observation {

@@ -5,13 +5,13 @@ use std::time::Duration;
 use crate::{
     api::{
         policy::{BrokerSource, CeleryTarget, EcsTarget, HttpTarget, HttpsTarget, WorkersTarget},
-        spec::{SecretKeyRef, SecretSource, SentinelKwargsSpec, TlsSpec, TransportOptionsSpec},
+        spec::{EventsSpec, SecretKeyRef, SecretSource, SentinelKwargsSpec, TlsSpec, TransportOptionsSpec},
     },
     fleet::ecs::EcsSettings,
     secret::{Secret, SecretTexts},
     workers::{
         any::WorkersSettings,
-        celery::{CelerySettings, FanoutPrefix, Pem, SentinelSettings, TlsSettings, TransportOptions},
+        celery::{CelerySettings, FanoutPrefix, Listening, Pem, SentinelSettings, TlsSettings, TransportOptions},
         http::{HttpSettings, Scheme},
     },
 };
@@ -39,7 +39,16 @@ pub fn workers(target: &WorkersTarget, secrets: &SecretTexts) -> WorkersSettings
 
 /// What is left out is kombu's own.
 fn celery(target: &CeleryTarget, secrets: &SecretTexts) -> CelerySettings {
-    let CeleryTarget { broker, node_name, control_exchange, transport_options, reply_timeout, tls } = target;
+    let CeleryTarget {
+        broker,
+        node_name,
+        control_exchange,
+        events,
+        event_exchange,
+        transport_options,
+        reply_timeout,
+        tls,
+    } = target;
     let TransportOptionsSpec {
         global_keyprefix,
         fanout_prefix,
@@ -57,6 +66,12 @@ fn celery(target: &CeleryTarget, secrets: &SecretTexts) -> CelerySettings {
     CelerySettings {
         node_name: node_name.clone(),
         control_exchange: control_exchange.clone(),
+        listening: match events {
+            EventsSpec::Listen => Listening::Listen,
+            EventsSpec::Enable => Listening::Enable,
+            EventsSpec::Ignore => Listening::Ignore,
+        },
+        event_exchange: event_exchange.clone(),
         transport_options: TransportOptions {
             global_keyprefix: global_keyprefix.clone().unwrap_or(kombu.global_keyprefix),
             fanout_prefix: match fanout_prefix.as_deref() {

@@ -8,6 +8,7 @@
 //! be seen later), [`actions`] (what is to be done), [`report`] (what a person is told).
 
 pub mod actions;
+pub mod awaited;
 pub mod evidence;
 pub mod invariants;
 pub mod memory;
@@ -35,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::{
     actions::{Action, Ground, Outcome},
+    awaited::Awaited,
     gate::to_count,
     intent::absorb,
     memory::Memory,
@@ -62,6 +64,8 @@ pub struct Plan {
     pub memory: Memory,
     /// When to look again at the latest, if nothing wakes the loop earlier.
     pub wake_after: SignedDuration,
+    /// Whose jobs' ends would make a look worth it before that.
+    pub awaited: Awaited,
 }
 
 /// For how long decisions may be begun after they were made. Short enough that no decision outlives the evidence it rests
@@ -80,7 +84,8 @@ pub fn plan(policy: &Policy, observation: &Observation, memory: &Memory, now: Ti
     let Some(fleet) = observation.fleet.ok() else {
         let report = summary::blind(policy, observation, &seen);
         let wake_after = wake::wake_blind(&seen);
-        return Plan { actions: Vec::new(), dry, good_until, report, memory: seen, wake_after };
+        let (actions, awaited) = (Vec::new(), Awaited::new());
+        return Plan { actions, dry, good_until, report, memory: seen, wake_after, awaited };
     };
     let situation = Situation::new(policy, fleet, observation, &seen, now);
     let actions = decide(&situation);
@@ -99,7 +104,9 @@ pub fn plan(policy: &Policy, observation: &Observation, memory: &Memory, now: Ti
         intent::intend(&mut memory, &situation, &actions);
     }
     let wake_after = wake::wake_after(&situation, !dry && !actions.is_empty());
-    Plan { dry, good_until, report: summary::report(&situation, observation, tasks), actions, memory, wake_after }
+    let awaited = if dry { Awaited::new() } else { awaited::awaited(&situation) };
+    let report = summary::report(&situation, observation, tasks);
+    Plan { actions, dry, good_until, report, memory, wake_after, awaited }
 }
 
 /// To withdraw a drain is to want everything back, whatever else was wanted before: a drain that was paused, or only

@@ -332,6 +332,7 @@ fn fleet(task: &TaskId) -> FleetView {
         tasks: [(task.clone(), old)].into(),
         longest_hold: SignedDuration::from_hours(48),
     }
+}
 
 /// What is concluded of a task that was known to have node `a`, which told this, and whose nodes cannot be told now.
 /// Whether it is drained, how many of its nodes are silent, and its load.
@@ -339,8 +340,8 @@ fn unmapped(mapping: Option<Mapping>, told: Told) -> (bool, usize, u32) {
     let task = TaskId::from("t");
     let mut memory = TaskMemory::default();
     memory.nodes.entry("a".into()).or_default();
-    let mut view = WorkersView::default();
-    view.tasks = mapping.map(|mapping| (task.clone(), mapping)).into_iter().collect();
+    let tasks = mapping.map(|mapping| (task.clone(), mapping)).into_iter().collect();
+    let mut view = WorkersView { tasks, ..WorkersView::default() };
     view.nodes.insert("a".into(), answer(told, NEW));
     let evidence = Evidence::of(&task, &memory, Some(&view), Scheduled::Ignore, NOW);
     (evidence.is_drained(), evidence.silent().count(), evidence.load())

@@ -8,7 +8,7 @@ mod world;
 use jiff::SignedDuration;
 use worker_drain_plan::{
     observation::{FailureKind, Life, Mapping},
-    policy::{Deadline, DeadlineAction, HoldMode, Mode, Scheduled},
+    policy::{Deadline, DeadlineAction, HoldMode, Mode, Policy, Scheduled},
     report::{Phase, Reason, RolloutOutcome, TaskPhase},
 };
 use world::{Counting, HOUR, SECOND, World};
@@ -541,4 +541,38 @@ fn a_gate_that_comes_late_gives_old_tasks_back_what_they_are_to_empty() {
     assert!(world.plan().report.settled);
     world.story = story;
     told!(world);
+}
+
+#[test]
+fn only_jobs_that_a_stop_waits_for_are_awaited() {
+    let ends = |world: &World| -> Vec<(String, u32)> {
+        world.plan().awaited.iter().map(|(node, ends)| (node.to_string(), ends.get())).collect()
+    };
+    let awaited = |of: &[(&str, u32)]| -> Vec<(String, u32)> {
+        of.iter().map(|(task, ends)| (format!("celery@{task}"), *ends)).collect()
+    };
+    let mut world = World::of(2).settled();
+    world.job("t1").job("t1").job("t2");
+    assert_eq!(ends(&world), [], "nothing leaves");
+    world.deploy("app:2").schedule();
+    let plan = world.pass();
+    assert!(plan.awaited.is_empty(), "both old ones still took jobs: they are cancelled first");
+    world.later(SECOND).pass();
+    assert_eq!(ends(&world), awaited(&[("t1", 2), ("t2", 1)]));
+
+    let policy = world.policy.clone();
+    world.policy.paused = true;
+    assert_eq!(ends(&world), [], "nothing is permitted while it is paused");
+    world.policy = Policy { mode: Mode::Plan, ..policy.clone() };
+    assert_eq!(ends(&world), [], "nothing is done in mode Plan");
+    world.policy = policy;
+
+    world.jobs_end("t1").later(SECOND).pass();
+    assert_eq!(ends(&world), awaited(&[("t2", 1)]), "t1 is idle: the next look at it has its time");
+    world.node("t2").frozen = true;
+    world.jobs_end("t2").later(SECOND * 2).pass();
+    assert_eq!(ends(&world), awaited(&[("t2", 1)]), "it is silent, and may answer after a job");
+    world.node("t2").frozen = false;
+    world.later(SECOND * 2).pass();
+    assert_eq!(ends(&world), []);
 }

@@ -12,9 +12,9 @@ use super::{
     check::{self, Problem},
     http_spec::{HttpSpec, SchemeSpec},
     spec::{
-        BrokerSpec, CelerySpec, DeadlineActionSpec, DeadlineSpec, EcsSpec, GateSpec, HoldModeSpec, ModeSpec,
-        ScheduledSpec, SecretKeyRef, SecretSource, TlsSpec, TransportOptionsSpec, WorkerDrain, WorkerDrainSpec,
-        WorkersSpec,
+        BrokerSpec, CelerySpec, DeadlineActionSpec, DeadlineSpec, EcsSpec, EventsSpec, GateSpec, HoldModeSpec,
+        ModeSpec, ScheduledSpec, SecretKeyRef, SecretSource, TlsSpec, TransportOptionsSpec, WorkerDrain,
+        WorkerDrainSpec, WorkersSpec,
     },
 };
 
@@ -48,6 +48,7 @@ pub struct EcsTarget {
 
 /// Workers of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each drain")]
 pub enum WorkersTarget {
     /// Celery workers, through their broker.
     Celery(CeleryTarget),
@@ -86,6 +87,10 @@ pub struct CeleryTarget {
     pub node_name: Option<String>,
     /// Celery's `control_exchange`.
     pub control_exchange: String,
+    /// Whether Celery's events are listened to.
+    pub events: EventsSpec,
+    /// Celery's `event_exchange`.
+    pub event_exchange: String,
     /// kombu's options for names on a Redis broker.
     pub transport_options: TransportOptionsSpec,
     /// How long replies are awaited.
@@ -223,11 +228,14 @@ fn http_target(spec: &HttpSpec) -> HttpTarget {
 }
 
 fn celery_target(spec: &CelerySpec) -> Result<CeleryTarget, Problem> {
-    let CelerySpec { broker, node_name, control_exchange, transport_options, reply_timeout } = spec;
+    let CelerySpec { broker, node_name, control_exchange, events, event_exchange, transport_options, reply_timeout } =
+        spec;
     Ok(CeleryTarget {
         broker: broker_source(broker)?,
         node_name: node_name.clone(),
         control_exchange: control_exchange.clone(),
+        events: *events,
+        event_exchange: event_exchange.clone(),
         transport_options: transport_options.clone(),
         reply_timeout: reply_timeout.get(),
         tls: broker.tls.clone(),

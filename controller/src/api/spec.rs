@@ -190,6 +190,18 @@ pub struct CelerySpec {
     #[serde(default = "default_control_exchange")]
     #[schemars(length(min = 1, max = 128))]
     pub control_exchange: String,
+    /// Celery's events, by which a worker's last job is known to have ended at once and not only at the next look.
+    /// `Listen` (default): while jobs are waited for, it is listened to what workers send by themselves: heartbeats, every
+    /// two seconds, and with `-E` the ends of jobs. `Enable`: and workers that leave are told to send the ends of jobs; one
+    /// that comes back is told to stop, if it was us who told it and the same process still runs; otherwise it goes on
+    /// until `celery control disable_events` or its restart. `Ignore`: nobody listens. Nothing is ever decided on an
+    /// event: it is a reason to look. Where the broker does not let us listen, a stop comes up to 10s later.
+    #[serde(default)]
+    pub events: EventsSpec,
+    /// Celery's `event_exchange`. Default: `celeryev`.
+    #[serde(default = "default_event_exchange")]
+    #[schemars(length(min = 1, max = 128))]
+    pub event_exchange: String,
     /// Celery's `broker_transport_options`, as far as they tell where things are on a Redis broker. Default: kombu's own.
     #[serde(default, skip_serializing_if = "TransportOptionsSpec::is_default")]
     pub transport_options: TransportOptionsSpec,
@@ -205,8 +217,25 @@ fn default_control_exchange() -> String {
     String::from("celery")
 }
 
+fn default_event_exchange() -> String {
+    String::from("celeryev")
+}
+
 fn default_reply_timeout() -> Duration {
     Duration::from_secs(1)
+}
+
+/// Whether Celery's events are listened to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum EventsSpec {
+    #[default]
+    /// To those that workers send by themselves.
+    Listen,
+    /// And workers that leave are told to send them.
+    Enable,
+    /// No.
+    Ignore,
 }
 
 /// Where a broker is. Give exactly one of `url` and `urlFrom`.

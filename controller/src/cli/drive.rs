@@ -102,7 +102,7 @@ pub async fn drive<F: Fleet, W: Workers, R: Record, C: Clock>(
     let mut progress =
         Progress { patience, began, cut_before, saw_rollout: false, settled_passes: 0, invalid_passes: 0 };
     loop {
-        let pause = match drain.pass().await {
+        let (pause, may_hear) = match drain.pass().await {
             Ok(pass) => {
                 let pause = progress.pause(&pass);
                 let end = progress.learn(&pass, drain.clock.now());
@@ -110,14 +110,21 @@ pub async fn drive<F: Fleet, W: Workers, R: Record, C: Clock>(
                 if let Some(end) = end {
                     return Some(end);
                 }
-                pause
+                (pause, true)
             }
             Err(failure) => {
                 teller.tell(Happening::Failed(failure)).await;
-                RECORD_RETRY
+                // Whatever was heard, it was not looked at, and would be heard again at once.
+                (RECORD_RETRY, false)
             }
         };
-        stop.run_until_cancelled(sleep(jittered(pause))).await?;
+        let next = async {
+            tokio::select! {
+                () = sleep(jittered(pause)) => {}
+                () = drain.workers.heard(), if may_hear => {}
+            }
+        };
+        stop.run_until_cancelled(next).await?;
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Client, Resource, api::DynamicObject};
-use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc};
+use tokio::{
+    sync::{Mutex as AsyncMutex, Semaphore, broadcast, mpsc},
+    task::JoinSet,
+};
 
 use super::{
     claims::Claims,
@@ -40,6 +43,8 @@ pub struct Context {
     pub slots: Semaphore,
     /// Where events go.
     pub events: mpsc::Sender<(ObjectReference, Happening)>,
+    /// Where it is told which drains are to be looked at now.
+    pub wakes: broadcast::Sender<Key>,
     /// What is kept of each drain.
     pub entries: Entries,
 }
@@ -56,6 +61,19 @@ impl Context {
                 self.metrics.event_lost();
             }
         }
+    }
+
+    /// From now on, a signal of this drain's workers has it looked at.
+    pub fn wait_for_signals(&self, key: &Key, entry: &mut Entry) {
+        let (heard, wakes) = (entry.outside.heard(), self.wakes.clone());
+        let (key, metrics) = (key.clone(), Arc::clone(&self.metrics));
+        entry.waiting = JoinSet::new();
+        entry.waiting.spawn(async move {
+            heard.await;
+            metrics.woken();
+            // Nobody listens any more only when the process is about to end.
+            let _ = wakes.send(key);
+        });
     }
 
     /// A drain is gone.
@@ -100,6 +118,8 @@ pub struct Entry {
     pub told: Option<Told>,
     /// Passes that failed, one after another.
     pub failures: u32,
+    /// Who waits for a signal of its workers; ends with us.
+    pub waiting: JoinSet<()>,
     uid: Option<String>,
     term: u64,
 }

@@ -7,7 +7,7 @@ use std::{
 
 use jiff::SignedDuration;
 use worker_drain_plan::{
-    NodeName, Outcome, QueueName, TaskId,
+    Awaited, NodeName, Outcome, QueueName, TaskId,
     observation::{Failure, Queue, QueueCount, Seen, WorkersView},
 };
 
@@ -141,5 +141,23 @@ impl<W: Workers> Workers for Guarded<Arc<W>> {
             self.metrics.failed(System::Broker, failure.kind);
         }
         counts
+    }
+
+    async fn listen(&self, awaited: &Awaited) {
+        // Nodes may be told to send events, so this too is acting.
+        if let Ok((inner, _acting)) = self.for_batch(0).await {
+            inner.listen(awaited).await;
+        }
+    }
+
+    async fn heard(&self) {
+        match self.inner() {
+            Ok(inner) => inner.heard().await,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn note(&self) -> Option<String> {
+        self.inner().ok()?.note()
     }
 }

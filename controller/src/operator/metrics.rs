@@ -169,6 +169,7 @@ pub struct Metrics {
     passes: Family<PassLabels, Counter>,
     seconds: Histogram,
     events_lost: Counter,
+    wakes: Counter,
 }
 
 impl fmt::Debug for Metrics {
@@ -196,6 +197,7 @@ impl Default for Metrics {
             // From a look at a small fleet to one that waits for its turn at ECS.
             seconds: Histogram::new(exponential_buckets(0.01, 2.0, 14)),
             events_lost: Counter::default(),
+            wakes: Counter::default(),
             registry: Registry::default(),
         };
         registry.register("leader", "1 while this process may act", metrics.leader.clone());
@@ -204,6 +206,8 @@ impl Default for Metrics {
         registry.register("passes", "Passes of all drains", metrics.passes.clone());
         registry.register("pass_duration_seconds", "How long a pass takes", metrics.seconds.clone());
         registry.register("events_lost", "Events that could not be published", metrics.events_lost.clone());
+        let help = "Looks that a worker's last job has asked for by its end";
+        registry.register("wakes", help, metrics.wakes.clone());
         Self { registry, ..metrics }
     }
 }
@@ -234,6 +238,11 @@ impl Metrics {
     /// An event could not be published.
     pub fn event_lost(&self) {
         self.events_lost.inc();
+    }
+
+    /// A drain is to be looked at because its workers were heard of.
+    pub fn woken(&self) {
+        self.wakes.inc();
     }
 
     /// This is what a drain's pass saw.

@@ -4,7 +4,7 @@
 //! believed. Passes of different drains run side by side with a bound, and one that fails, hangs or panics is its own
 //! drain's trouble alone. Of several replicas the one that holds the Lease acts ([`lease`]); the others watch and wait.
 //!
-//! A signal (a change of the resource, a new claim to act) only says "look now"; the plan's own `wake_after` says when to
+//! A signal (a change of the resource, a new claim to act, a worker whose last job has ended) only says "look now"; the plan's own `wake_after` says when to
 //! look if nobody does.
 
 pub mod admin;
@@ -28,7 +28,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use kube::{Client, Config};
 use thiserror::Error;
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{Semaphore, broadcast, mpsc, watch},
     task::JoinSet,
     time::timeout,
 };
@@ -53,6 +53,9 @@ const PASSES_AT_ONCE: usize = 256;
 
 /// So many events may wait to be published.
 const EVENTS_WAITING: usize = 1024;
+
+/// So many drains may wait to be looked at because of a signal. One that is lost costs a poll interval.
+const WAKES_WAITING: usize = 1024;
 
 /// What is under way at the end may take so long: less than Kubernetes waits (30 s by default).
 const GOODBYE_BOUND: Duration = Duration::from_secs(20);
@@ -117,6 +120,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Oper
         metrics: Arc::clone(&metrics),
         slots: Semaphore::new(PASSES_AT_ONCE),
         events,
+        wakes: broadcast::channel(WAKES_WAITING).0,
         entries: Entries::default(),
         turns: Turns::default(),
         claims: Claims::default(),

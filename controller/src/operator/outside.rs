@@ -21,7 +21,7 @@ use crate::{
     record::resource::call_opt,
     secret::{Secret as Text, SecretTexts},
     settings,
-    workers::any::AnyWorkers,
+    workers::{Workers, any::AnyWorkers},
 };
 
 /// A Secret is read again after so long. To watch it would need the right to list all Secrets of the namespace; to read
@@ -85,6 +85,17 @@ impl Outside {
             }
             Err(error) => {
                 OrFailure::Failure(Failure::new(FailureKind::Invalid, format!("{}: {error}", target.field())))
+            }
+        }
+    }
+
+    /// Waits until the workers are heard of, as [`Workers::heard`] does, whatever becomes of this in the meantime.
+    pub fn heard(&self) -> impl Future<Output = ()> + Send + 'static {
+        let workers = self.workers.as_ref().map(|(_, _, workers)| Arc::clone(workers));
+        async move {
+            match workers {
+                Some(workers) => workers.heard().await,
+                None => std::future::pending().await,
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures::{FutureExt, StreamExt, TryFutureExt, stream};
+use futures::{FutureExt, Stream, StreamExt, TryFutureExt, stream};
 use kube::{
     Client,
     api::Api,
@@ -11,11 +11,17 @@ use kube::{
         Predicate, PredicateConfig, WatchStreamExt,
         controller::{self, Action, Controller},
         predicates, reflector,
-        reflector::ObjectRef,
+        reflector::{ObjectRef, Store},
         watcher,
     },
 };
-use tokio::{sync::OwnedMutexGuard, time::timeout};
+use tokio::{
+    sync::{
+        OwnedMutexGuard,
+        broadcast::{self, error::RecvError},
+    },
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use worker_drain_plan::observation::{Failure, FailureKind};
@@ -68,9 +74,11 @@ pub async fn run(api: Api<Signal>, context: Arc<Context>, health: Health, stop: 
         .predicate_filter(changes, PredicateConfig::default());
     let synced = health.wait_for(store.clone());
     let filled = store.clone();
+    let wakes = wakes(context.wakes.subscribe(), store.clone());
     let passes = Controller::for_stream(signals, store)
         .with_config(controller::Config::default().debounce(DEBOUNCE).concurrency(u16::MAX))
         .reconcile_all_on(new_terms(context.leadership.clone()))
+        .reconcile_on(wakes)
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(one, |_, never: &Infallible, _| match *never {}, Arc::clone(&context));
     let ended = passes.for_each(|result| {
@@ -112,6 +120,25 @@ fn new_terms(leadership: Leadership) -> impl futures::Stream<Item = ()> + Send +
     })
 }
 
+/// Those drains of this queue that are to be looked at now.
+fn wakes(from: broadcast::Receiver<Key>, store: Store<Signal>) -> impl Stream<Item = ObjectRef<Signal>> {
+    stream::unfold((from, store), |(mut from, store)| async move {
+        loop {
+            match from.recv().await {
+                Ok((namespace, name)) => {
+                    let reference = ObjectRef::new(&name).within(&namespace);
+                    if store.get(&reference).is_some() {
+                        return Some((reference, (from, store)));
+                    }
+                }
+                // They are looked at a poll interval later.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    })
+}
+
 /// One pass over the drain that a signal names.
 async fn one(signal: Arc<Signal>, context: Arc<Context>) -> Result<Action, Infallible> {
     let reference = ObjectRef::from_obj(&*signal);
@@ -140,6 +167,7 @@ async fn guarded(context: &Context, key: &Key, mut entry: OwnedMutexGuard<Entry>
     match next {
         Ok(Next::After(wait)) => {
             entry.failures = 0;
+            context.wait_for_signals(key, &mut entry);
             Action::requeue(wait)
         }
         Ok(Next::Gone) => {

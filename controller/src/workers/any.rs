@@ -7,7 +7,7 @@ use std::{
 
 use thiserror::Error;
 use worker_drain_plan::{
-    NodeName, Outcome, QueueName, TaskId,
+    Awaited, NodeName, Outcome, QueueName, TaskId,
     observation::{Failure, Queue, QueueCount, Seen, WorkersView},
 };
 
@@ -20,6 +20,7 @@ use crate::{clock::Clock, identity::Expected};
 
 /// How to reach workers of some kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each drain")]
 pub enum WorkersSettings {
     /// Celery workers, through their broker.
     Celery(CelerySettings),
@@ -91,6 +92,27 @@ impl Workers for AnyWorkers {
         match self {
             Self::Celery(celery) => celery.count(queues).await,
             Self::Http(http) => http.count(queues).await,
+        }
+    }
+
+    async fn listen(&self, awaited: &Awaited) {
+        match self {
+            Self::Celery(celery) => celery.listen(awaited).await,
+            Self::Http(http) => http.listen(awaited).await,
+        }
+    }
+
+    async fn heard(&self) {
+        match self {
+            Self::Celery(celery) => celery.heard().await,
+            Self::Http(http) => http.heard().await,
+        }
+    }
+
+    fn note(&self) -> Option<String> {
+        match self {
+            Self::Celery(celery) => celery.note(),
+            Self::Http(http) => http.note(),
         }
     }
 }

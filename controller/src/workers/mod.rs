@@ -9,12 +9,12 @@ pub mod http;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::Future,
+    future::{Future, pending, ready},
 };
 
 use jiff::Timestamp;
 use worker_drain_plan::{
-    NodeName, Outcome, QueueName, TaskId,
+    Awaited, NodeName, Outcome, QueueName, TaskId,
     observation::{Failure, FailureKind, Queue, QueueCount, Seen, WorkersView},
 };
 
@@ -41,7 +41,25 @@ pub trait Workers: Send + Sync {
         queues: &BTreeSet<QueueName>,
     ) -> impl Future<Output = BTreeMap<QueueName, Seen<QueueCount>>> + Send {
         let why = "what these workers take their jobs from cannot be counted";
-        std::future::ready(uncounted(queues, &Failure::new(FailureKind::Invalid, why), Timestamp::UNIX_EPOCH))
+        ready(uncounted(queues, &Failure::new(FailureKind::Invalid, why), Timestamp::UNIX_EPOCH))
+    }
+
+    /// From now on, listens for the ends of these jobs and of no others; called after each pass. It is bounded, and fails
+    /// in silence: what cannot be heard is seen by the next look. Default: there is nothing to listen to.
+    fn listen(&self, awaited: &Awaited) -> impl Future<Output = ()> + Send {
+        let _ = awaited;
+        ready(())
+    }
+
+    /// Waits until something is heard that makes a look worth it: a signal, which proves nothing. For one who waits at a
+    /// time. Default: never.
+    fn heard(&self) -> impl Future<Output = ()> + Send {
+        pending()
+    }
+
+    /// What a person should know about the listening: that it does not work, and what would help. Default: nothing.
+    fn note(&self) -> Option<String> {
+        None
     }
 }
 

@@ -109,6 +109,13 @@ async fn a_wrong_virtual_host_is_denied() {
 
 /// What docs/brokers.md tells: configure, write, read.
 const LEAST: [&str; 3] = [
+    r"^((worker-drain-.*\.)?reply\.celery\.pidbox|worker-drain-.*\.celeryev)$",
+    r"^(celery\.pidbox|worker-drain-.*\.(reply\.celery\.pidbox|celeryev))$",
+    r"^((worker-drain-.*\.)?reply\.celery\.pidbox|(worker-drain-.*\.)?celeryev)$",
+];
+
+/// Those that are enough where nobody listens to events.
+const WITHOUT_EVENTS: [&str; 3] = [
     r"^(worker-drain-.*\.)?reply\.celery\.pidbox$",
     r"^(celery\.pidbox|worker-drain-.*\.reply\.celery\.pidbox)$",
     r"^(worker-drain-.*\.)?reply\.celery\.pidbox$",
@@ -135,6 +142,19 @@ async fn the_least_permissions_are_enough_and_no_less_is() {
     // drain.gate needs no more: to ask whether a queue is there is nobody's privilege.
     let counted = celery.count(&["celery".into()].into()).await;
     assert_eq!(counted.values().next().and_then(Seen::ok).map(|count| count.ready), Some(0), "{counted:?}");
+
+    let awaited = || [(node("one"), std::num::NonZeroU32::MIN)].into();
+    celery.listen(&awaited()).await;
+    wait_until("it may listen", LONG, async || crate::is_listened_to(&broker).await).await;
+    assert_eq!(celery.note(), None);
+    celery.close().await;
+    broker.add_user("without-events", "hunter2", WITHOUT_EVENTS).await;
+    let deaf = open(&settings(&broker.url_for("without-events", "hunter2")));
+    deaf.listen(&awaited()).await;
+    wait_until("it is told", LONG, async || deaf.note().is_some()).await;
+    let note = deaf.note().unwrap();
+    assert!(note.contains("docs/brokers.md") && note.contains("without-events") && !note.contains("hunter2"), "{note}");
+    look_until("all else goes on", &deaf, &tasks, |view| view.nodes.len() == 1).await;
 
     for missing in 0..3 {
         let user = format!("without-{missing}");

@@ -25,3 +25,27 @@ async fn a_broker_to_stop() -> RabbitMq {
 async fn cut_connections(broker: &VirtualHost) {
     broker.close_all_connections().await;
 }
+
+/// A broker that can tell of its queues.
+trait Queues {
+    /// Their names.
+    async fn names(&self) -> Vec<String>;
+}
+
+impl Queues for VirtualHost {
+    async fn names(&self) -> Vec<String> {
+        self.queues().await
+    }
+}
+
+impl Queues for RabbitMq {
+    async fn names(&self) -> Vec<String> {
+        let listed = self.ctl(&["list_queues", "--quiet", "--no-table-headers", "name"]).await;
+        listed.lines().map(String::from).collect()
+    }
+}
+
+/// Whether we listen to Celery's events on it.
+async fn is_listened_to(broker: &impl Queues) -> bool {
+    broker.names().await.iter().any(|queue| queue.starts_with("worker-drain-") && queue.ends_with(".celeryev"))
+}

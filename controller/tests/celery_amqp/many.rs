@@ -2,61 +2,18 @@
 
 use std::time::Duration;
 
-use futures::StreamExt;
-use lapin::{
-    BasicProperties, Connection, ConnectionProperties, ExchangeKind,
-    options::{
-        BasicConsumeOptions, BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
-    },
-    types::{AMQPValue, FieldTable},
-};
-use serde_json::json;
-use test_support::{LONG, RabbitMq, SampleApp, python_with_celery, wait_until};
+use test_support::{LONG, ModelledNodes, RabbitMq, SampleApp, python_with_celery, wait_until};
 use tokio::time::Instant;
 use worker_drain::workers::Workers;
 use worker_drain_plan::{TaskId, observation::Mapping};
 
 use crate::both::{known_tasks, look_until, maps_to, open, patient, settings};
 
-/// Nodes that answer as a worker does, all of them through one queue.
-async fn pretend_to_be(nodes: Vec<String>, url: String, ready: tokio::sync::oneshot::Sender<()>) -> lapin::Result<()> {
-    let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
-    let channel = connection.create_channel().await?;
-    let none = FieldTable::default;
-    let flags = ExchangeDeclareOptions::default();
-    channel.exchange_declare("celery.pidbox".into(), ExchangeKind::Fanout, flags, none()).await?;
-    let flags = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-    channel.queue_declare("nodes".into(), flags, none()).await?;
-    let bind = QueueBindOptions::default();
-    channel.queue_bind("nodes".into(), "celery.pidbox".into(), "".into(), bind, none()).await?;
-    let flags = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-    let mut requests = channel.basic_consume("nodes".into(), "".into(), flags, none()).await?;
-    ready.send(()).expect("somebody waits");
-    while let Some(request) = requests.next().await {
-        let request: serde_json::Value = serde_json::from_slice(&request?.data).expect("it is JSON");
-        let text = |value: &serde_json::Value| value.as_str().expect("it wants a reply").to_owned();
-        let (exchange, key) = (text(&request["reply_to"]["exchange"]), text(&request["reply_to"]["routing_key"]));
-        let mut headers = FieldTable::default();
-        headers.insert("ticket".into(), AMQPValue::LongString(text(&request["ticket"]).into()));
-        let properties = BasicProperties::default().with_headers(headers);
-        for node in &nodes {
-            let reply = json!({node: []}).to_string();
-            let (exchange, key) = (exchange.as_str().into(), key.as_str().into());
-            let flags = BasicPublishOptions::default();
-            channel.basic_publish(exchange, key, flags, reply.as_bytes(), properties.clone()).await?;
-        }
-    }
-    Ok(())
-}
-
 #[tokio::test]
 async fn a_thousand_nodes_are_heard() {
     let broker = RabbitMq::shared().await;
     let ids: Vec<String> = (0..1000).map(|number| format!("task-{number}")).collect();
-    let (sender, ready) = tokio::sync::oneshot::channel();
-    let mut nodes = tokio::task::JoinSet::new();
-    nodes.spawn(pretend_to_be(ids.iter().map(|id| format!("worker@{id}")).collect(), broker.url(), sender));
-    ready.await.unwrap();
+    let _nodes = ModelledNodes::start(&broker.url(), ids.iter().map(|id| format!("worker@{id}")).collect()).await;
 
     // Celery's own bound is 1 s; a slow machine is no failure.
     let celery = patient(&broker.url());

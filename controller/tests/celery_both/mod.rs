@@ -7,6 +7,7 @@ mod gate;
 mod small_fleet;
 
 mod counts;
+mod events;
 mod hazards;
 mod helpers;
 mod lookings;

@@ -125,7 +125,7 @@ async fn the_least_rights_are_enough() {
     let _worker = app.worker("worker@one").start().await;
     // What docs/brokers.md tells.
     let least = "on >hunter2 resetkeys ~_kombu.binding.reply.celery.pidbox ~_kombu.binding_deadlines ~worker-drain-* \
-                 resetchannels &/0.celery.pidbox -@all +publish +brpop +rpop +sadd +srem +smembers +zadd +set +exists +del";
+                 resetchannels &/0.celery.pidbox &/0.celeryev/* -@all +psubscribe +publish +brpop +rpop +sadd +srem +smembers +zadd +set +exists +del";
     let user: Vec<&str> = ["ACL", "SETUSER", "least"].into_iter().chain(least.split_whitespace()).collect();
     assert_eq!(redis.cli(&user), "OK");
     let celery = open(&settings(&format!("redis://least:hunter2@127.0.0.1:{}/0", redis.port())));
@@ -145,7 +145,23 @@ async fn the_least_rights_are_enough() {
     let jobs = app.submit(Jobs::new(2).seconds(0.0, 0.0)).await;
     let counted = celery.count(&["celery".into()].into()).await;
     assert_eq!(counted.values().next().and_then(Seen::ok).map(|count| count.ready), Some(jobs.len() as u64));
+    let awaited = || [(node("one"), std::num::NonZeroU32::MIN)].into();
+    celery.listen(&awaited()).await;
+    wait_until("it may listen", LONG, async || crate::is_listened_to(&redis).await).await;
+    assert_eq!(celery.note(), None);
 
     celery.close().await;
     assert!(!redis.cli(&["KEYS", "*"]).contains("worker-drain"));
+
+    for refused in
+        [["+psubscribe", "resetchannels", "&/0.celery.pidbox"], ["+publish", "-psubscribe", "&/0.celeryev/*"]]
+    {
+        assert_eq!(redis.cli(&[&["ACL", "SETUSER", "least"], &refused[..]].concat()), "OK");
+        let celery = open(&settings(&format!("redis://least:hunter2@127.0.0.1:{}/0", redis.port())));
+        celery.listen(&awaited()).await;
+        wait_until("it is told", LONG, async || celery.note().is_some()).await;
+        let note = celery.note().unwrap();
+        assert!(note.contains("docs/brokers.md") && note.contains("PSUBSCRIBE") && !note.contains("hunter2"), "{note}");
+        look_until("all else goes on", &celery, &tasks, |view| view.nodes.len() == 1).await;
+    }
 }

@@ -27,3 +27,8 @@ async fn a_broker_to_stop() -> Redis {
 async fn cut_connections(broker: &Redis) {
     broker.cut_connections();
 }
+
+/// Whether we listen to Celery's events on it. Workers listen to one another's, but not to this one, which nobody sends.
+async fn is_listened_to(broker: &Redis) -> bool {
+    broker.cli(&["PUBLISH", "/0.celeryev/nobody.sends", "this"]).parse::<u32>().is_ok_and(|receivers| receivers > 0)
+}

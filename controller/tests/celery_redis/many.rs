@@ -1,8 +1,6 @@
 //! More nodes than a machine runs, and more than one under a name.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use serde_json::json;
-use test_support::{LONG, Redis, SampleApp};
+use test_support::{LONG, ModelledNodes, Redis, SampleApp};
 use tokio::time::Instant;
 use worker_drain::workers::Workers;
 use worker_drain_plan::{
@@ -25,40 +23,11 @@ async fn two_workers_under_one_name_are_never_taken_for_one() {
     assert!(view.nodes.is_empty());
 }
 
-/// Nodes that answer as a worker does, all of them through one subscription.
-async fn pretend_to_be(nodes: Vec<String>, url: String, ready: tokio::sync::oneshot::Sender<()>) {
-    use futures::StreamExt;
-    let client = redis::Client::open(url).expect("it is a URL of Redis");
-    let mut connection = client.get_multiplexed_async_connection().await.expect("Redis is there");
-    let mut subscription = client.get_async_pubsub().await.expect("Redis is there");
-    subscription.subscribe("/0.celery.pidbox").await.expect("Redis is there");
-    ready.send(()).expect("somebody waits");
-    let mut requests = subscription.into_on_message();
-    while let Some(message) = requests.next().await {
-        let envelope: serde_json::Value = serde_json::from_slice(message.get_payload_bytes()).expect("it is JSON");
-        let body = STANDARD.decode(envelope["body"].as_str().expect("it has a body")).expect("it is base64");
-        let body: serde_json::Value = serde_json::from_slice(&body).expect("it is JSON");
-        let queue =
-            format!("{}.reply.celery.pidbox", body["reply_to"]["routing_key"].as_str().expect("it wants a reply"));
-        let mut pipeline = redis::pipe();
-        for node in &nodes {
-            let reply = STANDARD.encode(json!({node: []}).to_string());
-            let headers = json!({"ticket": body["ticket"], "clock": 1});
-            let reply = json!({"body": reply, "headers": headers, "properties": {"body_encoding": "base64"}});
-            pipeline.cmd("LPUSH").arg(&queue).arg(reply.to_string()).ignore();
-        }
-        pipeline.query_async::<()>(&mut connection).await.expect("Redis is there");
-    }
-}
-
 #[tokio::test]
 async fn a_thousand_nodes_are_heard_though_one_receiver_was_counted() {
     let redis = Redis::start().await;
     let ids: Vec<String> = (0..1000).map(|number| format!("task-{number}")).collect();
-    let (sender, ready) = tokio::sync::oneshot::channel();
-    let mut nodes = tokio::task::JoinSet::new();
-    nodes.spawn(pretend_to_be(ids.iter().map(|id| format!("worker@{id}")).collect(), redis.url(), sender));
-    ready.await.unwrap();
+    let _nodes = ModelledNodes::start(&redis.url(), ids.iter().map(|id| format!("worker@{id}")).collect()).await;
 
     // Celery's own bound is 1 s; a slow machine is no failure.
     let celery = patient(&redis.url());

@@ -13,7 +13,8 @@ use serde_json::Value;
 use test_support::{Process, Signal, wait_until};
 
 use crate::{
-    stage::{SERVICE, Stage, TOKEN},
+    broker::TOKEN,
+    stage::{SERVICE, Stage},
     tasks::TaskView,
 };
 
@@ -52,6 +53,12 @@ pub fn aws_environment(endpoint: &str) -> Vec<(&'static str, String)> {
 impl Stage {
     /// The manifest of a drain of this stage's service, as a user would write it.
     pub fn manifest(&self) -> PathBuf {
+        self.manifest_with(self.app().broker(), "")
+    }
+
+    /// One with another URL of the broker, and further lines of `spec.workers.celery`. A URL with a password is read from
+    /// the environment: see [`Stage::run_on`].
+    fn manifest_with(&self, broker: &str, more: &str) -> PathBuf {
         let path = self.folder().join("drain.yaml");
         let text = format!(
             "apiVersion: workerdrain.io/v1alpha1
@@ -64,7 +71,7 @@ spec:
   workers:
 {}  drain: {}
 ",
-            self.workers(),
+            self.workers(broker, more),
             self.drain_rules()
         );
         fs::write(&path, text).expect("the stage's folder can be written to");
@@ -72,13 +79,16 @@ spec:
     }
 
     /// How the workers are asked, in a manifest.
-    fn workers(&self) -> String {
-        match self.http_port() {
-            None => format!("    celery:\n      broker: {{url: \"{}\"}}\n", self.app().broker()),
-            Some(port) => {
-                format!("    http: {{port: {port}, tokenFrom: {{secretKeyRef: {{name: drain, key: token}}}}}}\n")
-            }
+    fn workers(&self, broker: &str, more: &str) -> String {
+        if let Some(port) = self.http_port() {
+            return format!("    http: {{port: {port}, tokenFrom: {{secretKeyRef: {{name: drain, key: token}}}}}}\n");
         }
+        let broker = if broker.contains('@') {
+            "{urlFrom: {secretKeyRef: {name: broker, key: url}}}".to_owned()
+        } else {
+            format!("{{url: \"{broker}\"}}")
+        };
+        format!("    celery:\n      broker: {broker}\n{more}")
     }
 
     /// The environment that points AWS's clients to this stage's ECS.
@@ -89,12 +99,27 @@ spec:
     /// Starts `worker-drain run` on this stage's service with further arguments. Its memory is kept on the stage: a
     /// second one goes on where the first one ended.
     pub fn run(&self, arguments: &[&str]) -> WorkerDrain {
+        self.run_on(self.app().broker(), "", arguments)
+    }
+
+    /// The same, with this in `spec.workers.celery.events`.
+    pub fn run_with_events(&self, events: &str, arguments: &[&str]) -> WorkerDrain {
+        self.run_on(self.app().broker(), &format!("      events: {events}\n"), arguments)
+    }
+
+    /// The same, as another user of the broker.
+    pub fn run_as(&self, user: &str, password: &str, arguments: &[&str]) -> WorkerDrain {
+        let (scheme, rest) = self.app().broker().split_once("://").expect("the broker has a URL");
+        let host = rest.rsplit('@').next().unwrap_or(rest);
+        self.run_on(&format!("{scheme}://{user}:{password}@{host}"), "", arguments)
+    }
+
+    fn run_on(&self, broker: &str, more: &str, arguments: &[&str]) -> WorkerDrain {
         let mut command = Command::new(binary());
-        command.arg("run").arg("-f").arg(self.manifest()).arg("--state").arg(self.folder().join("state"));
-        if self.http_port().is_some() {
-            command.args(["--secret", "drain/token=env:TOKEN"]).env("TOKEN", TOKEN);
-        }
-        command.args(["-o", "json"]).args(arguments).envs(self.aws_environment());
+        command.arg("run").arg("-f").arg(self.manifest_with(broker, more)).arg("--state");
+        command.arg(self.folder().join("state")).args(["-o", "json", "--secret", "broker/url=env:BROKER_URL"]);
+        command.args(["--secret", "drain/token=env:TOKEN"]).env("TOKEN", TOKEN);
+        command.args(arguments).envs(self.aws_environment()).env("BROKER_URL", broker);
         WorkerDrain { process: Process::start("worker-drain", &command) }
     }
 

@@ -6,10 +6,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{
-    stage::{Stage, TOKEN},
-    tasks::TaskView,
-};
+use crate::{broker::TOKEN, stage::Stage, tasks::TaskView};
 
 impl Stage {
     /// What the task's worker says of itself; `None`: it does not answer, or these workers do not at all.

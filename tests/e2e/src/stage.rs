@@ -1,4 +1,4 @@
-//! One ECS service of real Celery workers on a real Redis, with all that it needs.
+//! One ECS service of real Celery workers on a real broker, with all that it needs.
 
 use std::{fs, future::ready, path::PathBuf, time::Duration};
 
@@ -12,9 +12,12 @@ use ecs_emulator::{
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Map, Value};
 use tempfile::TempDir;
-use test_support::{Jobs, Record, Redis, SampleApp, Sqs, free_port, python_with_sqs, wait_until};
+use test_support::{Jobs, Record, Redis, SampleApp, wait_until};
 
-use crate::tasks::TaskView;
+use crate::{
+    broker::{Broker, BrokerKind},
+    tasks::TaskView,
+};
 
 /// The name of the service, and of its family of task definitions.
 pub const SERVICE: &str = "transcoder";
@@ -22,25 +25,17 @@ pub const SERVICE: &str = "transcoder";
 /// A bound that only something stuck passes, with several stages on a small machine at once.
 const BOUND: Duration = Duration::from_mins(2);
 
-/// What the workers take their jobs from, and how they are asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Redis, by Celery's remote control.
-    Redis,
-    /// Amazon SQS, by HTTP.
-    SqsByHttp,
-}
-
 /// How a [`Stage`] is set up.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// The broker, and the way to the workers.
-    pub kind: Kind,
+    pub broker: BrokerKind,
     /// Tasks of the service, one worker each.
     pub tasks: u32,
     /// Jobs that a worker runs at once.
     pub concurrency: u32,
-    /// Jobs that wait in a worker for each that it can run. 0: none; a worker takes a job only when it can run it.
+    /// Jobs that wait in a worker for each that it can run. 0: none; a worker takes a job only when it can run it, which
+    /// Celery can do on Redis only.
     pub prefetch: u32,
     /// From SIGTERM to SIGKILL.
     pub stop_timeout: Duration,
@@ -57,7 +52,7 @@ impl Default for Setup {
     /// well within that even on a machine that is busy with other tests.
     fn default() -> Self {
         Self {
-            kind: Kind::Redis,
+            broker: BrokerKind::Redis,
             tasks: 2,
             concurrency: 2,
             prefetch: 1,
@@ -68,17 +63,6 @@ impl Default for Setup {
         }
     }
 }
-
-/// A broker that runs.
-#[derive(Debug)]
-enum Broker {
-    Redis(Redis),
-    /// Only kept, and with it the port at which workers answer.
-    Sqs(#[expect(dead_code, reason = "it ends when it is dropped")] Sqs, u16),
-}
-
-/// What HTTP workers are shown.
-pub const TOKEN: &str = "a-token-for-tests-only";
 
 /// A running service. All of it ends when this is dropped; if a test fails, it shows first what happened on it.
 #[derive(Debug)]
@@ -91,35 +75,14 @@ pub struct Stage {
     folder: TempDir,
 }
 
-/// The sample app on SQS, whose workers answer at their task's address.
-fn on_sqs(sqs: &Sqs, port: u16) -> SampleApp {
-    SampleApp::new(sqs.url())
-        .settings(Sqs::settings())
-        .python(python_with_sqs())
-        .variable("SAMPLE_HTTP", "1")
-        .variable("WORKER_DRAIN_HTTP_TOKEN", TOKEN)
-        .variable("WORKER_DRAIN_HTTP_ADDRESS", "${ECS_PRIVATE_IP}")
-        .variable("WORKER_DRAIN_HTTP_PORT", port.to_string())
-}
-
 impl Stage {
     /// Starts everything, and waits until all workers are ready.
     pub async fn start(setup: Setup) -> Self {
         let folder = tempfile::Builder::new().prefix("worker-drain-stage-").tempdir().expect("a temporary folder");
-        let (broker, app) = match setup.kind {
-            Kind::Redis => {
-                let redis = Redis::start().await;
-                let app = SampleApp::new(redis.url()).settings(setup.settings.clone());
-                (Broker::Redis(redis), app)
-            }
-            Kind::SqsByHttp => {
-                let (sqs, port) = (Sqs::start().await, free_port());
-                let app = on_sqs(&sqs, port);
-                (Broker::Sqs(sqs, port), app)
-            }
-        };
+        let broker = Broker::start(setup.broker).await;
+        let app = broker.app(&setup.settings);
         let mut config = Config::fast(folder.path().join("logs"));
-        if setup.kind == Kind::SqsByHttp {
+        if setup.broker == BrokerKind::SqsByHttp {
             // Addresses that tasks can listen on, and that no other stage's tasks are likely to have.
             config.knobs.network = [127, rand::random_range(1..=254)];
         }
@@ -150,10 +113,9 @@ impl Stage {
     fn container(&self, wrapper: &[String]) -> ContainerDefinition {
         let mut command: Vec<String> = wrapper.iter().cloned().chain(self.app.worker_command()).collect();
         command.push(format!("--concurrency={}", self.setup.concurrency));
-        command.push(match self.setup.prefetch {
-            // Only with Redis does Celery know it.
-            0 => "--disable-prefetch".to_owned(),
-            jobs => format!("--prefetch-multiplier={jobs}"),
+        command.push(match (self.setup.prefetch, self.setup.broker) {
+            (0, BrokerKind::Redis) => "--disable-prefetch".to_owned(),
+            (jobs, _) => format!("--prefetch-multiplier={}", jobs.max(1)),
         });
         command.push("--loglevel=INFO".to_owned());
         ContainerDefinition {
@@ -263,27 +225,37 @@ impl Stage {
         &self.app
     }
 
-    /// The broker.
+    /// The broker, which must be Redis.
     pub fn redis(&mut self) -> &mut Redis {
         match &mut self.broker {
             Broker::Redis(redis) => redis,
-            Broker::Sqs(..) => panic!("the stage is set up with SQS"),
+            _ => panic!("this stage's broker is no Redis"),
         }
     }
 
     /// The port at which each task's worker answers, if they do.
     pub fn http_port(&self) -> Option<u16> {
         match self.broker {
-            Broker::Redis(_) => None,
             Broker::Sqs(_, port) => Some(port),
+            _ => None,
         }
     }
 
-    /// Jobs in the queue that no worker has taken.
+    /// Ends the broker, as an administrator would. It must be this stage's own.
+    pub async fn stop_broker(&mut self) {
+        self.broker.stop().await;
+    }
+
+    /// Starts the broker again, with its data.
+    pub async fn restart_broker(&mut self) {
+        self.broker.restart().await;
+    }
+
+    /// Jobs in the queue that no worker has taken. On Redis only.
     pub fn queue_length(&self) -> u64 {
         match &self.broker {
             Broker::Redis(redis) => redis.cli(&["LLEN", "celery"]).parse().unwrap_or(0),
-            Broker::Sqs(..) => panic!("SQS counts only roughly"),
+            _ => panic!("this stage's broker is no Redis"),
         }
     }
 

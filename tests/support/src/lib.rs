@@ -22,6 +22,7 @@ mod app;
 mod certificates;
 mod journal;
 mod kube;
+mod nodes;
 mod process;
 mod rabbitmq;
 mod redis;
@@ -33,6 +34,7 @@ pub use app::{CeleryWorker, Jobs, SampleApp, WorkerOptions, python, python_with_
 pub use certificates::Certificates;
 pub use journal::{Journal, Record, Tally};
 pub use kube::{Call, CallOutput, ControlPlane, PodCommand, kube_tool};
+pub use nodes::ModelledNodes;
 pub use process::{Process, Signal};
 pub use rabbitmq::{RabbitMq, RabbitMqOptions, VirtualHost};
 pub use redis::{Redis, RedisOptions};

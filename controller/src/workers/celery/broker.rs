@@ -9,7 +9,7 @@ use super::{
     pidbox::Request,
     redis::Redis,
     settings::{CelerySettings, SentinelSettings, SettingsError},
-    transport::{Count, Sent, Transport},
+    transport::{Count, Events, Sent, Transport},
 };
 use crate::clock::Clock;
 
@@ -74,6 +74,13 @@ impl Transport for Broker {
         match self {
             Self::Amqp(amqp) => amqp.close().await,
             Self::Redis(redis) => redis.close().await,
+        }
+    }
+
+    async fn events(&self) -> Result<Events, Failure> {
+        match self {
+            Self::Amqp(amqp) => amqp.events().await,
+            Self::Redis(redis) => redis.events().await,
         }
     }
 }

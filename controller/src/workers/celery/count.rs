@@ -20,7 +20,7 @@ use super::{
 type Takers = BTreeMap<QueueName, BTreeMap<worker_drain_plan::NodeName, Answer>>;
 
 /// Counts these queues. Workers are asked after the broker, because messages go from it to them.
-pub(super) async fn count<T: Transport>(
+pub(super) async fn count<T: Transport + 'static>(
     celery: &Celery<T>,
     queues: &BTreeSet<QueueName>,
 ) -> BTreeMap<QueueName, Seen<QueueCount>> {
@@ -63,7 +63,10 @@ fn consumers(count: &Count) -> Option<u64> {
 }
 
 /// Asks all nodes of the broker, of other fleets too, until as many have answered as take from each of these queues.
-async fn takers<T: Transport>(celery: &Celery<T>, untold: &BTreeMap<&QueueName, u64>) -> Result<Takers, Failure> {
+async fn takers<T: Transport + 'static>(
+    celery: &Celery<T>,
+    untold: &BTreeMap<&QueueName, u64>,
+) -> Result<Takers, Failure> {
     if untold.is_empty() {
         return Ok(Takers::new());
     }

@@ -173,6 +173,6 @@ fn take_in(answer: &mut Answer, method: &Method, value: &Value) {
         Method::Reserved => answer.reserved = parse_jobs(value),
         Method::Active => answer.active = parse_jobs(value),
         Method::Scheduled => answer.scheduled = parse_scheduled(value),
-        Method::CancelConsumer(_) | Method::AddConsumer(_) => {}
+        Method::CancelConsumer(_) | Method::AddConsumer(_) | Method::EnableEvents | Method::DisableEvents => {}
     }
 }

@@ -7,6 +7,7 @@
 mod amqp;
 mod broker;
 mod count;
+mod events;
 mod look;
 pub mod match_nodes;
 pub mod pidbox;
@@ -25,8 +26,9 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, timeout_at};
+use tracing::{debug, info};
 use worker_drain_plan::{
-    NodeName, Outcome, QueueName, TaskId,
+    Awaited, NodeName, Outcome, QueueName, TaskId,
     observation::{Failure, FailureKind, Queue, QueueCount, Seen, WorkersView},
 };
 
@@ -34,13 +36,14 @@ pub use self::{
     amqp::Amqp,
     broker::Broker,
     redis::Redis,
-    settings::{BrokerUrl, CelerySettings, FanoutPrefix, SentinelSettings, SettingsError, TransportOptions},
+    settings::{BrokerUrl, CelerySettings, FanoutPrefix, Listening, SentinelSettings, SettingsError, TransportOptions},
     template::{Template, TemplateError},
     tls::{Pem, TlsSettings},
-    transport::{Count, Delivered, Replies, Reply, ReplySink, Sent, Transport},
+    transport::{Count, Delivered, Events, Replies, Reply, ReplySink, Sent, Transport},
     waiting::Waiting,
 };
 use self::{
+    events::{Listener, Switches},
     look::Look,
     match_nodes::Naming,
     pidbox::{Method, Request, parse_reply},
@@ -56,10 +59,13 @@ const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(15);
 ///
 /// Several looks and orders may be under way at once; they share one connection.
 pub struct Celery<T = Broker> {
-    transport: T,
+    transport: Arc<T>,
     clock: Arc<dyn Clock>,
     naming: Naming,
     bound: Duration,
+    listening: Listening,
+    listener: Listener<T>,
+    switches: Switches,
 }
 
 impl Celery<Broker> {
@@ -69,15 +75,25 @@ impl Celery<Broker> {
     }
 }
 
-impl<T: Transport> Celery<T> {
+impl<T: Transport + 'static> Celery<T> {
     /// Over a transport of one's own, such as one that a simulation makes up. The URL in the settings is not used.
     pub fn over(transport: T, settings: &CelerySettings, clock: Arc<dyn Clock>) -> Result<Self, SettingsError> {
         settings.check()?;
-        Ok(Self { transport, clock, naming: settings.naming()?, bound: settings.reply_bound })
+        let transport = Arc::new(transport);
+        Ok(Self {
+            listener: Listener::new(transport.clone()),
+            transport,
+            clock,
+            naming: settings.naming()?,
+            bound: settings.reply_bound,
+            listening: settings.listening,
+            switches: Switches::default(),
+        })
     }
 
     /// Leaves nothing of ours on the broker. It may still be used: it then connects again.
     pub async fn close(&self) {
+        self.listener.stop();
         self.transport.close().await;
     }
 
@@ -130,6 +146,44 @@ impl<T: Transport> Celery<T> {
         }
         Ok(())
     }
+
+    /// Has nodes that jobs are awaited of send events, and those that leave no longer send none, if it was our doing.
+    async fn turn_events(&self, awaited: &Awaited) {
+        let (on, off) = (self.switches.to_turn_on(awaited), self.switches.to_turn_off());
+        let orders = [(on, Method::EnableEvents), (off, Method::DisableEvents)];
+        let expires = self.expires(self.clock.now());
+        let requests: Vec<Request> = orders
+            .into_iter()
+            .flat_map(|(nodes, method)| nodes.into_iter().map(move |node| (node, method.clone())))
+            .map(|(node, method)| Request::new(method, Some(node), expires))
+            .collect();
+        if requests.is_empty() {
+            return;
+        }
+        if let Err(failure) = self.hear_of_switches(&requests).await {
+            debug!(why = failure.message, "events could not be turned on or off");
+        }
+    }
+
+    async fn hear_of_switches(&self, requests: &[Request]) -> Result<(), Failure> {
+        let mut sent = self.transport.publish(requests).await?;
+        let mut silent: BTreeMap<&String, &Method> =
+            requests.iter().map(|request| (&request.ticket, &request.method)).collect();
+        let deadline = Instant::now() + self.bound;
+        while !silent.is_empty() {
+            let Some(reply) = next(&mut sent.replies, deadline).await? else { break };
+            let method = silent.remove(&reply.ticket);
+            let (Some(method), Some(said)) = (method, parse_reply(&reply.body)) else { continue };
+            let Ok(answer) = said.answer else { continue };
+            // "task events enabled", or "task events already enabled".
+            let already = answer["ok"].as_str().is_some_and(|words| words.contains("already"));
+            info!(node = %said.node, method = method.name(), already, "a node was told of events");
+            if *method == Method::EnableEvents {
+                self.switches.is_on(said.node, already);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The next reply. `None`: the time is up.
@@ -141,8 +195,9 @@ async fn next(replies: &mut Replies, deadline: Instant) -> Result<Option<Reply>,
     }
 }
 
-impl<T: Transport> Workers for Celery<T> {
+impl<T: Transport + 'static> Workers for Celery<T> {
     async fn observe(&self, tasks: &BTreeMap<TaskId, Expected>) -> Result<WorkersView, Failure> {
+        self.listener.ears().look_begins();
         let asked_at = self.clock.now();
         let requests = look::questions(self.expires(asked_at));
         let mut sent = self.transport.publish(&requests).await?;
@@ -152,7 +207,9 @@ impl<T: Transport> Workers for Celery<T> {
             let Some(reply) = next(&mut sent.replies, deadline).await? else { break };
             look.hear(&reply, self.clock.now());
         }
-        Ok(look.finish(&self.naming, tasks))
+        let view = look.finish(&self.naming, tasks);
+        self.switches.looked(&view.nodes, &tasks.values().flat_map(|expected| &expected.nodes).collect());
+        Ok(view)
     }
 
     async fn cancel(&self, cancels: &[(NodeName, Vec<QueueName>)]) -> Vec<Outcome> {
@@ -169,6 +226,29 @@ impl<T: Transport> Workers for Celery<T> {
 
     async fn count(&self, queues: &BTreeSet<QueueName>) -> BTreeMap<QueueName, Seen<QueueCount>> {
         count::count(self, queues).await
+    }
+
+    async fn listen(&self, awaited: &Awaited) {
+        if self.listening != Listening::Ignore {
+            self.listener.listen(awaited);
+        }
+        if self.listening == Listening::Enable {
+            self.turn_events(awaited).await;
+        }
+    }
+
+    async fn heard(&self) {
+        let node = self.listener.ears().wait().await;
+        info!(%node, "it may have ended its last job: looking now");
+    }
+
+    fn note(&self) -> Option<String> {
+        let failure = self.listener.refused()?;
+        Some(format!(
+            "the ends of jobs are seen by looking only, up to 10s late, because Celery's events cannot be listened to: {} \
+             (docs/brokers.md tells the rights; with spec.workers.celery.events: Ignore nobody tries)",
+            failure.message
+        ))
     }
 }
 

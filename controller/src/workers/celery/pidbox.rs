@@ -46,6 +46,10 @@ pub enum Method {
     CancelConsumer(QueueName),
     /// Take jobs from this queue.
     AddConsumer(Queue),
+    /// Send events of jobs, until told otherwise or restarted.
+    EnableEvents,
+    /// Send none any more.
+    DisableEvents,
 }
 
 /// Where a transport wants replies to be sent.
@@ -89,12 +93,16 @@ impl Method {
             Self::Scheduled => "scheduled",
             Self::CancelConsumer(_) => "cancel_consumer",
             Self::AddConsumer(_) => "add_consumer",
+            Self::EnableEvents => "enable_events",
+            Self::DisableEvents => "disable_events",
         }
     }
 
     fn arguments(&self) -> Value {
         match self {
-            Self::ActiveQueues | Self::Reserved | Self::Scheduled => json!({}),
+            Self::ActiveQueues | Self::Reserved | Self::Scheduled | Self::EnableEvents | Self::DisableEvents => {
+                json!({})
+            }
             // "safe" has arguments told as their short text; the rest of the commands have no such switch.
             Self::Active => json!({"safe": true}),
             Self::CancelConsumer(queue) => json!({"queue": queue}),

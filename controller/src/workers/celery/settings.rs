@@ -22,6 +22,10 @@ pub struct CelerySettings {
     pub node_name: Option<String>,
     /// Celery's `control_exchange`.
     pub control_exchange: String,
+    /// Whether Celery's events are listened to.
+    pub listening: Listening,
+    /// Celery's `event_exchange`.
+    pub event_exchange: String,
     /// Celery's `broker_transport_options`, as far as they change names.
     pub transport_options: TransportOptions,
     /// How Redis Sentinels are asked, for `sentinel://`.
@@ -32,6 +36,17 @@ pub struct CelerySettings {
     pub reply_bound: Duration,
     /// How long it may take to connect, and each single operation on the broker.
     pub operation_bound: Duration,
+}
+
+/// Whether Celery's events are listened to while jobs are waited for, so that their ends are known at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listening {
+    /// No.
+    Ignore,
+    /// To those that workers send by themselves: heartbeats, and with `-E` the ends of jobs.
+    Listen,
+    /// And workers whose jobs are waited for are told to send the ends of jobs.
+    Enable,
 }
 
 /// The options of Celery's `broker_transport_options` that change names on a Redis broker, with kombu's defaults.
@@ -127,6 +142,8 @@ impl CelerySettings {
             url: BrokerUrl(url.into()),
             node_name: None,
             control_exchange: "celery".into(),
+            listening: Listening::Listen,
+            event_exchange: "celeryev".into(),
             transport_options: TransportOptions::default(),
             sentinel: SentinelSettings::default(),
             tls: None,

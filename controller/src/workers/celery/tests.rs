@@ -42,7 +42,7 @@ impl<F: Fn(&Request, &ReplySink) + Send + Sync> Transport for Scripted<F> {
     async fn close(&self) {}
 }
 
-fn celery<F: Fn(&Request, &ReplySink) + Send + Sync>(
+fn celery<F: Fn(&Request, &ReplySink) + Send + Sync + 'static>(
     bound: Duration,
     template: Option<&str>,
     receivers: Option<u64>,
@@ -76,7 +76,7 @@ fn known(mut tasks: BTreeMap<TaskId, Expected>, nodes: &[&str]) -> BTreeMap<Task
 }
 
 /// How long a look took, as a part of its bound.
-async fn waits(celery: &Celery<impl Transport>, tasks: &BTreeMap<TaskId, Expected>) -> bool {
+async fn waits(celery: &Celery<impl Transport + 'static>, tasks: &BTreeMap<TaskId, Expected>) -> bool {
     let began = Instant::now();
     celery.observe(tasks).await.unwrap();
     began.elapsed() >= celery.bound
@@ -84,9 +84,10 @@ async fn waits(celery: &Celery<impl Transport>, tasks: &BTreeMap<TaskId, Expecte
 
 #[tokio::test]
 async fn the_questions_are_asked_in_their_order_and_expire() {
-    let asked = Mutex::new(Vec::new());
-    let celery = celery(SHORT, None, Some(1), |request: &Request, sink: &ReplySink| {
-        asked.lock().unwrap().push(request.clone());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&asked);
+    let celery = celery(SHORT, None, Some(1), move |request: &Request, sink: &ReplySink| {
+        noted.lock().unwrap().push(request.clone());
         answer_as("w@x", request, sink);
     });
     celery.observe(&tasks(&[])).await.unwrap();
@@ -139,7 +140,7 @@ async fn a_part_that_was_not_answered_is_not_known() {
 #[tokio::test]
 async fn a_lost_connection_is_never_an_empty_answer() {
     let lost = || Failure::new(FailureKind::Unreachable, "lost");
-    let celery = celery(LONG, None, Some(2), |request: &Request, sink: &ReplySink| {
+    let celery = celery(LONG, None, Some(2), move |request: &Request, sink: &ReplySink| {
         answer_as("w@a", request, sink);
         if request.method == Method::Scheduled || matches!(request.method, Method::CancelConsumer(_)) {
             sink.put(Err(lost()));

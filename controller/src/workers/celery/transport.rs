@@ -3,8 +3,12 @@
 //! A transport carries messages and knows nothing of what they mean. It never makes an answer up: a connection that is
 //! lost while replies are awaited is an error, because an empty answer would read as "nobody is there".
 
-use std::future::Future;
+use std::{
+    future::{Future, ready},
+    pin::Pin,
+};
 
+use futures::{Stream, stream};
 use tokio::sync::mpsc;
 use worker_drain_plan::{
     QueueName,
@@ -32,7 +36,16 @@ pub trait Transport: Send + Sync {
 
     /// Leaves nothing of ours on the broker. It may still be used: it then connects again.
     fn close(&self) -> impl Future<Output = ()> + Send;
+
+    /// Listens to what nodes tell of themselves unasked, on a connection of its own that lasts as long as what is
+    /// returned. Default: nothing is told.
+    fn events(&self) -> impl Future<Output = Result<Events, Failure>> + Send {
+        ready(Ok(Box::pin(stream::pending()) as Events))
+    }
 }
+
+/// The bodies of Celery's events as they come in, until the connection is lost. Some may be missing.
+pub type Events = Pin<Box<dyn Stream<Item = Vec<u8>> + Send>>;
 
 /// Requests that were published.
 #[derive(Debug)]

@@ -99,7 +99,39 @@ async fn what_has_not_changed_is_not_written() {
 }
 
 async fn passes(operator: &e2e::Operator) -> u64 {
+    number(operator, "worker_drain_passes_total{result=\"ok\"}").await
+}
+
+/// A look may be under way when a job ends, and then it sees that by itself: not so each time.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_the_last_job_asks_for_a_look() {
+    let settings = serde_json::json!({"worker_send_task_events": true});
+    let setup = Setup { concurrency: 1, prefetch: 0, settings, ..Setup::default() };
+    let (stage, cluster) = tokio::join!(Stage::start(setup), Cluster::start(&[]));
+    let operator = cluster.operator(0, &stage);
+    cluster.apply(&stage.drain_with_secret()).await;
+    for revision in 2..7 {
+        let old: Vec<_> = stage.tasks().into_iter().filter(e2e::TaskView::is_live).collect();
+        stage.until_held(&old).await;
+        let jobs = stage.fill(&format!("job-{revision}")).await;
+        stage.deploy();
+        stage.until_revision_is_up(revision).await;
+        stage.until_cancelled(&old).await;
+        for task in &old {
+            stage.app().tell(&stage.running_on(task, &jobs));
+            stage.until_stopped(std::slice::from_ref(task)).await;
+        }
+        stage.until_rolled_out().await;
+        assert_all_ran_once(&stage, &jobs);
+        if number(&operator, "worker_drain_wakes_total").await > 0 {
+            return;
+        }
+    }
+    panic!("five rollouts, and nobody was heard");
+}
+
+async fn number(operator: &e2e::Operator, metric: &str) -> u64 {
     let (_, told) = operator.get("/metrics").await.expect("the operator answers");
-    let line = told.lines().find_map(|line| line.strip_prefix("worker_drain_passes_total{result=\"ok\"} "));
-    line.and_then(|count| count.parse().ok()).unwrap_or_default()
+    let line = told.lines().find_map(|line| line.strip_prefix(metric));
+    line.and_then(|count| count.trim().parse().ok()).unwrap_or_default()
 }

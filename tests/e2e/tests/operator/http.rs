@@ -1,12 +1,12 @@
 //! Workers that answer over HTTP, with a token from a Secret.
 
-use e2e::{Cluster, Kind, SERVICE, Setup, Stage, TOKEN};
+use e2e::{BrokerKind, Cluster, SERVICE, Setup, Stage, TOKEN};
 
 use crate::common::{assert_all_ran_once, assert_ended_gently};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_on_sqs_is_drained_with_a_token_from_a_secret() {
-    let setup = Setup { kind: Kind::SqsByHttp, ..Setup::default() };
+    let setup = Setup { broker: BrokerKind::SqsByHttp, ..Setup::default() };
     let (stage, cluster) = tokio::join!(Stage::start(setup), Cluster::start(&[]));
     let mut operator = cluster.operator(0, &stage);
     cluster

@@ -1,12 +1,16 @@
 //! A worker that does not answer, and runs jobs for all that anybody knows.
 
-use e2e::{Setup, Stage};
+use e2e::{BrokerKind, Setup, Stage};
+use rstest::rstest;
 
 use crate::common::{DRAINED, assert_all_ran_once, assert_ended_gently, assert_untouched_and_busy};
 
+#[rstest]
+#[case::redis(BrokerKind::Redis)]
+#[case::rabbitmq(BrokerKind::RabbitMq)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_worker_is_held_and_named_and_drained_when_it_answers_again() {
-    let stage = Stage::start(Setup::default()).await;
+async fn a_frozen_worker_is_held_and_named_and_drained_when_it_answers_again(#[case] broker: BrokerKind) {
+    let stage = Stage::start(Setup { broker, ..Setup::default() }).await;
     let mut drain = stage.run(&["--wait-for-rollout"]);
     let old = stage.tasks();
     stage.until_held(&old).await;

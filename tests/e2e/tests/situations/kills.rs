@@ -2,8 +2,9 @@
 
 use std::{future::ready, time::Duration};
 
-use e2e::{Setup, Stage, WorkerDrain};
+use e2e::{BrokerKind, Setup, Stage, WorkerDrain};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use rstest::rstest;
 use test_support::{Jobs, LONG, wait_until};
 use tokio::time::{sleep, timeout};
 
@@ -11,13 +12,16 @@ use crate::common::{DRAINED, assert_all_ran_once, assert_ended_gently};
 
 const KILLS: usize = 10;
 
+#[rstest]
+#[case::redis(BrokerKind::Redis)]
+#[case::rabbitmq(BrokerKind::RabbitMq)]
 #[tokio::test(flavor = "multi_thread")]
-async fn worker_drain_may_be_killed_at_any_point_and_goes_on_where_it_was() {
+async fn worker_drain_may_be_killed_at_any_point_and_goes_on_where_it_was(#[case] broker: BrokerKind) {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
     eprintln!("random points from SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
 
-    let stage = Stage::start(Setup { tasks: 3, ..Setup::default() }).await;
+    let stage = Stage::start(Setup { broker, tasks: 3, ..Setup::default() }).await;
     let old = stage.tasks();
     let mut drain = stage.run(&["--wait-for-rollout"]);
     stage.until_held(&old).await;

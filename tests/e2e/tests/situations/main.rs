@@ -3,6 +3,7 @@
 
 mod broker_restart;
 mod common;
+mod events;
 mod frozen_worker;
 mod kills;
 mod queue_gate;

@@ -2,24 +2,20 @@
 
 use std::time::Duration;
 
-use e2e::{Kind, Setup, Stage, TaskView};
+use e2e::{BrokerKind, Setup, Stage, TaskView};
+use rstest::rstest;
 use test_support::Jobs;
 
 use crate::common::{ENDED_UNPERMITTED, assert_all_ran_once, assert_untouched_and_busy};
 
+#[rstest]
+#[case::redis(BrokerKind::Redis)]
+#[case::rabbitmq(BrokerKind::RabbitMq)]
+#[case::sqs(BrokerKind::SqsByHttp)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rollback_gives_the_queues_back() {
-    a_rollback(Setup::default()).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rollback_gives_the_queues_back_on_sqs() {
-    a_rollback(Setup { kind: Kind::SqsByHttp, ..Setup::default() }).await;
-}
-
-async fn a_rollback(setup: Setup) {
+async fn a_rollback_gives_the_queues_back(#[case] broker: BrokerKind) {
     // A failed revision is stopped by ECS at once (docs/decisions/0004), so its workers get time for the job they have.
-    let setup = Setup { rolls_back: true, stop_timeout: Duration::from_mins(1), ..setup };
+    let setup = Setup { broker, rolls_back: true, stop_timeout: Duration::from_mins(1), ..Setup::default() };
     let stage = Stage::start(setup).await;
     let mut drain = stage.run(&["--wait-for-rollout"]);
     let old = stage.tasks();

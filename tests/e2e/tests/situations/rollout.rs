@@ -1,13 +1,17 @@
 //! A deployment.
 
-use e2e::{Kind, Setup, Stage};
+use e2e::{BrokerKind, Setup, Stage};
+use rstest::rstest;
 
 use crate::common::{DRAINED, assert_all_ran_once, assert_ended_gently, assert_untouched_and_busy};
 
 /// What this project is about. Without it the other tests of this folder would prove nothing.
+#[rstest]
+#[case::redis(BrokerKind::Redis)]
+#[case::rabbitmq(BrokerKind::RabbitMq)]
 #[tokio::test(flavor = "multi_thread")]
-async fn without_us_a_rollout_kills_running_jobs() {
-    let stage = Stage::start(Setup::default()).await;
+async fn without_us_a_rollout_kills_running_jobs(#[case] broker: BrokerKind) {
+    let stage = Stage::start(Setup { broker, ..Setup::default() }).await;
     let jobs = stage.fill("job").await;
     let old = stage.tasks();
     stage.deploy();
@@ -18,18 +22,13 @@ async fn without_us_a_rollout_kills_running_jobs() {
     stage.until_rolled_out().await;
 }
 
+#[rstest]
+#[case::redis(BrokerKind::Redis)]
+#[case::rabbitmq(BrokerKind::RabbitMq)]
+#[case::sqs(BrokerKind::SqsByHttp)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rollout_waits_for_running_jobs_and_for_those_that_wait_in_the_worker() {
-    a_rollout_waits(Setup::default()).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rollout_waits_for_running_jobs_on_sqs() {
-    a_rollout_waits(Setup { kind: Kind::SqsByHttp, ..Setup::default() }).await;
-}
-
-async fn a_rollout_waits(setup: Setup) {
-    let stage = Stage::start(setup).await;
+async fn a_rollout_waits_for_running_jobs_and_for_those_that_wait_in_the_worker(#[case] broker: BrokerKind) {
+    let stage = Stage::start(Setup { broker, ..Setup::default() }).await;
     let mut drain = stage.run(&["--wait-for-rollout"]);
     let old = stage.tasks();
     stage.until_held(&old).await;

@@ -1,21 +1,17 @@
 //! Fewer tasks are wanted.
 
-use e2e::{Kind, Setup, Stage, TaskView};
+use e2e::{BrokerKind, Setup, Stage, TaskView};
+use rstest::rstest;
 
 use crate::common::{assert_all_ran_once, assert_ended_gently, assert_untouched_and_busy};
 
+#[rstest]
+#[case::redis(BrokerKind::Redis)]
+#[case::rabbitmq(BrokerKind::RabbitMq)]
+#[case::sqs(BrokerKind::SqsByHttp)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scale_in_waits_for_running_jobs() {
-    a_scale_in_waits(Setup::default()).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_scale_in_waits_for_running_jobs_on_sqs() {
-    a_scale_in_waits(Setup { kind: Kind::SqsByHttp, ..Setup::default() }).await;
-}
-
-async fn a_scale_in_waits(setup: Setup) {
-    let stage = Stage::start(Setup { tasks: 3, ..setup }).await;
+async fn a_scale_in_waits_for_running_jobs(#[case] broker: BrokerKind) {
+    let stage = Stage::start(Setup { broker, tasks: 3, ..Setup::default() }).await;
     let mut drain = stage.run(&["--watch"]);
     let all = stage.tasks();
     stage.until_held(&all).await;

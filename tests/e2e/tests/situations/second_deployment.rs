@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
-use e2e::{Setup, Stage, TaskView};
+use e2e::{BrokerKind, Setup, Stage, TaskView};
+use rstest::rstest;
 use test_support::Jobs;
 
 use crate::common::{DRAINED, ENDED_UNPERMITTED, assert_all_ran_once, assert_ended_gently, assert_untouched_and_busy};
 
+#[rstest]
+#[case::redis(BrokerKind::Redis)]
+#[case::rabbitmq(BrokerKind::RabbitMq)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_deployment_in_mid_drain_is_drained_too() {
+async fn a_second_deployment_in_mid_drain_is_drained_too(#[case] broker: BrokerKind) {
     // No more tasks are held than are wanted (docs/decisions/0004), so the middle revision's are stopped by ECS as soon
     // as it is replaced. Its jobs are short enough for the time that ECS gives.
-    let stage = Stage::start(Setup { stop_timeout: Duration::from_secs(10), ..Setup::default() }).await;
+    let stage = Stage::start(Setup { broker, stop_timeout: Duration::from_secs(10), ..Setup::default() }).await;
     let mut drain = stage.run(&["--wait-for-rollout"]);
     let old = stage.tasks();
     stage.until_held(&old).await;

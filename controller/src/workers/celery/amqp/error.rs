@@ -24,6 +24,8 @@ pub(super) enum Problem {
     Receive(#[source] Error),
     #[error("could not count the queue {0}")]
     Count(QueueName, #[source] Error),
+    #[error("could not listen to Celery's events")]
+    Listen(#[source] Error),
     #[error("our queue for replies was taken away")]
     QueueGone,
     #[error("did not take a request")]
@@ -41,6 +43,7 @@ impl Problem {
             | Self::ReplyQueue(error)
             | Self::Publish(error)
             | Self::Receive(error)
+            | Self::Listen(error)
             | Self::Count(_, error) => Some(error),
             Self::QueueGone | Self::NotTaken | Self::Blocked | Self::Silence(_) => None,
         }
@@ -62,6 +65,8 @@ impl Problem {
         };
         let (kind, advice) = match self {
             Self::Count(..) if is_not_found(error) => (FailureKind::NotFound, "see whether it is spelt right".into()),
+            // The first worker that sends one makes the exchange.
+            Self::Listen(error) if is_not_found(error) => (FailureKind::Unreachable, String::new()),
             _ => judge(error, address),
         };
         let advice = if advice.is_empty() { advice } else { format!("; {advice}") };

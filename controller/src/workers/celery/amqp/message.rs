@@ -15,8 +15,8 @@ use crate::workers::celery::{
     transport::Reply,
 };
 
-/// What our reply queues begin with: permissions can then be given for them alone.
-const OURS: &str = "worker-drain-";
+/// What our queues begin with: permissions can then be given for them alone.
+pub(super) const OURS: &str = "worker-drain-";
 
 /// Names of one connection: another has another queue, so that no late reply to one can reach the other.
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@
 mod address;
 mod count;
 mod error;
+mod events;
 mod link;
 mod message;
 mod socket;
@@ -25,7 +26,7 @@ use self::{address::Address, link::Link};
 use super::{
     pidbox::Request,
     settings::{CelerySettings, SettingsError},
-    transport::{Count, Sent, Transport},
+    transport::{Count, Events, Sent, Transport},
 };
 
 /// The first pause before connecting again; each further one is twice as long.
@@ -37,6 +38,7 @@ pub struct Amqp {
     /// At least one.
     addresses: Vec<Arc<Address>>,
     control_exchange: String,
+    event_exchange: String,
     bound: Duration,
     slot: Mutex<Slot>,
 }
@@ -55,8 +57,13 @@ impl Amqp {
         if addresses.is_empty() {
             return Err(SettingsError::NoUrl);
         }
-        let control_exchange = settings.control_exchange.clone();
-        Ok(Self { addresses, control_exchange, bound: settings.operation_bound, slot: Mutex::default() })
+        Ok(Self {
+            addresses,
+            control_exchange: settings.control_exchange.clone(),
+            event_exchange: settings.event_exchange.clone(),
+            bound: settings.operation_bound,
+            slot: Mutex::default(),
+        })
     }
 
     /// The connection that there is, or a new one. The flag tells whether it is new.
@@ -165,6 +172,19 @@ impl Transport for Amqp {
         if let Some(link) = link.and_then(Arc::into_inner) {
             link.withdraw().await;
         }
+    }
+
+    async fn events(&self) -> Result<Events, Failure> {
+        let good = self.slot.lock().await.good;
+        let mut failures = Vec::new();
+        for number in 0..self.addresses.len() {
+            let address = &self.addresses[(good + number) % self.addresses.len()];
+            match events::events(address, &self.event_exchange, self.bound).await {
+                Ok(events) => return Ok(events),
+                Err(problem) => failures.push(problem.failure(address)),
+            }
+        }
+        Err(as_one(failures))
     }
 }
 

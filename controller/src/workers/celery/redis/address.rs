@@ -1,12 +1,12 @@
 //! Where a Redis broker is, read from a URL as Celery reads it.
 
-use std::{borrow::Cow, fmt, path::PathBuf};
+use std::{borrow::Cow, fmt, path::PathBuf, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, TlsCertificates};
 use url::Url;
 
-use super::sentinel::Sentinels;
+use super::{error::Problem, sentinel::Sentinels};
 use crate::workers::celery::{
     settings::{CelerySettings, SettingsError},
     tls::{self, Pem, TlsSettings},
@@ -31,6 +31,16 @@ pub(super) enum Place {
     Server(Box<Client>),
     /// Where the Sentinels say.
     Sentinels(Box<Sentinels>),
+}
+
+impl Place {
+    /// A client of the server that is in use now.
+    pub(super) async fn client(&self, bound: Duration) -> Result<Client, Problem> {
+        match self {
+            Self::Server(client) => Ok(Client::clone(client)),
+            Self::Sentinels(sentinels) => sentinels.master(bound).await,
+        }
+    }
 }
 
 impl fmt::Display for Address {

@@ -32,30 +32,43 @@ fn seconds(at: Timestamp) -> f64 {
     at.as_microsecond() as f64 / 1_000_000.0
 }
 
+#[derive(Deserialize)]
+struct Envelope {
+    body: String,
+    #[serde(default)]
+    headers: Headers,
+    #[serde(default)]
+    properties: Properties,
+}
+
+#[derive(Default, Deserialize)]
+struct Headers {
+    ticket: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct Properties {
+    body_encoding: Option<String>,
+}
+
+impl Envelope {
+    fn body(self) -> Option<Vec<u8>> {
+        match self.properties.body_encoding.as_deref() {
+            Some("base64") => STANDARD.decode(self.body).ok(),
+            _ => Some(self.body.into_bytes()),
+        }
+    }
+}
+
 /// Unwraps a reply. `None`: it is none.
 pub(super) fn unwrap(envelope: &[u8]) -> Option<Reply> {
-    #[derive(Deserialize)]
-    struct Envelope {
-        body: String,
-        headers: Headers,
-        #[serde(default)]
-        properties: Properties,
-    }
-    #[derive(Deserialize)]
-    struct Headers {
-        ticket: String,
-    }
-    #[derive(Default, Deserialize)]
-    struct Properties {
-        body_encoding: Option<String>,
-    }
+    let mut envelope: Envelope = serde_json::from_slice(envelope).ok()?;
+    Some(Reply { ticket: envelope.headers.ticket.take()?, body: envelope.body()? })
+}
 
-    let Envelope { body, headers, properties } = serde_json::from_slice(envelope).ok()?;
-    let body = match properties.body_encoding.as_deref() {
-        Some("base64") => STANDARD.decode(body).ok()?,
-        _ => body.into_bytes(),
-    };
-    Some(Reply { ticket: headers.ticket, body })
+/// The body alone, of any message. `None`: it is none.
+pub(super) fn body(envelope: &[u8]) -> Option<Vec<u8>> {
+    serde_json::from_slice::<Envelope>(envelope).ok()?.body()
 }
 
 #[cfg(test)]

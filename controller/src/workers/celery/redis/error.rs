@@ -19,6 +19,8 @@ pub(super) enum Problem {
     Receive(#[source] RedisError),
     #[error("could not count the queues of drain.gate")]
     Count(#[source] RedisError),
+    #[error("could not subscribe to Celery's events")]
+    Listen(#[source] RedisError),
     #[error("had no answer within {0:?}")]
     Silence(Duration),
     #[error("gave another answer than Redis gives")]
@@ -46,7 +48,11 @@ impl Problem {
     /// Whether the connection is of no more use, and a new one may do better.
     pub(super) fn is_lost_connection(&self) -> bool {
         match self {
-            Self::Connect(error) | Self::Publish(error) | Self::Receive(error) | Self::Count(error) => {
+            Self::Connect(error)
+            | Self::Publish(error)
+            | Self::Receive(error)
+            | Self::Count(error)
+            | Self::Listen(error) => {
                 // A master that was made a replica is one no longer, and another may be it now.
                 error.is_unrecoverable_error() || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
             }
@@ -79,6 +85,11 @@ impl Problem {
                 } else {
                     judge(error, has_password)
                 };
+                (kind, with_advice(&format!("{self}: {error}"), advice))
+            }
+            Self::Listen(error) => {
+                let (kind, advice) = judge(error, has_password);
+                let advice = if kind == FailureKind::Denied { LISTENING } else { advice };
                 (kind, with_advice(&format!("{self}: {error}"), advice))
             }
             Self::Silence(_) | Self::Strange | Self::NoMasterYet { .. } => (FailureKind::Unreachable, self.to_string()),
@@ -131,6 +142,8 @@ const RIGHTS_TO_COUNT: &str = "to count queues the user needs the commands LLEN,
 fn is_refused(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::Server(ServerErrorKind::NoPerm)) || error.to_string().contains("NOPERM")
 }
+
+const LISTENING: &str = "the user needs the command PSUBSCRIBE, and the channels of Celery's events";
 
 /// Redis tells most of what it refuses by the first word of its answer.
 fn judge(error: &RedisError, has_password: bool) -> (FailureKind, &'static str) {

@@ -12,7 +12,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    address::{Address, Place},
+    address::Address,
     envelope::{unwrap, wrap},
     error::Problem,
     names::Names,
@@ -55,10 +55,7 @@ impl Link {
         clock: Arc<dyn Clock>,
         bound: Duration,
     ) -> Result<Self, Problem> {
-        let client = match &address.place {
-            Place::Server(client) => Client::clone(client),
-            Place::Sentinels(sentinels) => sentinels.master(bound).await?,
-        };
+        let client = address.place.client(bound).await?;
         // Two sockets: Redis answers nothing else on one whose client waits in BRPOP.
         let (mut commands, reading) =
             tokio::try_join!(connection(&client, Some(bound), bound), connection(&client, None, bound))?;

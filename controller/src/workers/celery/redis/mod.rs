@@ -7,6 +7,7 @@ mod address;
 mod count;
 mod envelope;
 mod error;
+mod events;
 mod link;
 mod names;
 mod sentinel;
@@ -23,7 +24,7 @@ use self::{address::Address, error::Problem, link::Link, names::Names};
 use super::{
     pidbox::Request,
     settings::{CelerySettings, SettingsError},
-    transport::{Count, Sent, Transport},
+    transport::{Count, Events, Sent, Transport},
 };
 use crate::clock::Clock;
 
@@ -141,6 +142,11 @@ impl Transport for Redis {
         if let Some(link) = link.and_then(Arc::into_inner) {
             link.withdraw().await;
         }
+    }
+
+    async fn events(&self) -> Result<Events, Failure> {
+        let listening = events::events(&self.address, &self.names, self.bound).await;
+        listening.map_err(|problem| problem.failure(&self.address))
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) struct Names {
     steps: Vec<u8>,
     reply_exchange: String,
     oid: String,
+    event_channels: String,
     /// The hash of messages that are delivered and not acknowledged.
     pub(super) unacked: String,
     /// The channels that nodes listen on: first the one that every node of today does, then that of older ones.
@@ -30,6 +31,7 @@ impl Names {
         let options = &settings.transport_options;
         let exchange = format!("{}.pidbox", settings.control_exchange);
         let fanout = options.fanout_prefix.for_database(database);
+        let events = format!("{}{fanout}{}/", options.global_keyprefix, settings.event_exchange);
         let mut prefixes = vec![fanout];
         if settings.sentinel.master_name.is_some() {
             prefixes.extend(options.fanout_prefix.unfilled());
@@ -41,6 +43,7 @@ impl Names {
             sep: options.sep.clone(),
             steps: options.priority_steps.clone(),
             reply_exchange: format!("reply.{exchange}"),
+            event_channels: literally(&events) + "*",
             oid: format!("{OURS}{}", Uuid::new_v4()),
             unacked: format!("{}{}", options.global_keyprefix, options.unacked_key),
             exchange,
@@ -49,6 +52,11 @@ impl Names {
 
     pub(super) fn reply_to(&self) -> ReplyTo {
         ReplyTo { exchange: self.reply_exchange.clone(), routing_key: self.oid.clone() }
+    }
+
+    /// The channels that events are published on, as a pattern.
+    pub(super) fn event_channels(&self) -> &str {
+        &self.event_channels
     }
 
     /// The set of all reply queues of all clients.
@@ -115,6 +123,12 @@ impl Names {
     }
 }
 
+/// A pattern that means this very text.
+fn literally(text: &str) -> String {
+    let escaped = |sign: char| if "*?[]^\\".contains(sign) { format!("\\{sign}") } else { sign.to_string() };
+    text.chars().map(escaped).collect()
+}
+
 fn binding(oid: &str, queue: &str) -> String {
     format!("{oid}{FIELD}{FIELD}{queue}")
 }
@@ -129,6 +143,7 @@ mod tests {
         let names = Names::new(&CelerySettings::new("redis://a"), 2);
         let oid = &names.oid;
         assert_eq!(names.channels, ["/2.celery.pidbox"]);
+        assert_eq!(names.event_channels(), "/2.celeryev/*");
         assert_eq!(names.bindings(), "_kombu.binding.reply.celery.pidbox");
         assert_eq!(names.binding(), format!("{oid}\x06\x16\x06\x16{oid}.reply.celery.pidbox"));
         assert_eq!(names.deadlines(), ("_kombu.binding_deadlines".to_owned(), "reply.celery.pidbox"));
@@ -140,10 +155,12 @@ mod tests {
     fn options_change_names() {
         let mut settings = CelerySettings::new("redis://a");
         settings.control_exchange = "media".into();
+        settings.event_exchange = "told[1]".into();
         settings.transport_options.global_keyprefix = "team:".into();
         settings.transport_options.fanout_prefix = FanoutPrefix::None;
         let names = Names::new(&settings, 2);
         assert_eq!(names.channels, ["team:media.pidbox"]);
+        assert_eq!(names.event_channels(), "team:told\\[1\\]/*");
         assert_eq!(names.bindings(), "team:_kombu.binding.reply.media.pidbox");
         assert!(names.lists()[0].starts_with("team:worker-drain-"));
         assert!(names.binding().starts_with("worker-drain-"));

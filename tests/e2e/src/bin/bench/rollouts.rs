@@ -1,21 +1,9 @@
-//! `make bench`: what worker-drain costs, measured from outside on real workers.
+//! What whole deployments cost, measured from outside.
 
-use std::{fs, process::ExitCode, time::Duration};
+use std::{fs, time::Duration};
 
-use clap::Parser;
 use e2e::{Figures, Setup, Stage, percentile};
 use test_support::Jobs;
-
-/// Takes a service of real workers through deployments, and measures.
-#[derive(Debug, Parser)]
-struct Options {
-    /// Deployments to measure.
-    #[arg(long, default_value_t = 5)]
-    runs: u64,
-    /// Tasks of the service.
-    #[arg(long, default_value_t = 4)]
-    tasks: u32,
-}
 
 /// What one deployment gave.
 struct Run {
@@ -24,13 +12,12 @@ struct Run {
     memory: u64,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let options = Options::parse();
+/// Takes services through deployments, and prints the table. Returns how many jobs were lost.
+pub async fn measure(count: u64, tasks: u32) -> usize {
     let mut runs = Vec::new();
-    for seed in 1..=options.runs {
-        eprintln!("deployment {seed} of {} ...", options.runs);
-        runs.push(run(options.tasks, seed).await);
+    for seed in 1..=count {
+        eprintln!("deployment {seed} of {count} ...");
+        runs.push(run(tasks, seed).await);
     }
     let lost: usize = runs.iter().map(|run| run.figures.submitted - run.figures.finished).sum();
     let releases: Vec<Duration> = runs.iter().flat_map(|run| run.figures.releases.clone()).collect();
@@ -39,7 +26,7 @@ async fn main() -> ExitCode {
     let calls: u64 = runs.iter().map(|run| run.figures.ecs_calls).sum();
     let time: Duration = runs.iter().filter_map(|run| run.figures.rollout).sum();
 
-    println!("{} deployments of {} tasks, {} releases", options.runs, options.tasks, releases.len());
+    println!("\n{count} deployments of {tasks} tasks on Redis, {} releases\n", releases.len());
     println!("{:<48}{:>10}{:>10}", "", "p50", "p99");
     line("from a task's last job to its hold's release", &releases);
     line("from the deployment to the first cancel", &cancels);
@@ -48,17 +35,16 @@ async fn main() -> ExitCode {
         "most memory used by worker-drain",
         f64::from(u32::try_from(memory).unwrap_or(0)) / 1024.0
     );
-    println!("{:<48}{:>10}", "calls to ECS for each deployment", calls / options.runs.max(1));
+    println!("{:<48}{:>10}", "calls to ECS for each deployment", calls / count.max(1));
     println!(
         "{:<48}{:>8.1} s",
         "a rollout took, on average",
-        time.as_secs_f64() / f64::from(u32::try_from(options.runs.max(1)).unwrap_or(1))
+        time.as_secs_f64() / f64::from(u32::try_from(count.max(1)).unwrap_or(1))
     );
     if lost > 0 {
         eprintln!("bench: {lost} jobs were lost");
-        return ExitCode::FAILURE;
     }
-    ExitCode::SUCCESS
+    lost
 }
 
 fn line(what: &str, values: &[Duration]) {

@@ -1,0 +1,222 @@
+//! Which jobs' ends are worth a look.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+use worker_drain_plan::{Awaited, NodeName};
+
+/// Between two times that somebody is woken: however much is heard, only so much is done.
+const GAP: Duration = Duration::from_millis(250);
+
+/// Of so many nodes is anything kept. Far more than a broker has; a name more is not heard of.
+const MOST_NODES: usize = 10_000;
+
+/// What was heard of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// It has ended a job, one way or another.
+    Ended,
+    /// It says that it runs none.
+    Rests {
+        /// How many it has begun in its life: it tells one rest from the next.
+        begun: u64,
+    },
+}
+
+/// Hears of jobs that end, and wakes who waits for the last of them.
+///
+/// Counts are of the time since the last look *began*, so that an end is counted rather twice (by the look, and here)
+/// than never: the first costs a look, the second would cost a poll interval.
+#[derive(Debug, Default)]
+pub struct Ears {
+    state: Mutex<State>,
+    met: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    awaited: Awaited,
+    nodes: BTreeMap<NodeName, Heard>,
+    woke: Option<Instant>,
+}
+
+/// Of one node.
+#[derive(Debug, Default)]
+struct Heard {
+    ended: u32,
+    rests: bool,
+    /// How many jobs it had begun when it was heard to rest. To hear the same again is no news.
+    rested_after: Option<u64>,
+}
+
+impl Ears {
+    /// A look begins: it will see by itself what was heard until now.
+    pub fn look_begins(&self) {
+        for heard in self.state().nodes.values_mut() {
+            (heard.ended, heard.rests) = (0, false);
+        }
+    }
+
+    /// From now on, whoever waits is woken for these.
+    pub fn await_only(&self, awaited: &Awaited) {
+        let mut state = self.state();
+        state.awaited.clone_from(awaited);
+        if state.met().is_some() {
+            self.met.notify_one();
+        }
+    }
+
+    /// Forgets all that was heard.
+    pub fn clear(&self) {
+        self.state().nodes.clear();
+    }
+
+    /// Takes in what was heard of a node.
+    pub fn hear(&self, node: &NodeName, sign: Sign) {
+        let mut state = self.state();
+        if !state.nodes.contains_key(node) && state.nodes.len() >= MOST_NODES {
+            return;
+        }
+        let heard = state.nodes.entry(node.clone()).or_default();
+        match sign {
+            Sign::Ended => heard.ended = heard.ended.saturating_add(1),
+            Sign::Rests { begun } if heard.rested_after != Some(begun) => {
+                (heard.rests, heard.rested_after) = (true, Some(begun));
+            }
+            Sign::Rests { .. } => {}
+        }
+        if state.is_met(node) {
+            self.met.notify_one();
+        }
+    }
+
+    /// Waits until a node whose jobs are awaited may have become idle, and tells which. For one who waits.
+    pub async fn wait(&self) -> NodeName {
+        loop {
+            let met = self.state().met().cloned();
+            if let Some(node) = met {
+                let next = self.state().woke.map(|woke| woke + GAP);
+                if let Some(next) = next {
+                    sleep_until(next).await;
+                }
+                self.state().woke = Some(Instant::now());
+                return node;
+            }
+            self.met.notified().await;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing is left half done while it is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_met(&self, node: &NodeName) -> bool {
+        let (Some(wanted), Some(heard)) = (self.awaited.get(node), self.nodes.get(node)) else { return false };
+        heard.rests || heard.ended >= wanted.get()
+    }
+
+    fn met(&self) -> Option<&NodeName> {
+        self.awaited.keys().find(|node| self.is_met(node))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn awaited(node: &str, ends: u32) -> Awaited {
+        [(node.into(), NonZeroU32::new(ends).unwrap())].into()
+    }
+
+    /// Who would be woken now.
+    fn woken(ears: &Ears) -> Option<NodeName> {
+        ears.wait().now_or_never()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_last_end_wakes() {
+        let ears = Ears::default();
+        ears.await_only(&awaited("a", 2));
+        ears.hear(&"a".into(), Sign::Ended);
+        ears.hear(&"b".into(), Sign::Ended);
+        assert_eq!(woken(&ears), None);
+        ears.hear(&"a".into(), Sign::Ended);
+        assert_eq!(woken(&ears), Some("a".into()));
+        ears.look_begins();
+        assert_eq!(woken(&ears), None, "it was looked at");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_that_comes_while_one_looks_is_not_lost() {
+        let ears = Ears::default();
+        ears.look_begins();
+        ears.hear(&"a".into(), Sign::Ended);
+        ears.await_only(&awaited("a", 1));
+        assert_eq!(woken(&ears), Some("a".into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rest_wakes_once() {
+        let ears = Ears::default();
+        ears.await_only(&awaited("a", 3));
+        ears.hear(&"a".into(), Sign::Rests { begun: 7 });
+        assert_eq!(woken(&ears), Some("a".into()));
+        ears.look_begins();
+        ears.hear(&"a".into(), Sign::Rests { begun: 7 });
+        assert_eq!(woken(&ears), None, "it was looked at in that rest, and has jobs all the same");
+        ears.hear(&"a".into(), Sign::Rests { begun: 8 });
+        tokio::time::advance(GAP).await;
+        assert_eq!(woken(&ears), Some("a".into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn much_to_hear_is_little_to_do() {
+        let ears = Ears::default();
+        ears.await_only(&awaited("a", 1));
+        let began = Instant::now();
+        for _ in 0..5 {
+            ears.look_begins();
+            for _ in 0..1000 {
+                ears.hear(&"a".into(), Sign::Ended);
+            }
+            ears.wait().await;
+        }
+        assert_eq!(began.elapsed(), GAP * 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_woken_by_what_comes_later() {
+        let ears = Ears::default();
+        ears.await_only(&awaited("a", 1));
+        let (node, ()) = tokio::join!(ears.wait(), async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            ears.hear(&"a".into(), Sign::Ended);
+        });
+        assert_eq!(node.as_str(), "a");
+    }
+
+    #[test]
+    fn names_without_end_fill_no_memory() {
+        let ears = Ears::default();
+        for number in 0..2 * MOST_NODES {
+            ears.hear(&NodeName::from(number.to_string()), Sign::Ended);
+        }
+        assert_eq!(ears.state().nodes.len(), MOST_NODES);
+        ears.clear();
+        assert!(ears.state().nodes.is_empty());
+    }
+}

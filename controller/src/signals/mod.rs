@@ -1,0 +1,12 @@
+//! What makes the loop look before its time.
+//!
+//! A signal only says "look now". What is true is seen by looking, and nothing is ever decided on what was heard: losing
+//! every signal costs latency, never correctness. So nothing here is kept for long, nothing is acknowledged, and nothing
+//! that cannot be heard is an error.
+//!
+//! [`Ears`] is for jobs that end: it knows how many ends are awaited of each node, counts those that it hears of, and wakes
+//! whoever waits when a node may have become idle.
+
+mod ears;
+
+pub use ears::{Ears, Sign};
