@@ -21,16 +21,20 @@ pub enum BrokerKind {
 
 /// A broker that runs.
 #[derive(Debug)]
-pub(crate) enum Broker {
+pub enum Broker {
+    /// See [`BrokerKind::Redis`].
     Redis(Redis),
+    /// See [`BrokerKind::RabbitMq`].
     RabbitMq(VirtualHost),
+    /// See [`BrokerKind::OwnRabbitMq`].
     OwnRabbitMq(Box<RabbitMq>),
-    /// With the port at which workers answer.
+    /// See [`BrokerKind::SqsByHttp`]; with the port at which workers answer.
     Sqs(Sqs, u16),
 }
 
 impl Broker {
-    pub(crate) async fn start(kind: BrokerKind) -> Self {
+    /// Starts one.
+    pub async fn start(kind: BrokerKind) -> Self {
         match kind {
             BrokerKind::Redis => Self::Redis(Redis::start().await),
             BrokerKind::RabbitMq => Self::RabbitMq(RabbitMq::shared().await),
@@ -40,7 +44,7 @@ impl Broker {
     }
 
     /// The sample app on it.
-    pub(crate) fn app(&self, settings: &Value) -> SampleApp {
+    pub fn app(&self, settings: &Value) -> SampleApp {
         match self {
             Self::Redis(redis) => SampleApp::new(redis.url()).settings(settings.clone()),
             Self::RabbitMq(host) => SampleApp::new(host.url()).settings(settings.clone()),
@@ -55,7 +59,8 @@ impl Broker {
         }
     }
 
-    pub(crate) async fn stop(&mut self) {
+    /// Stops it, with all that it holds.
+    pub async fn stop(&mut self) {
         match self {
             Self::Redis(redis) => redis.stop().await,
             Self::OwnRabbitMq(rabbit) => rabbit.stop().await,
@@ -64,7 +69,8 @@ impl Broker {
         }
     }
 
-    pub(crate) async fn restart(&mut self) {
+    /// Starts it again, as it was.
+    pub async fn restart(&mut self) {
         match self {
             Self::Redis(redis) => redis.restart().await,
             Self::OwnRabbitMq(rabbit) => rabbit.restart().await,

@@ -13,7 +13,7 @@ mod stage;
 mod tasks;
 mod trouble;
 
-pub use broker::{BrokerKind, TOKEN};
+pub use broker::{Broker, BrokerKind, TOKEN};
 pub use cluster::{Cluster, NAMESPACE, Operator, enclosed, patient};
 pub use drain::{WorkerDrain, aws_environment, binary};
 pub use figures::{Figures, percentile};

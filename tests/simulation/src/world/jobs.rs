@@ -75,7 +75,12 @@ impl World {
     pub fn count(&self, queue: u8) -> Count {
         let ready = number(self.queued[usize::from(queue)].len());
         let nodes = self.members.iter().flat_map(|member| &member.nodes);
-        let delivered = if self.setup.remote.receivers != Receivers::Untold {
+        let delivered = if self.setup.remote.receivers == Receivers::Untold {
+            let takes = |node: &&Node| {
+                matches!(node.state, NodeState::Up | NodeState::Frozen(_)) && node.consuming >> queue & 1 == 1
+            };
+            Delivered::To(number(nodes.filter(takes).count()))
+        } else {
             let late = self.setup.work.acks_late;
             let with = |node: &Node| {
                 let held = node.in_flight.iter().chain(&node.reserved).chain(&node.scheduled);
@@ -83,11 +88,6 @@ impl World {
                 number(all.filter(|job| self.jobs[**job].queue == queue).count())
             };
             Delivered::Counted(nodes.map(with).sum())
-        } else {
-            let takes = |node: &&Node| {
-                matches!(node.state, NodeState::Up | NodeState::Frozen(_)) && node.consuming >> queue & 1 == 1
-            };
-            Delivered::To(number(nodes.filter(takes).count()))
         };
         Count { ready, delivered, known: true }
     }

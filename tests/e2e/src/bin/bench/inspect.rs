@@ -2,10 +2,9 @@
 
 use std::{collections::BTreeMap, process::Stdio, sync::Arc, time::Duration};
 
-use e2e::BrokerKind;
-use test_support::{
-    CeleryWorker, LONG, ModelledNodes, RabbitMq, Redis, SampleApp, VirtualHost, python, repository, wait_until,
-};
+use e2e::Broker;
+use serde_json::Value;
+use test_support::{CeleryWorker, LONG, ModelledNodes, SampleApp, python, repository, wait_until};
 use tokio::{process::Command, time::Instant};
 use worker_drain::{
     clock::SystemClock,
@@ -24,27 +23,6 @@ const REAL: usize = 10;
 
 /// Celery's command line takes so long to start that few looks tell as much as many.
 const FEW: usize = 5;
-
-enum Broker {
-    Redis(Redis),
-    RabbitMq(VirtualHost),
-}
-
-impl Broker {
-    async fn start(kind: BrokerKind) -> Self {
-        match kind {
-            BrokerKind::Redis => Self::Redis(Redis::start().await),
-            BrokerKind::RabbitMq | BrokerKind::OwnRabbitMq => Self::RabbitMq(RabbitMq::shared().await),
-        }
-    }
-
-    fn url(&self) -> String {
-        match self {
-            Self::Redis(redis) => redis.url(),
-            Self::RabbitMq(host) => host.url(),
-        }
-    }
-}
 
 /// Nodes that are there as long as this is.
 struct Nodes {
@@ -83,9 +61,9 @@ pub async fn measure(looks: usize) {
     for (name, kind) in BROKERS {
         for count in [1, 10, 300] {
             let broker = Broker::start(kind).await;
-            let app = SampleApp::new(broker.url());
+            let app = broker.app(&Value::Null);
             let nodes = Nodes::start(&app, count).await;
-            let ours = ours(&broker.url(), count, looks).await;
+            let ours = ours(app.broker(), count, looks).await;
             let all = nodes.names.join(",");
             let api_told = api(&app, looks, Some(&all)).await;
             let api = api(&app, FEW, None).await;
