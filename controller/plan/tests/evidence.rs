@@ -138,9 +138,9 @@ fn unmapped(mapping: Option<Mapping>, told: Told) -> (bool, usize, u32) {
     let task = TaskId::from("t");
     let mut memory = TaskMemory::default();
     memory.nodes.entry("a".into()).or_default();
-    let mut view = WorkersView::default();
-    view.tasks = mapping.map(|mapping| (task.clone(), mapping)).into_iter().collect();
-    view.nodes.insert("a".into(), answer(told, NEW));
+    let tasks = mapping.map(|mapping| (task.clone(), mapping)).into_iter().collect();
+    let nodes = BTreeMap::from([("a".into(), answer(told, NEW))]);
+    let view = WorkersView { tasks, nodes, ..WorkersView::default() };
     let evidence = Evidence::of(&task, &memory, Some(&view), Scheduled::Ignore, NOW);
     (evidence.is_drained(), evidence.silent().count(), evidence.load())
 }

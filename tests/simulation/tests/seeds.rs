@@ -15,7 +15,7 @@ use tokio::time::Instant;
 /// Seeds that always run: enough for every fault, action, reason and phase to occur.
 const FIXED: std::ops::Range<u64> = 0..1_500;
 /// For how long fresh seeds are tried, at the most, and how many.
-const FRESH_FOR: Duration = Duration::from_secs(60);
+const FRESH_FOR: Duration = Duration::from_mins(1);
 const MOST_FRESH: u64 = 100_000;
 
 /// Seeds that once broke a rule, with what was found. They stay, whatever becomes of the script that they stand for.
