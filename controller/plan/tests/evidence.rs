@@ -341,8 +341,8 @@ fn unmapped(mapping: Option<Mapping>, told: Told) -> (bool, usize, u32) {
     let mut memory = TaskMemory::default();
     memory.nodes.entry("a".into()).or_default();
     let tasks = mapping.map(|mapping| (task.clone(), mapping)).into_iter().collect();
-    let mut view = WorkersView { tasks, ..WorkersView::default() };
-    view.nodes.insert("a".into(), answer(told, NEW));
+    let nodes = BTreeMap::from([("a".into(), answer(told, NEW))]);
+    let view = WorkersView { tasks, nodes, ..WorkersView::default() };
     let evidence = Evidence::of(&task, &memory, Some(&view), Scheduled::Ignore, NOW);
     (evidence.is_drained(), evidence.silent().count(), evidence.load())
 }

@@ -95,8 +95,9 @@ impl SimRecord<'_> {
             world.stored.memory = memory.clone();
             world.stored.version += 1;
             world.learn_nodes(memory);
+            // Where nothing is written, nothing is learnt of what somebody else wrote.
+            world.taps[self.who].version = world.stored.version;
         }
-        world.taps[self.who].version = world.stored.version;
         world.taps[self.who].written = Some(memory.clone());
         let tap = std::mem::take(&mut world.taps[self.who]);
         if let (Some(policy), Some(plan)) = (&tap.policy, &tap.plan) {
