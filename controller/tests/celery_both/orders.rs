@@ -10,9 +10,7 @@ use worker_drain_plan::{
     observation::{Binding, Queue, WorkersView},
 };
 
-use super::{
-    all_answer, consumes, give_back_until, ids, jobs, known_tasks, look_until, node, open, queues, settings, takes,
-};
+use super::{all_answer, consumes, give_back_until, jobs, known_tasks, look_until, node, open, settings, takes};
 use crate::a_broker;
 
 fn queue_names(names: &[&str]) -> Vec<QueueName> {
