@@ -4,9 +4,10 @@
 //! The fleet is looked at before the workers: a worker's nodes are found by what the fleet knows of its tasks, and
 //! evidence of idleness is then always younger than the list of tasks that it is used on (docs/decisions/0002).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::timeout;
 use worker_drain_plan::{
     Action, Memory, NodeName, Observation, Outcome, Plan, Policy, QueueName, TaskId, absorb,
     observation::{Failure, FailureKind, Life, Queue, Seen},
@@ -121,7 +122,7 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
             let results = if self.clock.now() > plan.good_until {
                 vec![Outcome::Stale; batch.len()]
             } else {
-                self.act_on(batch).await
+                self.act_on(batch, plan.good_until).await
             };
             debug_assert_eq!(results.len(), batch.len(), "one outcome for each action");
             outcomes.extend(batch.iter().cloned().zip(results));
@@ -130,13 +131,23 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
     }
 
     /// `batch` is of one kind.
-    async fn act_on(&self, batch: &[Action]) -> Vec<Outcome> {
+    async fn act_on(&self, batch: &[Action], good_until: Timestamp) -> Vec<Outcome> {
         match Batch::of(batch) {
             Batch::Hold(holds) => self.fleet.hold(&holds).await,
-            Batch::Release(tasks) => self.fleet.release(&tasks).await,
+            Batch::Release(tasks) => self.release(&tasks, good_until).await,
             Batch::Cancel(cancels) => self.workers.cancel(&cancels).await,
             Batch::GiveBack(undos) => self.workers.give_back(&undos).await,
         }
+    }
+
+    /// Releasing a hold knows no condition, so it is not waited for longer than the plan is good: a turn or an attempt that
+    /// comes later could let go of a task that has work again.
+    async fn release(&self, tasks: &[TaskId], good_until: Timestamp) -> Vec<Outcome> {
+        let left = Duration::try_from(good_until.duration_since(self.clock.now())).unwrap_or_default();
+        timeout(left, self.fleet.release(tasks)).await.unwrap_or_else(|_| {
+            let why = "not confirmed while it was good to do; the next look tells whether it took effect";
+            vec![Outcome::Failed(Failure::new(FailureKind::Unreachable, why)); tasks.len()]
+        })
     }
 }
 

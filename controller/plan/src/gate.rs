@@ -1,5 +1,5 @@
 //! The queue gate: as long as the queues that the user names are not seen empty, old tasks keep their queues and stay held,
-//! so that the old code empties what was sent to it (docs/decisions/0014).
+//! so that the old code empties what was sent to it (docs/decisions/0011).
 //!
 //! Empty means: no message waits in the queue, and none is delivered and not acknowledged; seen in two looks, far enough
 //! apart. A queue that cannot be counted is not empty. The gate says nothing of jobs that run with early acknowledgement:
