@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::{
     api::{
+        celery_spec::{EventsSpec, SentinelKwargsSpec, TlsSpec, TransportOptionsSpec},
         policy::{BrokerSource, CeleryTarget, EcsTarget, HttpTarget, HttpsTarget, WorkersTarget},
-        spec::{EventsSpec, SecretKeyRef, SecretSource, SentinelKwargsSpec, TlsSpec, TransportOptionsSpec},
+        spec::{SecretKeyRef, SecretSource},
     },
     fleet::ecs::EcsSettings,
     secret::{Secret, SecretTexts},

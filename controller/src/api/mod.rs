@@ -1,6 +1,7 @@
 //! The resource `WorkerDrain`: the only place where a field is described. Documentation, defaults and rules written here
 //! become the CRD that the API server enforces, and the same CRD judges the manifests that `worker-drain run` reads.
 
+pub mod celery_spec;
 pub mod check;
 pub mod http_spec;
 pub mod policy;

@@ -1,19 +1,24 @@
 //! A Kubernetes control plane of real parts: etcd, kube-apiserver, kube-controller-manager, and kubectl and helm to
 //! talk to it. There are no nodes: Pods stay Pending, and a test runs their commands itself (see [`PodCommand`]).
 
+mod call;
+mod pod;
+
 use std::{
-    collections::BTreeMap,
     fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Stdio},
+    process::Command,
     time::Duration,
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::{io::AsyncWriteExt, time::timeout};
 
+pub use self::{
+    call::{Call, CallOutput},
+    pod::PodCommand,
+};
 use crate::{
     app::repository,
     process::{Process, Signal, program},
@@ -299,209 +304,6 @@ impl ControlPlane {
     }
 }
 
-/// A call of kubectl or helm that is to be made.
-#[derive(Debug)]
-#[must_use = "nothing is called before `ok`, `refused`, `output` or `start`"]
-pub struct Call {
-    name: String,
-    command: Command,
-    stdin: Option<String>,
-    bound: Duration,
-}
-
-/// What a call came to.
-#[derive(Clone, Debug)]
-pub struct CallOutput {
-    /// How it ended.
-    pub status: ExitStatus,
-    /// What it printed on standard output.
-    pub stdout: String,
-    /// What it printed on standard error.
-    pub stderr: String,
-}
-
-impl Call {
-    /// Given this on standard input, such as a manifest for `kubectl apply -f -`.
-    pub fn stdin(mut self, text: impl Into<String>) -> Self {
-        self.stdin = Some(text.into());
-        self
-    }
-
-    /// With another identity than the administrator's: see [`ControlPlane::service_account_kubeconfig`].
-    pub fn kubeconfig(mut self, file: &Path) -> Self {
-        self.command.env("KUBECONFIG", file);
-        self
-    }
-
-    /// With another bound than three minutes, for a `kubectl wait` that waits for long jobs.
-    pub fn bound(mut self, bound: Duration) -> Self {
-        self.bound = bound;
-        self
-    }
-
-    /// Makes the call and returns what it printed. Panics, with what it complained of, if it failed.
-    pub async fn ok(self) -> String {
-        let what = self.to_string();
-        let CallOutput { status, stdout, stderr } = self.output().await;
-        assert!(status.success(), "{what} failed ({status}):\n{stdout}\n{stderr}");
-        stdout
-    }
-
-    /// Makes the call and returns what it complained of. Panics if it succeeded.
-    pub async fn refused(self) -> String {
-        let what = self.to_string();
-        let CallOutput { status, stdout, stderr } = self.output().await;
-        assert!(!status.success(), "{what} should have failed:\n{stdout}\n{stderr}");
-        stderr
-    }
-
-    /// Makes the call. Panics when it has not ended within the bound.
-    pub async fn output(self) -> CallOutput {
-        let what = self.to_string();
-        let mut command = tokio::process::Command::from(guarded(&self.command));
-        command.stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("could not start {what}: {error}"));
-        let input = child.stdin.take().zip(self.stdin);
-        let feed = async {
-            if let Some((mut pipe, text)) = input {
-                // It may end without reading: what it then says tells why.
-                let _ = pipe.write_all(text.as_bytes()).await;
-            }
-        };
-        let both = async { tokio::join!(feed, child.wait_with_output()).1 };
-        let output =
-            timeout(self.bound, both).await.unwrap_or_else(|_| panic!("{what} took more than {:?}", self.bound));
-        let output = output.unwrap_or_else(|error| panic!("{what} could not be followed: {error}"));
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        CallOutput { status: output.status, stdout: text(&output.stdout), stderr: text(&output.stderr) }
-    }
-
-    /// Starts it and leaves it running, as for `kubectl get --watch`: [`Process::log`] has what it printed.
-    pub fn start(self) -> Process {
-        assert!(self.stdin.is_none(), "a process that is left running gets no standard input");
-        Process::start(self.to_string(), &self.command)
-    }
-}
-
-impl std::fmt::Display for Call {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.name)?;
-        self.command.get_args().try_for_each(|argument| write!(f, " {}", argument.to_string_lossy()))
-    }
-}
-
-/// What the one container of a Pod would run, so that a test can run it as a local process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodCommand {
-    /// The Pod's name.
-    pub pod: String,
-    /// The Pod's namespace.
-    pub namespace: String,
-    /// The service account that it runs as.
-    pub service_account: String,
-    /// The container's command; empty where the image says what to run.
-    pub command: Vec<String>,
-    /// The container's arguments, `$(VARIABLES)` replaced.
-    pub args: Vec<String>,
-    /// The container's environment, references to fields of the Pod replaced.
-    pub env: BTreeMap<String, String>,
-    /// The container's ports by name.
-    pub ports: BTreeMap<String, u16>,
-    /// Paths of the HTTP probes by kind (`livenessProbe`, `readinessProbe`, `startupProbe`), each with its port.
-    pub probes: BTreeMap<String, (String, u16)>,
-}
-
-impl PodCommand {
-    /// This program with the Pod's arguments and environment, `program` standing for the image's own. Add the
-    /// identity: [`ControlPlane::service_account_kubeconfig`] as the environment variable `KUBECONFIG`.
-    pub fn to_command(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
-        command.args(self.command.iter().skip(1)).args(&self.args).envs(&self.env);
-        command
-    }
-
-    /// With another value for a flag that the Pod's arguments have as `--flag=value`: two replicas on one machine
-    /// cannot both listen on the same port. Panics if the flag is not there.
-    #[must_use]
-    pub fn with_flag(mut self, flag: &str, value: &str) -> Self {
-        let prefix = format!("{flag}=");
-        let found = self.args.iter_mut().find(|argument| argument.starts_with(&prefix));
-        let Some(argument) = found else { panic!("the Pod's arguments have no {flag}: {:?}", self.args) };
-        *argument = format!("{prefix}{value}");
-        self
-    }
-
-    fn of(pod: &Value) -> Self {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-        let containers = list(&pod["spec"]["containers"]);
-        let [container] = containers.as_slice() else { panic!("not one container but {}", containers.len()) };
-        assert!(list(&container["envFrom"]).is_empty(), "envFrom is not understood: {container}");
-
-        let mut env = BTreeMap::new();
-        for variable in list(&container["env"]) {
-            let value = match &variable["valueFrom"] {
-                Value::Null => expand(&text(&variable["value"]), &env),
-                source => field(pod, source),
-            };
-            env.insert(text(&variable["name"]), value);
-        }
-        let ports: BTreeMap<String, u16> = list(&container["ports"])
-            .iter()
-            .map(|port| (text(&port["name"]), number(&port["containerPort"])))
-            .collect();
-        let probes = ["livenessProbe", "readinessProbe", "startupProbe"].into_iter().filter_map(|kind| {
-            let get = container[kind].get("httpGet")?;
-            let port = get["port"].as_str().map_or_else(|| number(&get["port"]), |name| ports[name]);
-            Some((kind.to_owned(), (text(&get["path"]), port)))
-        });
-        let words = |value: &Value| list(value).iter().map(|word| expand(&text(word), &env)).collect();
-        Self {
-            pod: text(&pod["metadata"]["name"]),
-            namespace: text(&pod["metadata"]["namespace"]),
-            service_account: text(&pod["spec"]["serviceAccountName"]),
-            command: words(&container["command"]),
-            args: words(&container["args"]),
-            probes: probes.collect(),
-            env,
-            ports,
-        }
-    }
-}
-
-fn number(value: &Value) -> u16 {
-    value.as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or_else(|| panic!("{value} is no port"))
-}
-
-/// A field of the Pod that a variable refers to. Fields that only a node would fill in are empty.
-fn field(pod: &Value, source: &Value) -> String {
-    let path = source["fieldRef"]["fieldPath"].as_str();
-    let path = path.unwrap_or_else(|| panic!("only fieldRef is understood, not {source}"));
-    let pointer = format!("/{}", path.replace('.', "/"));
-    pod.pointer(&pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
-}
-
-/// Replaces `$(NAME)` by the variable of that name, as Kubernetes does; an unknown one stays, and `$$` stands for `$`.
-fn expand(text: &str, env: &BTreeMap<String, String>) -> String {
-    let (mut out, mut rest) = (String::new(), text);
-    while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('$') {
-            out.push('$');
-            rest = after;
-        } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
-            let unknown = || format!("$({name})");
-            out.push_str(&env.get(name).cloned().unwrap_or_else(unknown));
-            rest = after;
-        } else {
-            out.push('$');
-        }
-    }
-    out + rest
-}
-
 /// Starts a process and waits until it is up, which is true, or has ended, which is false.
 async fn start(name: &str, command: &Command, is_up: impl AsyncFn(&Process) -> bool) -> (Process, bool) {
     let mut process = Process::start(name, command);
@@ -517,14 +319,6 @@ async fn start(name: &str, command: &Command, is_up: impl AsyncFn(&Process) -> b
 
 fn tail(process: Option<&Process>) -> String {
     process.map(|process| process.log_tail(20)).unwrap_or_default()
-}
-
-/// The same command, ended when the thread that starts it ends.
-fn guarded(command: &Command) -> Command {
-    let mut guarded = Command::new(program("setpriv", "util-linux"));
-    guarded.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
-    guarded.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    guarded
 }
 
 /// Runs a command and returns what it printed. Panics, with what it complained of, if it failed.
@@ -548,25 +342,4 @@ pub fn kube_tool(name: &str) -> PathBuf {
     let file = built.join(name);
     assert!(file.is_file(), "there is no {name} for the tests: run `make setup` (tests/kube/build.sh builds it, once)");
     file
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::expand;
-
-    #[test]
-    fn variables_are_replaced_as_kubernetes_does() {
-        let env = BTreeMap::from([("NAME".to_owned(), "value".to_owned())]);
-        let table = [
-            ("--a=$(NAME)/$(NAME)", "--a=value/value"),
-            ("$(OTHER)", "$(OTHER)"),
-            ("$$(NAME) costs $5", "$(NAME) costs $5"),
-            ("$(NAME", "$(NAME"),
-        ];
-        for (text, expanded) in table {
-            assert_eq!(expand(text, &env), expanded, "{text}");
-        }
-    }
 }

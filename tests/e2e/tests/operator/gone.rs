@@ -26,7 +26,8 @@ async fn deleting_a_drain_gives_queues_back_and_releases_holds() {
     assert!(stage.tasks().iter().all(|task| !task.is_held), "holds are left: {:?}", stage.tasks());
     stage.until_consuming(&old).await;
     assert!(old.iter().all(|task| !stage.running_on(task, &jobs).is_empty()), "jobs go on");
-    cluster.until_events(SERVICE, &["ConsumersCancelled", "Withdrawn"]).await;
+    // That it was cancelled may be told, or be over before the operator has looked again.
+    cluster.until_events(SERVICE, &["Withdrawn"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
