@@ -104,7 +104,7 @@ fn nodes(memory: &mut Memory, workers: &WorkersView) {
 /// rollback) stays, and all that was proven or permitted for its leaving is void. One that had ended before that (a
 /// worker that crashed, which made the rollout fail) was never drained, and is counted by no rollout.
 fn leaving(policy: &Policy, fleet: &FleetView, ended_before: &BTreeSet<TaskId>, memory: &mut Memory, now: Timestamp) {
-    for (id, task) in fleet.tasks.iter().filter(|(id, _)| !ended_before.contains(id)) {
+    for (id, task) in fleet.tasks.iter().filter(|(id, task)| !(ended(task) && ended_before.contains(id))) {
         let Some(memory) = memory.tasks.get_mut(id) else { continue };
         let old = task.revision != fleet.current;
         match memory.leaving {
