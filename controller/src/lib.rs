@@ -7,6 +7,7 @@
 //! two passes the loop sleeps, unless one of the [`signals`] says "look now".
 
 pub mod api;
+pub mod aws;
 pub mod cli;
 pub mod clock;
 pub mod fleet;
