@@ -19,7 +19,6 @@ use std::{
     collections::BTreeSet,
     fmt,
     sync::{Arc, Mutex, OnceLock},
-    time::Duration,
 };
 
 use jiff::SignedDuration;
@@ -34,7 +33,11 @@ pub use self::{
     limiter::Limiters,
 };
 use super::{Fleet, FleetLook};
-use crate::clock::Clock;
+pub use crate::aws::Timeouts;
+use crate::{
+    aws::{self, Access, Asked, Reach},
+    clock::Clock,
+};
 
 /// The longest hold that ECS grants, in minutes: `expiresInMinutes` of `UpdateTaskProtection` goes up to 48 hours.
 const LONGEST_HOLD_MINUTES: i32 = 2880;
@@ -59,21 +62,10 @@ pub struct EcsSettings {
     pub timeouts: Timeouts,
 }
 
-/// How long calls to ECS may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Until a connection stands.
-    pub connect: Duration,
-    /// Until one attempt is answered.
-    pub attempt: Duration,
-    /// Until a call has succeeded or failed for good, retries included, without the time that it waits for its turn.
-    pub operation: Duration,
-}
-
-impl Default for Timeouts {
-    /// ECS answers in well under a second; thirty seconds for all attempts still lets a pass begin twice a minute.
-    fn default() -> Self {
-        Self { connect: Duration::from_secs(3), attempt: Duration::from_secs(10), operation: Duration::from_secs(30) }
+impl EcsSettings {
+    /// Through whom it is asked.
+    pub fn access(&self) -> Access {
+        Access { region: self.region.clone(), role_arn: self.role_arn.clone(), profile: self.profile.clone() }
     }
 }
 
@@ -102,7 +94,7 @@ impl EcsFleet {
     /// `limiters` is shared by all fleets of the process, so that their calls stay inside the account's limits together.
     /// Errors: the settings are not enough, such as no Region anywhere.
     pub async fn connect(settings: EcsSettings, limiters: &Limiters, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
-        let config = connect::configure(&settings).await;
+        let config = aws::configure(&settings.access(), settings.timeouts).await;
         Self::with_config(settings, &config, limiters, clock)
     }
 
@@ -125,7 +117,7 @@ impl EcsFleet {
 
     /// The Region that was found.
     pub fn region(&self) -> &str {
-        &self.caller.target.region
+        &self.caller.target.reach.region
     }
 
     /// The service's ARN, which is the same however the settings name it. ECS is asked for it once.
@@ -168,11 +160,7 @@ impl Fleet for EcsFleet {
 struct Target {
     cluster: String,
     service: String,
-    region: String,
-    role_arn: Option<String>,
-    profile: Option<String>,
-    /// Another endpoint than AWS's own, without credentials or path.
-    endpoint: Option<String>,
+    reach: Reach,
 }
 
 impl Target {
@@ -180,17 +168,9 @@ impl Target {
         format!("{}/{}", last_part(&self.cluster), last_part(&self.service))
     }
 
-    /// Whoever must be allowed something.
-    fn caller(&self) -> String {
-        match (&self.role_arn, &self.profile) {
-            (Some(role), _) => format!("the role {role}"),
-            (None, Some(profile)) => format!("whoever the profile {profile} belongs to"),
-            (None, None) => "whoever this runs as".to_owned(),
-        }
-    }
-
-    fn endpoint_text(&self) -> String {
-        self.endpoint.as_ref().map_or_else(String::new, |endpoint| format!(" at {endpoint}"))
+    /// A call about it.
+    fn asked(&self, operation: Operation) -> Asked<'_> {
+        Asked { service: "ECS", prefix: "ecs", operation: operation.name(), what: self.label(), reach: &self.reach }
     }
 
     fn no_cluster(&self) -> Failure {
@@ -200,9 +180,9 @@ impl Target {
                 "there is no ECS cluster {} in Region {}{}. Check fleet.ecs.cluster and fleet.ecs.region, and that {} is of \
                  the right account",
                 self.cluster,
-                self.region,
-                self.endpoint_text(),
-                self.caller()
+                self.reach.region,
+                self.reach.endpoint_text(),
+                self.reach.caller()
             ),
         )
     }
@@ -215,8 +195,8 @@ impl Target {
                  not deleted or made in another cluster",
                 last_part(&self.service),
                 last_part(&self.cluster),
-                self.region,
-                self.endpoint_text()
+                self.reach.region,
+                self.reach.endpoint_text()
             ),
         )
     }

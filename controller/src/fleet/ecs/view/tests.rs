@@ -4,6 +4,7 @@ use aws_sdk_ecs::types::{Deployment, Failure as EcsFailure, ProtectedTask};
 use rstest::rstest;
 
 use super::*;
+use crate::aws::Reach;
 
 const CLUSTER: &str = "arn:aws:ecs:eu-west-1:123456789012:cluster/media";
 
@@ -11,10 +12,7 @@ fn target() -> Target {
     Target {
         cluster: "media".into(),
         service: "transcoder".into(),
-        region: "eu-west-1".into(),
-        role_arn: None,
-        profile: None,
-        endpoint: None,
+        reach: Reach { region: "eu-west-1".into(), role_arn: None, profile: None, endpoint: None },
     }
 }
 
