@@ -8,6 +8,7 @@ use crate::{
         spec::{EventsSpec, SecretKeyRef, SecretSource, SentinelKwargsSpec, TlsSpec, TransportOptionsSpec},
     },
     fleet::ecs::EcsSettings,
+    queues::sqs::SqsSettings,
     secret::{Secret, SecretTexts},
     workers::{
         any::WorkersSettings,
@@ -29,11 +30,11 @@ pub fn ecs(EcsTarget { cluster, service, region, role_arn }: &EcsTarget, profile
 }
 
 /// What the adapter of these workers is told. `secrets` is to hold all that [`WorkersTarget::secrets`] names; what it does
-/// not hold is empty, which the adapter refuses.
-pub fn workers(target: &WorkersTarget, secrets: &SecretTexts) -> WorkersSettings {
+/// not hold is empty, which the adapter refuses. `queues` is where those of workers are counted that have no broker to ask.
+pub fn workers(target: &WorkersTarget, secrets: &SecretTexts, queues: SqsSettings) -> WorkersSettings {
     match target {
         WorkersTarget::Celery(target) => WorkersSettings::Celery(celery(target, secrets)),
-        WorkersTarget::Http(target) => WorkersSettings::Http(http(target, secrets)),
+        WorkersTarget::Http(target) => WorkersSettings::Http(http(target, secrets), queues),
     }
 }
 

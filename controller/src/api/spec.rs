@@ -455,9 +455,10 @@ pub struct DrainRules {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GateSpec {
-    /// Queues by their names, 1 to 32. Each must be seen empty at least twice, `idleFor` apart: no message waits in it, none
-    /// is delivered and not acknowledged. One that cannot be counted is not empty. Whatever still sends to a queue keeps
-    /// the gate shut: stop it, or send to another queue.
+    /// Queues by their names, 1 to 32; for HTTP workers those of Amazon SQS, by name, URL or ARN. Each must be seen empty at
+    /// least twice, `idleFor` apart (on SQS a minute): no message waits in it, none is delivered and not acknowledged. One
+    /// that cannot be counted is not empty. Whatever still sends to a queue keeps the gate shut: stop it, or send to another
+    /// queue.
     #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 256)))]
     pub queues_empty: Vec<String>,
 }

@@ -17,8 +17,10 @@ use super::{
     manifest::Manifest,
 };
 use crate::{
+    api::values,
     clock::{Clock, SystemClock},
     fleet::ecs::{EcsFleet, Limiters},
+    queues::sqs::SqsSettings,
     reconcile::Drain,
     record::{
         Record,
@@ -39,6 +41,10 @@ pub struct ConnectArgs {
     /// A profile of the shared AWS configuration [default: `AWS_PROFILE`]
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
+
+    /// How far apart two looks at an SQS queue must be. For tests: AWS says that its counts need a minute
+    #[arg(long, value_name = "TIME", default_value = "60s", hide = true)]
+    sqs_settles_in: values::Duration,
 }
 
 /// A drain that runs on real things.
@@ -78,9 +84,10 @@ impl ConnectArgs {
 
     async fn outside(&self, manifest: &Manifest, limiters: &Limiters) -> Result<(EcsFleet, AnyWorkers), Refusal> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let workers = settings::workers(&manifest.drain.workers, &manifest.secrets);
-        let workers = AnyWorkers::open(&workers, Arc::clone(&clock)).map_err(|error| unfit(manifest, &error))?;
         let fleet = settings::ecs(&manifest.drain.ecs, self.profile.clone());
+        let queues = SqsSettings { settles_in: self.sqs_settles_in.get(), ..SqsSettings::new(fleet.access()) };
+        let workers = settings::workers(&manifest.drain.workers, &manifest.secrets, queues);
+        let workers = AnyWorkers::open(&workers, Arc::clone(&clock)).map_err(|error| unfit(manifest, &error))?;
         let fleet = EcsFleet::connect(fleet, limiters, clock).await.map_err(|failure| cannot(manifest, &failure))?;
         Ok((fleet, workers))
     }

@@ -18,10 +18,14 @@ use crate::{
     },
     clock::{Clock, SystemClock},
     fleet::ecs::{EcsFleet, Limiters},
+    queues::sqs::SqsSettings,
     record::resource::call_opt,
     secret::{Secret as Text, SecretTexts},
     settings,
-    workers::{Workers, any::AnyWorkers},
+    workers::{
+        Workers,
+        any::{AnyWorkers, WorkersSettings},
+    },
 };
 
 /// A Secret is read again after so long. To watch it would need the right to list all Secrets of the namespace; to read
@@ -32,7 +36,7 @@ const SECRET_FRESH_FOR: Duration = Duration::from_secs(15);
 #[derive(Default)]
 pub struct Outside {
     fleet: Option<(EcsTarget, EcsFleet)>,
-    workers: Option<(WorkersTarget, SecretTexts, Arc<AnyWorkers>)>,
+    workers: Option<(WorkersSettings, Arc<AnyWorkers>)>,
     secrets: BTreeMap<SecretKeyRef, (Text, Instant)>,
 }
 
@@ -59,10 +63,11 @@ impl Outside {
         }
     }
 
-    /// The workers of this spec, in this namespace.
+    /// The workers of this spec, in this namespace, whose queues are counted where this fleet is.
     pub async fn workers(
         &mut self,
         target: &WorkersTarget,
+        fleet: &EcsTarget,
         client: &Client,
         namespace: &str,
     ) -> OrFailure<Arc<AnyWorkers>> {
@@ -70,17 +75,19 @@ impl Outside {
             Ok(secrets) => secrets,
             Err(failure) => return OrFailure::Failure(failure),
         };
-        if let Some((known, known_secrets, workers)) = &self.workers
-            && (known, known_secrets) == (target, &secrets)
+        let queues = SqsSettings::new(settings::ecs(fleet, None).access());
+        let settings = settings::workers(target, &secrets, queues);
+        if let Some((known, workers)) = &self.workers
+            && *known == settings
         {
             return OrFailure::There(Arc::clone(workers));
         }
         self.close().await;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        match AnyWorkers::open(&settings::workers(target, &secrets), clock) {
+        match AnyWorkers::open(&settings, clock) {
             Ok(workers) => {
                 let workers = Arc::new(workers);
-                self.workers = Some((target.clone(), secrets, Arc::clone(&workers)));
+                self.workers = Some((settings, Arc::clone(&workers)));
                 OrFailure::There(workers)
             }
             Err(error) => {
@@ -91,7 +98,7 @@ impl Outside {
 
     /// Waits until the workers are heard of, as [`Workers::heard`] does, whatever becomes of this in the meantime.
     pub fn heard(&self) -> impl Future<Output = ()> + Send + 'static {
-        let workers = self.workers.as_ref().map(|(_, _, workers)| Arc::clone(workers));
+        let workers = self.workers.as_ref().map(|(_, workers)| Arc::clone(workers));
         async move {
             match workers {
                 Some(workers) => workers.heard().await,
@@ -107,7 +114,7 @@ impl Outside {
 
     /// Leaves nothing of ours on the broker.
     pub async fn close(&mut self) {
-        if let Some((_, _, workers)) = self.workers.take() {
+        if let Some((_, workers)) = self.workers.take() {
             workers.close().await;
         }
     }

@@ -133,7 +133,7 @@ async fn over(
     let fleet = guarded(context, entry.outside.fleet(&spec.ecs, &context.limiters).await);
     let drain = Drain {
         fleet: fleet.with_turn(turn),
-        workers: guarded(context, entry.outside.workers(&spec.workers, &context.client, &key.0).await),
+        workers: guarded(context, entry.outside.workers(&spec.workers, &spec.ecs, &context.client, &key.0).await),
         policy: spec.policy,
         record,
         clock: SystemClock,

@@ -16,7 +16,11 @@ use super::{
     celery::{Celery, CelerySettings, SettingsError as CelerySettingsError},
     http::{Http, HttpSettings, SettingsError as HttpSettingsError},
 };
-use crate::{clock::Clock, identity::Expected};
+use crate::{
+    clock::Clock,
+    identity::Expected,
+    queues::sqs::{Sqs, SqsSettings},
+};
 
 /// How to reach workers of some kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +28,8 @@ use crate::{clock::Clock, identity::Expected};
 pub enum WorkersSettings {
     /// Celery workers, through their broker.
     Celery(CelerySettings),
-    /// Workers that answer for themselves over HTTP.
-    Http(HttpSettings),
+    /// Workers that answer for themselves over HTTP, and the SQS that their queues are counted on.
+    Http(HttpSettings, SqsSettings),
 }
 
 /// What is wrong with [`WorkersSettings`].
@@ -40,11 +44,12 @@ pub enum WorkersSettingsError {
 }
 
 /// Workers of some kind.
+#[expect(clippy::large_enum_variant, reason = "there is one for each drain")]
 pub enum AnyWorkers {
     /// Celery workers, through their broker.
     Celery(Celery),
-    /// Workers that answer for themselves over HTTP.
-    Http(Http),
+    /// Workers that answer for themselves over HTTP, and the SQS that their queues are counted on.
+    Http(Http, Sqs),
 }
 
 impl AnyWorkers {
@@ -52,7 +57,10 @@ impl AnyWorkers {
     pub fn open(settings: &WorkersSettings, clock: Arc<dyn Clock>) -> Result<Self, WorkersSettingsError> {
         match settings {
             WorkersSettings::Celery(settings) => Ok(Self::Celery(Celery::open(settings, clock)?)),
-            WorkersSettings::Http(settings) => Ok(Self::Http(Http::open(settings, clock)?)),
+            WorkersSettings::Http(settings, queues) => {
+                let queues = Sqs::new(queues.clone(), Arc::clone(&clock));
+                Ok(Self::Http(Http::open(settings, clock)?, queues))
+            }
         }
     }
 
@@ -61,7 +69,7 @@ impl AnyWorkers {
         match self {
             Self::Celery(celery) => celery.close().await,
             // Each call has a connection of its own.
-            Self::Http(_) => {}
+            Self::Http(..) => {}
         }
     }
 }
@@ -70,49 +78,49 @@ impl Workers for AnyWorkers {
     async fn observe(&self, tasks: &BTreeMap<TaskId, Expected>) -> Result<WorkersView, Failure> {
         match self {
             Self::Celery(celery) => celery.observe(tasks).await,
-            Self::Http(http) => http.observe(tasks).await,
+            Self::Http(http, _) => http.observe(tasks).await,
         }
     }
 
     async fn cancel(&self, cancels: &[(NodeName, Vec<QueueName>)]) -> Vec<Outcome> {
         match self {
             Self::Celery(celery) => celery.cancel(cancels).await,
-            Self::Http(http) => http.cancel(cancels).await,
+            Self::Http(http, _) => http.cancel(cancels).await,
         }
     }
 
     async fn give_back(&self, undos: &[(NodeName, Vec<Queue>)]) -> Vec<Outcome> {
         match self {
             Self::Celery(celery) => celery.give_back(undos).await,
-            Self::Http(http) => http.give_back(undos).await,
+            Self::Http(http, _) => http.give_back(undos).await,
         }
     }
 
     async fn count(&self, queues: &BTreeSet<QueueName>) -> BTreeMap<QueueName, Seen<QueueCount>> {
         match self {
             Self::Celery(celery) => celery.count(queues).await,
-            Self::Http(http) => http.count(queues).await,
+            Self::Http(_, sqs) => sqs.count(queues).await,
         }
     }
 
     async fn listen(&self, awaited: &Awaited) {
         match self {
             Self::Celery(celery) => celery.listen(awaited).await,
-            Self::Http(http) => http.listen(awaited).await,
+            Self::Http(http, _) => http.listen(awaited).await,
         }
     }
 
     async fn heard(&self) {
         match self {
             Self::Celery(celery) => celery.heard().await,
-            Self::Http(http) => http.heard().await,
+            Self::Http(http, _) => http.heard().await,
         }
     }
 
     fn note(&self) -> Option<String> {
         match self {
             Self::Celery(celery) => celery.note(),
-            Self::Http(http) => http.note(),
+            Self::Http(http, _) => http.note(),
         }
     }
 }

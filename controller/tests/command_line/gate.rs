@@ -1,7 +1,7 @@
 //! `worker-drain run --until-queues-empty`: the step before a deployment.
 
 use serde_json::{Value, json};
-use test_support::{Jobs, Redis, SampleApp};
+use test_support::{Jobs, Redis, SampleApp, Sqs, python_with_sqs};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader, Lines},
     time::timeout,
@@ -87,6 +87,57 @@ async fn a_queue_that_nobody_knows_is_not_waited_for() {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(code(&output), 1, "{stderr}");
     assert!(stderr.contains("misspelt") && stderr.contains("spelt right"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_on_sqs_are_counted_for_workers_that_answer_over_http() {
+    let (mut stage, sqs) = (Stage::with(2).await, Sqs::start().await);
+    stage.environment.insert("AWS_ENDPOINT_URL_SQS".to_owned(), sqs.endpoint());
+    let mut settings = Sqs::settings();
+    settings["task_acks_late"] = json!(true);
+    let app = SampleApp::new(sqs.url()).settings(settings).python(python_with_sqs());
+    let _worker = app.worker("worker@elsewhere").queues(["slow"]).start().await;
+    let jobs = app.submit(Jobs::with_ids(["job"]).queue("slow").until_told()).await;
+    app.journal().wait_started(&jobs, 1).await;
+
+    let run = ["run", "--until-queues-empty=slow", "--sqs-settles-in", "2s", "-o", "json"];
+    let mut child = stage.begin_with_http(&run);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let gate = until(&mut lines, |event| event["reason"] == "QueuesNotEmpty").await;
+    let message = gate["message"].as_str().unwrap();
+    assert!(message.contains("slow has 0 ready and 1 not acknowledged"), "{message}");
+
+    app.tell(&jobs);
+    let end = until(&mut lines, |event| event["event"] == "end").await;
+    assert_eq!((&end["outcome"], &end["exitCode"]), (&json!("QueuesEmpty"), &json!(0)), "{end}");
+    assert!(end["seconds"].as_f64().unwrap() >= 2.0, "{end}");
+    assert_eq!(timeout(PATIENCE, child.wait()).await.unwrap().unwrap().code(), Some(0));
+    assert_eq!(stage.held(), 2, "holds are left as they are");
+
+    // What nobody made is not waited for; and one empty look is not enough: a minute passes until the second counts.
+    let output = stage.begin_with_http(&["run", "--until-queues-empty=misspelt"]).wait_with_output();
+    let output = timeout(PATIENCE, output).await.expect("it ends in time").unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(code(&output) == 1 && stderr.contains("queue_name_prefix"), "{stderr}");
+    let output = stage.begin_with_http(&["run", "--until-queues-empty=slow", "--timeout", "10s", "-o", "json"]);
+    let output = timeout(PATIENCE, output.wait_with_output()).await.expect("it ends in time").unwrap();
+    assert_eq!((code(&output), &said(&output).pop().unwrap()["outcome"]), (3, &json!("TimeLimit")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_gate_sqs_is_left_alone() {
+    let mut stage = Stage::with(2).await;
+    let sqs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    sqs.set_nonblocking(true).unwrap();
+    let endpoint = format!("http://{}", sqs.local_addr().unwrap());
+    stage.environment.insert("AWS_ENDPOINT_URL_SQS".to_owned(), endpoint);
+    stage.deploy();
+    for run in [&["plan"][..], &["run", "--timeout", "5s"]] {
+        let output = stage.begin_with_http(run).wait_with_output();
+        timeout(PATIENCE, output).await.expect("it ends in time").unwrap();
+    }
+    assert!(stage.held() > 0, "it has done something");
+    assert_eq!(sqs.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "nobody has called");
 }
 
 #[tokio::test(flavor = "multi_thread")]

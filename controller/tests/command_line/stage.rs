@@ -13,7 +13,7 @@ use ecs_emulator::{
 };
 use serde_json::Map;
 use tempfile::TempDir;
-use test_support::wait_until;
+use test_support::{free_port, wait_until};
 use tokio::{
     process::{Child, Command},
     time::timeout,
@@ -80,6 +80,18 @@ impl Stage {
 
     /// The same with this `spec.workers.celery`, in which the Secret `broker` has the URL as `url`.
     pub fn begin_with(&self, command: &[&str], cluster: &str, service: &str, celery: &str, broker: &str) -> Child {
+        let mut call = self.command(command, cluster, service, &format!("{{celery: {celery}}}"));
+        call.args(["--secret", "broker/url=env:BROKER_URL"]).env("BROKER_URL", broker).spawn().unwrap()
+    }
+
+    /// The same with workers that answer over HTTP, which those of this service do not.
+    pub fn begin_with_http(&self, command: &[&str]) -> Child {
+        let workers = format!("{{http: {{port: {}}}}}", free_port());
+        self.command(command, "media", "transcoder", &workers).spawn().unwrap()
+    }
+
+    /// The command with this `spec.workers`.
+    fn command(&self, command: &[&str], cluster: &str, service: &str, workers: &str) -> Command {
         let manifest = format!(
             "apiVersion: workerdrain.io/v1alpha1
 kind: WorkerDrain
@@ -87,29 +99,26 @@ metadata: {{name: transcoder}}
 spec:
   fleet:
     ecs: {{cluster: {cluster}, service: {service}, region: us-east-1}}
-  workers:
-    celery: {celery}
+  workers: {workers}
   drain: {}
 ",
             self.drain
         );
         let file = self.folder.path().join("drain.yaml");
         fs::write(&file, manifest).unwrap();
-        Command::new(env!("CARGO_BIN_EXE_worker-drain"))
-            .args(command)
+        let mut call = Command::new(env!("CARGO_BIN_EXE_worker-drain"));
+        call.args(command)
             .arg("-f")
             .arg(file)
-            .args(["--secret", "broker/url=env:BROKER_URL", "--state"])
+            .arg("--state")
             .arg(self.folder.path().join("state/"))
             .env_clear()
-            .env("BROKER_URL", broker)
             .envs(&self.environment)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap()
+            .kill_on_drop(true);
+        call
     }
 
     /// Has ECS refuse every call.
