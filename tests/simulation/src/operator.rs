@@ -230,12 +230,16 @@ impl World {
     /// Nothing is left to do for anybody.
     fn rests(&self) -> bool {
         let idle = self.deleted || self.jobs.iter().all(|job| job.state != crate::world::JobState::Delivered);
+        idle && self.is_settled()
+    }
+
+    /// Nothing is left to do for the drain. Jobs may run on for hours where they came after its end.
+    fn is_settled(&self) -> bool {
         let policy = self.policy.as_ref().is_some_and(|policy| !policy.withdrawn);
         let settled = self.taps[0].plan.as_ref().is_some_and(|plan| plan.report.settled && plan.actions.is_empty());
         // A deleted service whose scale-in is not ours keeps its holds: that is what the user asked for.
         let kept = self.deleted && self.policy.as_ref().is_some_and(|policy| !policy.drain.scale_in);
         policy
-            && idle
             && (self.is_at_rest() || kept)
             && (settled || self.deleted)
             && self.lacking().is_none()
@@ -294,7 +298,7 @@ impl World {
         if let Some(what) = self.unaccounted() {
             self.broken("every job is accounted for", || what);
         }
-        if self.rests() {
+        if self.is_settled() {
             return;
         }
         if let Some(m) = self.lacking() {
