@@ -22,7 +22,6 @@ mkdir -p "$scratch/source"
 (
     cd "$scratch/source/controller/src"
     sed -i '/^pub mod \(api\|cli\|operator\|settings\);$/d' lib.rs
-    sed -i '/^pub mod ecs;$/d' fleet/mod.rs
     sed -i '/^pub mod \(file\|pages\|resource\);$/d' record/mod.rs
 )
 survivors=0
