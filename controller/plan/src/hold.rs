@@ -46,8 +46,8 @@ pub fn without_room(situation: &Situation<'_>) -> BTreeSet<TaskId> {
         .into_iter()
         .filter(|member| {
             let fits = room > 0;
-            // Whoever asks for no hold now takes no room from those behind it.
-            room -= u32::from(fits && lasting(situation, member).is_some());
+            // Whoever wants no hold takes no room from those behind it; whoever waits out a refusal does.
+            room -= u32::from(fits && wanted(situation, member).is_some());
             !fits
         })
         .map(|member| member.id.clone())

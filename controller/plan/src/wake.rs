@@ -1,7 +1,7 @@
 //! When to look again at the latest. Losing every signal costs latency, never correctness; looking too often costs the
 //! scheduler's and the broker's patience, which all drains share.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     evidence::Work,
@@ -45,9 +45,7 @@ pub fn wake_after(situation: &Situation<'_>, acted: bool) -> SignedDuration {
     if let Some(gate) = &situation.memory.gate
         && gate.opened.is_none()
     {
-        wake = wake.min(gate.empty.map_or(LEAVING_MIN, |run| {
-            (gate.apart - situation.now.duration_since(run.first)).clamp(SHORTEST, LEAVING_MAX)
-        }));
+        wake = wake.min(gate.empty.map_or(LEAVING_MIN, |run| until_proven(gate.apart, run.first, situation.now)));
     }
     match &situation.memory.workers_trouble {
         Some(trouble) => wake.min(backoff(trouble)),
@@ -59,13 +57,20 @@ fn leaving(situation: &Situation<'_>, member: &crate::situation::Member<'_>) -> 
     let idle_for = situation.policy.drain.idle_for;
     match member.memory.idle {
         Some(run) if !run.proves(idle_for) && member.memory.permitted.is_none() => {
-            (idle_for - situation.now.duration_since(run.first)).clamp(SHORTEST, LEAVING_MAX)
+            until_proven(idle_for, run.first, situation.now)
         }
         _ => {
             let since = member.memory.phase.map_or(situation.now, |phase| phase.since);
             (situation.now.duration_since(since) / LEAVING_SHARE).clamp(LEAVING_MIN, LEAVING_MAX)
         }
     }
+}
+
+/// How long until a second look can prove what the first one saw. If that time is long over, and nothing is proven, then
+/// something is in the way that haste does not help: a clock that jumped, a memory that cannot be written.
+fn until_proven(apart: SignedDuration, first: Timestamp, now: Timestamp) -> SignedDuration {
+    let left = apart - now.duration_since(first);
+    if left < -READ_BACK { READ_BACK } else { left.clamp(SHORTEST, LEAVING_MAX) }
 }
 
 /// When to look again, if the fleet could not be seen.
