@@ -14,22 +14,25 @@
 //! 12. If jobs end and the outside recovers, every rollout ends.
 //! 13. Behind a shut queue gate nothing of a rollout is cancelled or permitted; and it opens on queues that were seen
 //!     empty, never on one that could not be counted.
+//! 14. An older revision that is shown as current again is believed when it was seen for some seconds; until then nothing
+//!     is done but to hold.
 //!
 //! (11, the token bucket, is not policy: it is held where the calls are made.)
 
 mod gate;
 mod raw;
+mod turn;
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-pub use self::gate::rule_13;
 use self::gate::{is_awaited, is_behind_gate};
 use self::raw::{
-    answer, at_work, cancels, consumes, floor, holds, idle, is_full, is_live, may_be_stopped, nodes, number, permits,
-    workers,
+    answer, at_work, cancels, consumes, current, floor, holds, idle, is_full, is_live, is_turning, may_be_stopped,
+    nodes, number, permits, workers,
 };
+pub use self::{gate::rule_13, turn::rule_14};
 use crate::{
     Action, Ground, Memory, NodeName, Observation, Plan, Policy, TaskId,
     memory::Why,
@@ -81,7 +84,8 @@ pub fn check(judged: Judged<'_>) -> Check {
     rule_9(judged)?;
     rule_10(judged)?;
     every_step_is_taken(judged)?;
-    rule_13(judged)
+    rule_13(judged)?;
+    rule_14(judged)
 }
 
 /// A stop is permitted only on proof: every node's cancel read back and every node idle, freshly and at least twice,
@@ -257,7 +261,7 @@ pub fn rule_5(judged: Judged<'_>) -> Check {
     let floor = floor(judged, fleet);
     let left = number(consuming.difference(&cancelled).count());
     demand(5, left >= floor, || format!("{left} of {} are left consuming, and the floor is {floor}", consuming.len()))?;
-    let is_new = |task: &TaskId| fleet.tasks.get(task).is_some_and(|task| task.revision == fleet.current);
+    let is_new = |task: &TaskId| fleet.tasks.get(task).is_some_and(|task| task.revision == *current(judged, fleet));
     let has_room = !is_full(fleet);
     let rollout = cancelled.iter().any(|task| !is_new(task));
     let replaced = consuming.iter().any(|task| is_new(task)) || left >= fleet.desired;
@@ -298,7 +302,7 @@ pub fn rule_7(judged: Judged<'_>) -> Check {
         demand(7, seen, || format!("{task} counts as ended and is seen living"))?;
     }
     let live_old = fleet.tasks.iter().find(|(id, task)| {
-        task.revision != fleet.current
+        task.revision != *current(judged, fleet)
             && matches!(task.life, Life::Starting | Life::Running | Life::Stopping)
             && !ended_before(id)
     });
@@ -331,10 +335,14 @@ pub fn rule_9(judged: Judged<'_>) -> Check {
         let why = memory.tasks.get(task).and_then(|known| known.leaving).map(|leaving| leaving.why);
         why == Some(Why::Rollout)
     };
-    let old = |task: &TaskId| fleet.tasks.get(task).is_some_and(|seen| is_live(seen) && seen.revision != fleet.current);
+    let old = |task: &TaskId| {
+        fleet.tasks.get(task).is_some_and(|seen| is_live(seen) && seen.revision != *current(judged, fleet))
+    };
     let stays = fleet.tasks.keys().find(|task| old(task) && !leaves(task));
-    demand(9, stays.is_none() || judged.policy.withdrawn, || format!("{stays:?} is old and is not to leave"))?;
-    if judged.policy.paused || is_awaited(judged) {
+    demand(9, stays.is_none() || judged.policy.withdrawn || is_turning(judged), || {
+        format!("{stays:?} is old and is not to leave")
+    })?;
+    if judged.policy.paused || is_awaited(judged) || is_turning(judged) {
         return Ok(());
     }
     let cancelled: BTreeSet<&TaskId> = cancels(judged.plan).collect();
@@ -370,12 +378,12 @@ pub fn rule_10(judged: Judged<'_>) -> Check {
 /// rollout would wait for what never comes, which is rule 12.
 pub fn every_step_is_taken(judged: Judged<'_>) -> Check {
     let Some(fleet) = judged.observation.fleet.ok() else { return Ok(()) };
-    if judged.policy.paused || is_awaited(judged) {
+    if judged.policy.paused || is_awaited(judged) || is_turning(judged) {
         return Ok(());
     }
     let memory = &judged.plan.memory;
-    let current = fleet.tasks.values().filter(|task| is_live(task) && task.revision == fleet.current).count();
-    let no_room = is_full(fleet) && number(current) < fleet.desired;
+    let new = fleet.tasks.values().filter(|task| is_live(task) && task.revision == *current(judged, fleet)).count();
+    let no_room = is_full(fleet) && number(new) < fleet.desired;
     let floor = floor(judged, fleet);
     let keep = if memory.rollout.is_none() || no_room { floor } else { floor.max(fleet.desired) };
     let cancelled: BTreeSet<&TaskId> = cancels(judged.plan).collect();

@@ -28,6 +28,7 @@ mod scale_in;
 mod situation;
 mod summary;
 mod tell;
+mod turn;
 mod undo;
 mod wake;
 
@@ -118,7 +119,7 @@ fn in_force(policy: &Policy) -> Policy {
 /// All rules, in the order in which their actions are taken: what keeps jobs safe comes first, what lets go comes last.
 fn decide(situation: &Situation<'_>) -> Vec<Action> {
     let mut actions = hold::holds(situation);
-    if !situation.policy.paused && !gate::is_awaited(situation.policy) {
+    if !situation.policy.paused && !gate::is_awaited(situation.policy) && !turn::is_turning(situation.memory) {
         actions.extend(undo::give_backs(situation));
         actions.extend(pace::cancels(situation));
         actions.extend(drain::permits(situation));

@@ -17,6 +17,9 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
+    /// Which revision is current, as far as it is believed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current: Option<Current>,
     /// The rollout that is going on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
@@ -50,6 +53,28 @@ impl Memory {
     pub fn tracked(&self) -> BTreeSet<TaskId> {
         self.tasks.iter().filter(|(_, task)| !task.gone).map(|(id, _)| id.clone()).collect()
     }
+}
+
+/// The revision that is believed to be current.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Current {
+    /// Which.
+    pub revision: RevisionId,
+    /// When it was made, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_at: Option<Timestamp>,
+    /// An older one is shown as current, and not believed yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turning: Option<Turning>,
+}
+
+/// A fleet may have turned back to an older revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turning {
+    /// Which.
+    pub to: RevisionId,
+    /// Since when it is shown.
+    pub since: Timestamp,
 }
 
 /// A rollout: the time in which tasks of more than one revision exist.

@@ -56,7 +56,7 @@ pub fn has_no_room(situation: &Situation<'_>) -> bool {
     let (mut live, mut current) = (0, 0);
     for member in situation.live() {
         live += 1;
-        current += u32::from(member.task.revision == situation.fleet.current);
+        current += u32::from(member.task.revision == *situation.current());
     }
     current < situation.fleet.desired && live >= situation.ceiling()
 }

@@ -16,6 +16,7 @@ use crate::{
     policy::Policy,
     rollout, scale_in,
     situation::Situation,
+    turn,
 };
 
 /// Two idle looks further apart than this are no unbroken run: anything may have happened in between (we were down).
@@ -46,12 +47,19 @@ pub fn remember(policy: &Policy, observation: &Observation, memory: &Memory, now
     if let Some(workers) = observation.workers.ok() {
         nodes(&mut memory, workers);
     }
-    leaving(policy, fleet, &ended_before, &mut memory, now);
-    scale_in::choose(policy, fleet, observation, &mut memory, now);
+    turn::follow(policy, fleet, &mut memory, now);
+    let is_certain = !turn::is_turning(&memory);
+    if is_certain {
+        leaving(policy, fleet, &ended_before, &mut memory, now);
+        scale_in::choose(policy, fleet, observation, &mut memory, now);
+    }
     proofs(policy, fleet, observation.workers.ok(), &mut memory, now);
-    let rollout = memory.rollout.as_ref().map(|rollout| rollout.since);
-    rollout::follow(fleet, &mut memory, now);
-    gate::follow(policy, observation, rollout, &mut memory, now);
+    if is_certain {
+        let rollout = memory.rollout.as_ref().map(|rollout| rollout.since);
+        rollout::follow(fleet, &mut memory, now);
+        gate::follow(policy, observation, rollout, &mut memory, now);
+    }
+    forget(fleet, &mut memory);
     memory.short_since = shortage(policy, fleet, observation, &memory, now);
     memory
 }
@@ -108,6 +116,8 @@ fn leaving(policy: &Policy, fleet: &FleetView, ended_before: &BTreeSet<TaskId>, 
         let Some(memory) = memory.tasks.get_mut(id) else { continue };
         let old = task.revision != fleet.current;
         match memory.leaving {
+            // How what has ended did end is not forgotten with what is wanted of those that live.
+            _ if policy.withdrawn && ended(task) => {}
             _ if policy.withdrawn => stay(memory),
             Some(Leaving { why: Why::Rollout, .. }) if !old => stay(memory),
             Some(Leaving { why: Why::ScaleIn, since }) if old => {
@@ -186,7 +196,7 @@ fn shortage(
 }
 
 /// Forgets what ended, is counted by no rollout, and is not even seen any more.
-pub fn forget(fleet: &FleetView, memory: &mut Memory) {
+fn forget(fleet: &FleetView, memory: &mut Memory) {
     let Memory { rollout, tasks, .. } = memory;
     let counted = |id: &TaskId| rollout.as_ref().is_some_and(|rollout| rollout.old.contains(id));
     tasks.retain(|id, task| !task.gone || counted(id) || fleet.tasks.contains_key(id));

@@ -8,7 +8,6 @@ use crate::{
     memory::{Memory, Rollout},
     names::TaskId,
     observation::{FleetView, Life},
-    remember::forget,
     report::{PastRollout, RolloutOutcome},
 };
 
@@ -44,7 +43,6 @@ pub fn follow(fleet: &FleetView, memory: &mut Memory, now: Timestamp) {
             memory.rollout = Some(rollout);
         }
     }
-    forget(fleet, memory);
 }
 
 /// Whoever ended before it was to leave is counted by no rollout.

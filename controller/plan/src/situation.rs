@@ -11,7 +11,7 @@ use crate::{
     evidence::{Evidence, Intake},
     gate, hold,
     memory::{Memory, TaskMemory, Why},
-    names::TaskId,
+    names::{RevisionId, TaskId},
     observation::{FleetView, HoldState, Life, Observation, Task},
     policy::{DeadlineAction, HoldMode, Policy},
 };
@@ -89,6 +89,11 @@ impl<'a> Situation<'a> {
             now,
             without_room: OnceCell::new(),
         }
+    }
+
+    /// The revision that is believed to be current.
+    pub fn current(&self) -> &RevisionId {
+        self.memory.current.as_ref().map_or(&self.fleet.current, |current| &current.revision)
     }
 
     /// Tasks that run.

@@ -3,13 +3,13 @@
 use crate::{
     gate,
     memory::{Memory, Why},
-    observation::{FailureKind, FleetView, Observation, Seen},
+    observation::{FailureKind, Observation, Seen},
     pace,
     policy::{HoldMode, Mode, Policy},
     report::{Counts, Phase, Reason, Report, RolloutReport, TaskPhase, TaskReport, Verdict},
     rollout,
     situation::{Member, Situation, count},
-    tell, undo,
+    tell, turn, undo,
 };
 
 /// The report when the fleet could be seen.
@@ -34,14 +34,15 @@ pub fn report(situation: &Situation<'_>, observation: &Observation, mut tasks: V
         counts: counts(situation, &tasks),
         tasks,
         strangers: observation.workers.ok().map(|seen| seen.strangers.iter().cloned().collect()).unwrap_or_default(),
-        notes: notes(situation.policy, situation.fleet),
+        notes: notes(situation),
     }
 }
 
 /// Nothing leaves, and every queue that was taken from a task that stays was seen to be back.
 fn is_settled(situation: &Situation<'_>) -> bool {
     let stays = |member: &Member<'_>| member.leaving.is_none() && is_whole(member);
-    situation.workers_seen && situation.memory.rollout.is_none() && situation.live().all(stays)
+    let is_over = situation.memory.rollout.is_none() && !turn::is_turning(situation.memory);
+    situation.workers_seen && is_over && situation.live().all(stays)
 }
 
 /// Every queue that was taken from it was seen to be back.
@@ -187,6 +188,9 @@ fn blocking(tasks: &[TaskReport], phase: TaskPhase, reason: Reason) -> Option<Ve
 
 fn drained(situation: &Situation<'_>, all: &[TaskReport], gate: Option<&Verdict>) -> Verdict {
     let Some(rollout) = &situation.memory.rollout else {
+        if turn::is_turning(situation.memory) {
+            return Verdict { answer: None, reason: Reason::InProgress, message: turns(situation) };
+        }
         let message = String::from("no task of an old revision is left");
         return Verdict { answer: Some(true), reason: Reason::NoOldTasks, message };
     };
@@ -274,15 +278,23 @@ fn blocked_by(drained: &Verdict, ready: &Verdict) -> String {
     [ready, drained].into_iter().find(blocks).map(|verdict| verdict.reason.to_string()).unwrap_or_default()
 }
 
-fn notes(policy: &Policy, fleet: &FleetView) -> Vec<String> {
+fn notes(situation: &Situation<'_>) -> Vec<String> {
+    let (policy, fleet) = (situation.policy, situation.fleet);
     let races = policy.hold.mode == HoldMode::OnRollout && fleet.minimum_healthy_percent < 100;
-    races
-        .then(|| {
-            format!(
-                "hold.mode is OnRollout and the service's minimumHealthyPercent is {}: it may stop old tasks before they are held; set it to 100 or use hold.mode Standing",
-                fleet.minimum_healthy_percent,
-            )
-        })
-        .into_iter()
-        .collect()
+    let races = races.then(|| {
+        format!(
+            "hold.mode is OnRollout and the service's minimumHealthyPercent is {}: it may stop old tasks before they are held; set it to 100 or use hold.mode Standing",
+            fleet.minimum_healthy_percent,
+        )
+    });
+    let turns = turn::is_turning(situation.memory).then(|| turns(situation));
+    races.into_iter().chain(turns).collect()
+}
+
+fn turns(situation: &Situation<'_>) -> String {
+    format!(
+        "the service shows {} as current again, which may be a rollback or an answer from the past: tasks are held, and nothing else is done, until it has been seen for {}",
+        tell::label(situation, &situation.fleet.current),
+        tell::age(turn::BELIEVED_AFTER),
+    )
 }

@@ -82,7 +82,8 @@ pub fn ended(situation: &Situation<'_>, id: &TaskId) -> Option<TaskReport> {
     })
 }
 
-fn label(situation: &Situation<'_>, revision: &RevisionId) -> String {
+/// How people call a revision.
+pub fn label(situation: &Situation<'_>, revision: &RevisionId) -> String {
     situation.fleet.revisions.get(revision).map_or_else(|| revision.to_string(), |known| known.label.clone())
 }
 

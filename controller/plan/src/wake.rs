@@ -8,6 +8,7 @@ use crate::{
     memory::{Memory, Trouble},
     observation::{HoldState, Life},
     situation::Situation,
+    turn,
 };
 
 /// After something was done: whether it took effect is read back.
@@ -46,6 +47,9 @@ pub fn wake_after(situation: &Situation<'_>, acted: bool) -> SignedDuration {
         && gate.opened.is_none()
     {
         wake = wake.min(gate.empty.map_or(LEAVING_MIN, |run| until_proven(gate.apart, run.first, situation.now)));
+    }
+    if turn::is_turning(situation.memory) {
+        wake = wake.min(LEAVING_MIN);
     }
     match &situation.memory.workers_trouble {
         Some(trouble) => wake.min(backoff(trouble)),

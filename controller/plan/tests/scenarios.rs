@@ -7,6 +7,7 @@ mod world;
 
 use jiff::SignedDuration;
 use worker_drain_plan::{
+    Action,
     observation::{FailureKind, Life, Mapping},
     policy::{Deadline, DeadlineAction, HoldMode, Mode, Policy, Scheduled},
     report::{Phase, Reason, RolloutOutcome, TaskPhase},
@@ -104,12 +105,49 @@ fn a_rollback_gives_the_queues_back() {
     world.story.clear();
     world.say("the scheduler rolls back to revision 1 in mid-drain").roll_back_to(0);
     let plan = world.pass();
+    assert_eq!(plan.report.phase, Phase::Draining);
+    world.say("that is no answer from the past: it is still so later");
+    let plan = world.later(SECOND * 10).pass();
     assert_eq!(plan.report.phase, Phase::RollingBack);
     world.later(SECOND).pass();
     world.run(12);
     assert!(world.tasks["t1"].nodes.values().all(|node| node.queues.contains("video")));
     assert!(world.plan().report.settled);
     told!(world);
+}
+
+#[test]
+fn an_answer_from_the_past_turns_nothing_back() {
+    let mut world = World::of(2).settled();
+    world.job("t1").deploy("app:2").schedule().run(3);
+    world.story.clear();
+    world.say("a stale answer shows revision 1 as current").current = 0;
+    let plan = world.later(SECOND * 2).pass();
+    assert!(plan.actions.iter().all(|action| matches!(action, Action::Hold { .. })), "{}", world.story);
+    world.say("the next one is of now").current = 1;
+    world.later(SECOND * 2).pass();
+    world.all_jobs_end().run(12);
+    let past = &world.plan().report.past;
+    assert_eq!(past.iter().map(|past| past.outcome).collect::<Vec<_>>(), [RolloutOutcome::Drained]);
+    world.say("another stale answer, when all is over").current = 0;
+    let plan = world.later(SECOND * 2).pass();
+    assert_eq!((plan.report.phase, plan.actions.len()), (Phase::Steady, 0), "{}", world.story);
+    world.current = 1;
+    let plan = world.later(SECOND * 2).pass();
+    assert_eq!((plan.report.past.len(), plan.report.settled), (1, true), "{}", world.story);
+}
+
+#[test]
+fn what_was_permitted_and_ended_unseen_ended_by_our_permit_though_the_drain_is_withdrawn() {
+    let mut world = World::of(1).settled();
+    world.deploy("app:2").schedule();
+    while !world.tasks["t1"].permitted {
+        world.later(SECOND * 2).pass();
+    }
+    world.say("t1 stops, and the drain is withdrawn, before anybody looks again").schedule();
+    world.policy.withdrawn = true;
+    let plan = world.later(SECOND * 2).pass();
+    assert_eq!(plan.report.past[0].outcome, RolloutOutcome::Drained, "{}", world.story);
 }
 
 #[test]
@@ -488,8 +526,9 @@ fn a_rollback_waits_for_no_gate() {
     world.deploy("app:2").schedule().run(2);
     assert_eq!(world.plan().report.drained.reason, Reason::QueuesNotEmpty);
     world.story.clear();
-    world.say("the scheduler rolls back to revision 1, and jobs are still in the queue").roll_back_to(0).schedule();
+    world.say("the scheduler rolls back to revision 1, and jobs are still in the queue").roll_back_to(0);
     world.pass();
+    world.later(SECOND * 10).schedule().pass();
     let plan = world.later(SECOND).pass();
     assert!(plan.report.tasks.iter().any(|task| task.phase == TaskPhase::Idle), "what failed is drained at once");
     told!(world);

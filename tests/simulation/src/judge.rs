@@ -29,7 +29,7 @@ pub struct Judge {
 }
 
 /// The rules of a single pass, by their numbers.
-pub const RULES: [&str; 13] = [
+pub const RULES: [&str; 14] = [
     "0",
     "1: a stop is permitted only on proof",
     "2: unknown is never idle",
@@ -43,6 +43,7 @@ pub const RULES: [&str; 13] = [
     "10: planning again changes nothing",
     "11: calls stay few",
     "12: every rollout ends",
+    "13: behind a shut gate nothing leaves",
 ];
 
 impl Judge {

@@ -14,6 +14,10 @@ use clap::Parser;
 use simulation::{FaultSet, Options, Tally, run, shrink};
 use tokio::time::Instant;
 
+/// A history is mostly small maps that are made and dropped: with the C library's allocator it takes a fifth longer.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs whole rollouts on virtual time, with faults, and judges them.
 #[derive(Parser, Debug)]
 #[command(version, about)]

@@ -166,9 +166,11 @@ fn after(sim: &Sim, who: usize, policy: &Policy, pass: &Pass) -> u64 {
             world.tell(|| format!("operator {who}: {action}: {outcome:?}"));
         }
     }
-    let before = world.taps[who].before.as_ref().and_then(|before| before.past.first().map(|past| past.until));
-    if let Some(ended) = pass.plan.report.past.first().filter(|past| Some(past.until) != before) {
+    let before = world.taps[who].before.take().unwrap_or_default();
+    let youngest = before.past.first().map(|past| past.until);
+    if let Some(ended) = pass.plan.report.past.first().filter(|past| Some(past.until) != youngest) {
         world.tally.ended(ended.outcome);
+        world.judge_outcome(ended, &before);
     }
     let withdrawn = policy.withdrawn && pass.plan.report.phase == Phase::Withdrawn && pass.outcomes.is_empty();
     if withdrawn && world.policy.as_ref().is_some_and(|policy| policy.withdrawn) {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::Judged;
 use crate::{
-    Action, Ground, NodeName, Plan, TaskId,
+    Action, Ground, NodeName, Plan, RevisionId, TaskId,
     evidence::FRESH_FOR,
     observation::{Answer, FleetView, HoldState, Life, Mapping, Task, WorkersView},
     policy::{DeadlineAction, Scheduled},
@@ -106,6 +106,16 @@ fn runs_and_is_mapped(judged: Judged<'_>, fleet: &FleetView, task: &TaskId) -> b
 pub(super) fn floor(judged: Judged<'_>, fleet: &FleetView) -> u32 {
     let percent = judged.policy.drain.min_consuming_percent.unwrap_or(fleet.minimum_healthy_percent);
     percent_of(fleet.desired, percent, true)
+}
+
+/// The revision that is believed to be current.
+pub(super) fn current<'a>(judged: Judged<'a>, fleet: &'a FleetView) -> &'a RevisionId {
+    judged.plan.memory.current.as_ref().map_or(&fleet.current, |current| &current.revision)
+}
+
+/// Another is shown as current, and not believed yet.
+pub(super) fn is_turning(judged: Judged<'_>) -> bool {
+    judged.plan.memory.current.as_ref().is_some_and(|current| current.turning.is_some())
 }
 
 /// It runs or is about to.

@@ -3,10 +3,10 @@
 use ecs_emulator::model::{Protection, ProtectionAnswer, StopCause, Task, Time};
 use jiff::Timestamp;
 use worker_drain_plan::{
-    Action, Plan, Policy, TaskId,
+    Action, Memory, Plan, Policy, TaskId,
     observation::HoldState,
     policy::{DeadlineAction, HoldMode, Mode},
-    report::{TaskPhase, TaskReport},
+    report::{PastRollout, RolloutOutcome, TaskPhase, TaskReport},
 };
 
 use super::{CLUSTER, Job, JobId, World};
@@ -54,6 +54,8 @@ pub struct Track {
     pub announced: bool,
     /// As these were when the scheduler's decision to stop it was seen.
     pub at_stop: Option<(Option<u64>, bool)>,
+    /// A job was cut off with it, and not after a permit on proof.
+    pub cut: bool,
 }
 
 impl World {
@@ -210,6 +212,7 @@ impl World {
         let Some(task) = self.ecs.task(self.members[m].ecs) else { return };
         let Some(stop) = &task.stop else { return };
         let (cause, decided) = (stop.cause, stop.decided_at.0);
+        self.members[m].track.cut |= !matches!(self.members[m].track.change, Change::Drained(..));
         if cause != StopCause::Scaling {
             self.tally.death("by ECS or somebody else, held or not");
             return;
@@ -269,6 +272,27 @@ impl World {
             }
             Change::Never => self.tally.death("it was never seen unheld before it was stopped"),
             Change::Lost => self.tally.death("somebody else took its hold away"),
+        }
+    }
+
+    /// A rollout has ended, and this is what is told of it. `before` is what was remembered of it until then.
+    pub fn judge_outcome(&mut self, told: &PastRollout, before: &Memory) {
+        self.tally.rule("a rollout is told as it went");
+        let old = || before.rollout.iter().flat_map(|rollout| &rollout.old);
+        let cut = old().filter_map(|id| self.member_named(id)).find(|m| self.members[*m].track.cut);
+        let is_permitted = |id| before.tasks.get(id).is_some_and(|known| known.permitted.is_some());
+        let all_permitted = old().all(is_permitted) && old().count() == told.tasks as usize;
+        let said = told.outcome;
+        match (said, cut) {
+            (RolloutOutcome::Drained | RolloutOutcome::RolledBack, Some(m)) => {
+                self.broken("a rollout is told as it went", || {
+                    format!("{said:?}, and a job was cut off in t{}", m + 1)
+                });
+            }
+            (RolloutOutcome::EndedUnpermitted, _) if all_permitted => {
+                self.broken("a rollout is told as it went", || format!("{said:?}, and each task was permitted"));
+            }
+            _ => {}
         }
     }
 
