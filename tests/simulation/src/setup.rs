@@ -2,7 +2,7 @@
 
 use ecs_emulator::model::{
     BlockedRenewal, BlockedRule, CircuitBreaker, DeleteForceProtected, DeploymentConfiguration, DeploymentStatusSet,
-    EarlySuccess, Knobs, ReplaceTerminated, RollbackId, Span,
+    EarlySuccess, Knobs, Pause, PauseEnd, PauseStage, ReplaceTerminated, RollbackId, Span,
 };
 use jiff::SignedDuration;
 use worker_drain_plan::{
@@ -160,6 +160,11 @@ fn knobs(chance: &mut Chance) -> Knobs {
         signal_delay: chance.span(0, 2 * SECOND),
         deactivating: chance.span(0, 10 * SECOND) * u32::from(chance.percent(30)),
         deployments_status_set: chance.pick(&[DeploymentStatusSet::Documented, DeploymentStatusSet::WithDraining]),
+        pause: chance.percent(8).then(|| Pause {
+            stage: chance.pick(&[PauseStage::PreScaleUp, PauseStage::PostScaleUp]),
+            lasts: chance.span(5 * SECOND, 2 * MINUTE),
+            then: chance.pick(&[PauseEnd::Continue, PauseEnd::Rollback]),
+        }),
         ..Knobs::simulation()
     }
 }

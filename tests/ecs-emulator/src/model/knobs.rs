@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{rng::Rng, time::seconds};
+use super::{Pause, rng::Rng, time::seconds};
 
 /// A delay drawn evenly between two bounds. In JSON: `[min, max]`, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -205,6 +205,8 @@ pub struct Knobs {
     pub replace_terminated: ReplaceTerminated,
     /// See [`EarlySuccess`].
     pub early_success: EarlySuccess,
+    /// See [`Pause`]; none if absent.
+    pub pause: Option<Pause>,
     /// See [`DeleteForceProtected`].
     pub delete_force_protected: DeleteForceProtected,
     /// See [`DeploymentStatusSet`].
@@ -256,6 +258,7 @@ impl Default for Knobs {
             rollback_id: RollbackId::Reuse,
             replace_terminated: ReplaceTerminated::SameRevision,
             early_success: EarlySuccess::Off,
+            pause: None,
             delete_force_protected: DeleteForceProtected::Stops,
             deployments_status_set: DeploymentStatusSet::Documented,
             hostname_shape: HostnameShape::Fqdn,

@@ -47,6 +47,7 @@ mod ids;
 mod knobs;
 mod lifecycle;
 mod operation;
+mod pause;
 mod protection;
 mod rng;
 mod rollout;
@@ -75,6 +76,7 @@ pub use self::{
         ReplaceTerminated, RollbackId, Span,
     },
     operation::Operation,
+    pause::{Pause, PauseEnd, PauseStage},
     protection::{ProtectedTask, Protection, ProtectionAnswer},
     rng::Rng,
     service::{

@@ -40,6 +40,8 @@ impl World {
             launch_failures: 0,
             launch_from: Time::default(),
             replaced_at: None,
+            is_rollback: false,
+            paused_until: None,
         }
     }
 
@@ -101,24 +103,31 @@ impl World {
         let service = &mut self.state.services[id.0];
         let (breaker, desired) = (service.configuration.breaker, service.desired);
         let threshold = desired.div_ceil(2).clamp(BREAKER_BOUNDS.0, BREAKER_BOUNDS.1);
-        let now = self.now;
         let Some(primary) = service.deployments.first_mut() else { return };
         if !breaker.enable || primary.rollout != RolloutState::InProgress || primary.failed_tasks < threshold {
             return;
         }
-        primary.rollout = RolloutState::Failed;
-        "ECS deployment circuit breaker: tasks failed to start.".clone_into(&mut primary.reason);
-        primary.updated_at = now;
-        let (number, name) = (primary.id, service.name.clone());
-        self.record_primary(id);
-        self.say(id, format!("(service {name}) (deployment {number}) deployment failed: tasks failed to start."));
+        self.fail(id, "ECS deployment circuit breaker: tasks failed to start.", "tasks failed to start");
         if breaker.rollback {
             self.roll_back(id);
         }
     }
 
+    /// The primary has failed.
+    pub(super) fn fail(&mut self, id: ServiceId, reason: &str, why: &str) {
+        let now = self.now;
+        let service = &mut self.state.services[id.0];
+        let Some(primary) = service.deployments.first_mut() else { return };
+        primary.rollout = RolloutState::Failed;
+        reason.clone_into(&mut primary.reason);
+        primary.updated_at = now;
+        let (number, name) = (primary.id, service.name.clone());
+        self.record_primary(id);
+        self.say(id, format!("(service {name}) (deployment {number}) deployment failed: {why}."));
+    }
+
     /// Brings back the last completed deployment; without one the service stalls.
-    fn roll_back(&mut self, id: ServiceId) {
+    pub(super) fn roll_back(&mut self, id: ServiceId) {
         let service = &self.state.services[id.0];
         let failed = service.primary().map(|primary| primary.id);
         let Some(target) = service.last_completed.clone().filter(|target| Some(target.id) != failed) else { return };
@@ -131,6 +140,7 @@ impl World {
             RollbackId::New => self.new_deployment(id, target.definition),
             RollbackId::Reuse => self.revive(id, target),
         };
+        deployment.is_rollback = true;
         deployment.reason = format!("ECS deployment circuit breaker: rolling back to deploymentId {}.", deployment.id);
         let message = {
             let name = &self.state.services[id.0].name;
@@ -174,7 +184,7 @@ impl World {
             EarlySuccess::Blocking(percent) => all == of_primary && ready >= share(desired, percent),
             EarlySuccess::Deferred(percent) => ready >= share(desired, percent),
         };
-        if (steady || early) && rollout == RolloutState::InProgress {
+        if (steady || early) && rollout == RolloutState::InProgress && self.paused_at(id).is_none() {
             self.complete(id);
         }
         let was = std::mem::replace(&mut self.state.services[id.0].steady, steady);

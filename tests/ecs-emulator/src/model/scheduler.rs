@@ -6,8 +6,8 @@
 use std::fmt::Write as _;
 
 use super::{
-    DeleteForceProtected, Deployment, DeploymentId, Health, LastStatus, ReplaceTerminated, RolloutState, ServiceId,
-    ServiceStatus, StopCause, TaskId, Time, World,
+    DeleteForceProtected, Deployment, DeploymentId, Health, LastStatus, PauseStage, ReplaceTerminated, RolloutState,
+    ServiceId, ServiceStatus, StopCause, TaskId, Time, World,
 };
 
 /// Task ids in one service event.
@@ -49,6 +49,7 @@ impl World {
 
     fn tick_active(&mut self, id: ServiceId) {
         self.check_breaker(id);
+        self.pause(id);
         let mut turn = Turn::default();
         self.start_tasks(id, &mut turn);
         self.stop_unhealthy(id, &mut turn);
@@ -85,13 +86,15 @@ impl World {
         self.adjust_targets(id, &census);
         let service = &self.state.services[id.0];
         let upper = service.configuration.upper(service.desired);
+        let is_paused = self.paused_at(id) == Some(PauseStage::PreScaleUp);
         let mut room = upper.saturating_sub(census.live).min(self.knobs.start_batch.unwrap_or(u32::MAX));
         // Old revisions first: their tasks are what keeps the service up until the new ones are healthy.
         let mut wanted: Vec<(DeploymentId, u32)> = Vec::new();
         let order = (1..service.deployments.len()).chain([0]);
         for (place, deployment) in order.filter_map(|place| Some((place, service.deployments.get(place)?))) {
             let target = if place == 0 { service.desired } else { deployment.target };
-            let missing = target.saturating_sub(census.useful[place]);
+            let waits = place == 0 && is_paused;
+            let missing = if waits { 0 } else { target.saturating_sub(census.useful[place]) };
             if missing > 0 && deployment.rollout != RolloutState::Failed {
                 wanted.push((deployment.id, missing));
                 turn.stuck |= place == 0 && room == 0;
@@ -180,7 +183,9 @@ impl World {
             excess -= 1;
             self.scale_in(task, turn);
         }
-        while !stalled && let Some(task) = self.victim(id, &mut old, &mut spare) {
+        // A deployment that pauses stops nothing.
+        let waits = stalled || self.paused_at(id).is_some();
+        while !waits && let Some(task) = self.victim(id, &mut old, &mut spare) {
             self.scale_in(task, turn);
         }
         let old_left = !old.is_empty();
@@ -326,7 +331,7 @@ impl World {
     }
 
     /// A look at this very time, off the service's grid.
-    fn poke_at(&mut self, id: ServiceId, at: Time) {
+    pub(super) fn poke_at(&mut self, id: ServiceId, at: Time) {
         let service = &mut self.state.services[id.0];
         if service.tick_at.is_none_or(|next| next > at) {
             service.tick_at = Some(at);

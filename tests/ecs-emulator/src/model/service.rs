@@ -171,6 +171,10 @@ pub struct Deployment {
     pub(super) launch_from: Time,
     /// When a newer one took its place.
     pub replaced_at: Option<Time>,
+    /// It brings an earlier one back.
+    pub(super) is_rollback: bool,
+    /// See [`super::Pause`].
+    pub(super) paused_until: Option<Time>,
 }
 
 /// A line of `DescribeServices` `events`.

@@ -1,7 +1,10 @@
 //! Rolling deployments.
 
+use std::time::Duration;
+
 use ecs_emulator::model::{
-    BlockedRule, DeploymentStatus, EarlySuccess, Knobs, Protection, ReplaceTerminated, RolloutState,
+    BlockedRule, DeploymentStatus, EarlySuccess, Knobs, Pause, PauseEnd, PauseStage, Protection, ReplaceTerminated,
+    RollbackId, RolloutState,
 };
 
 use crate::lab::{Lab, knobs, percent};
@@ -196,6 +199,44 @@ fn a_deferred_early_success_completes_while_old_tasks_are_held() {
         lab.protect(&old, Protection::Off);
         lab.until("they are gone", |lab| lab.live(1).is_empty());
         lab.until_completed();
+    }
+}
+
+fn paused(stage: PauseStage, then: PauseEnd) -> Lab {
+    let pause = Pause { stage, lasts: Duration::from_mins(10), then };
+    let mut lab = Lab::settled(Knobs { pause: Some(pause), ..knobs() }, 2, percent(100, 200));
+    lab.deploy(2);
+    lab
+}
+
+#[test]
+fn a_deployment_that_pauses_before_it_scales_up_starts_and_stops_nothing_meanwhile() {
+    let mut lab = paused(PauseStage::PreScaleUp, PauseEnd::Continue);
+    lab.run(9 * 60);
+    assert_eq!((lab.live(1).len(), lab.live(2).len()), (2, 0));
+    lab.until_completed();
+    assert_eq!((lab.live(1).len(), lab.live(2).len()), (0, 2));
+}
+
+#[test]
+fn a_deployment_that_pauses_after_it_scaled_up_keeps_the_old_tasks_that_are_left() {
+    let mut lab = paused(PauseStage::PostScaleUp, PauseEnd::Continue);
+    lab.until("the new revision is up", |lab| lab.healthy() == 4);
+    lab.run(9 * 60);
+    assert_eq!((lab.live(1).len(), lab.live(2).len()), (2, 2));
+    assert_eq!(lab.primary().rollout, RolloutState::InProgress);
+    lab.until_completed();
+    assert_eq!((lab.live(1).len(), lab.live(2).len()), (0, 2));
+}
+
+#[test]
+fn a_pause_that_nobody_ends_rolls_back_if_it_is_to() {
+    for rollback_id in [RollbackId::Reuse, RollbackId::New] {
+        let mut lab = paused(PauseStage::PostScaleUp, PauseEnd::Rollback);
+        lab.world.set_knobs(Knobs { rollback_id, ..lab.world.knobs().clone() });
+        lab.until("it is rolled back", |lab| lab.said("deployment failed: a lifecycle hook timed out."));
+        lab.until_completed();
+        assert_eq!((lab.live(1).len(), lab.live(2).len()), (2, 0));
     }
 }
 
