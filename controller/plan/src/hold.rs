@@ -93,9 +93,7 @@ fn wanted(situation: &Situation<'_>, member: &Member<'_>) -> Option<SignedDurati
 /// renewal may be refused later and then half of it is left to end the jobs or to warn somebody.
 fn renew_under(situation: &Situation<'_>, member: &Member<'_>, wanted: SignedDuration) -> SignedDuration {
     match situation.deadline(member) {
-        Some((_, DeadlineAction::PermitStop)) if member.leaving.is_some() => {
-            wanted.min(situation.fleet.longest_hold / 2)
-        }
+        Some((_, DeadlineAction::PermitStop)) => wanted.min(situation.fleet.longest_hold / 2),
         _ => wanted / 2,
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     actions::Ground,
     names::{NodeName, QueueName, RevisionId, TaskId},
-    observation::{FailureKind, Queue},
+    observation::Queue,
     report::{Cut, PastRollout, TaskPhase},
 };
 
@@ -237,8 +237,6 @@ pub struct PhaseSince {
 /// An outside system cannot be observed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
-    /// What sort of failure, the last time.
-    pub kind: FailureKind,
     /// When the first attempt failed.
     pub since: Timestamp,
     /// When the last attempt failed.

@@ -73,13 +73,11 @@ fn ended(task: &Task) -> bool {
 }
 
 fn trouble<T>(before: Option<Trouble>, seen: &Seen<T>) -> Option<Trouble> {
-    let Seen::Err { failure, at } = seen else { return None };
+    let Seen::Err { at, .. } = seen else { return None };
     match before {
         Some(before) if before.last >= *at => Some(before),
-        Some(before) => {
-            Some(Trouble { kind: failure.kind, last: *at, times: before.times.saturating_add(1), ..before })
-        }
-        None => Some(Trouble { kind: failure.kind, since: *at, last: *at, times: 1 }),
+        Some(before) => Some(Trouble { last: *at, times: before.times.saturating_add(1), ..before }),
+        None => Some(Trouble { since: *at, last: *at, times: 1 }),
     }
 }
 

@@ -111,6 +111,19 @@ fn an_old_answer_is_silence() {
 }
 
 #[test]
+fn a_look_at_several_nodes_lasts_from_the_first_question_to_the_last_answer() {
+    let (task, mut memory, mut view) = (TaskId::from("t"), TaskMemory::default(), WorkersView::default());
+    for (node, asked, answered) in [("a", 5, 4), ("b", 9, 6), ("c", 7, 2)] {
+        let answer =
+            Answer { asked_at: NOW - SECOND * asked, answered_at: NOW - SECOND * answered, ..answer(IDLE, NEW) };
+        memory.nodes.entry(node.into()).or_default();
+        view.nodes.insert(node.into(), answer);
+    }
+    let evidence = Evidence::of(&task, &memory, Some(&view), Scheduled::Ignore, NOW);
+    assert_eq!(evidence.span, Some((NOW - SECOND * 9, NOW - SECOND * 2)));
+}
+
+#[test]
 fn nobody_to_ask_or_nobody_found_proves_nothing() {
     let (task, memory) = (TaskId::from("t"), TaskMemory::default());
     let mut view = WorkersView::default();

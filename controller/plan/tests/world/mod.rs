@@ -104,6 +104,8 @@ pub struct World {
     pub refuse_holds: Option<String>,
     /// A new worker comes up by itself as soon as its task runs.
     pub workers_come_up: bool,
+    /// Tasks that ended are shown again, as they are to a process that has just started.
+    pub shows_ended: bool,
     pub story: String,
     made: usize,
     jobs: usize,
@@ -129,6 +131,7 @@ impl World {
             counting: Counting::All,
             refuse_holds: None,
             workers_come_up: true,
+            shows_ended: false,
             story: String::new(),
             made: 0,
             jobs: 0,
@@ -374,11 +377,11 @@ impl World {
         }
     }
 
-    /// Tasks that ended are shown to those who ask for them by name.
+    /// Tasks that ended are shown to those who ask for them by name, and to those who never read them.
     fn shown(&self) -> impl Iterator<Item = (&String, &Member)> {
         let tracked = self.memory.tracked();
         self.tasks.iter().filter(move |(name, member)| {
-            !matches!(member.life, Life::Stopped { .. }) || tracked.contains(&task_id(name))
+            self.shows_ended || !matches!(member.life, Life::Stopped { .. }) || tracked.contains(&task_id(name))
         })
     }
 
