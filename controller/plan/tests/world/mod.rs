@@ -104,6 +104,8 @@ pub struct World {
     pub refuse_holds: Option<String>,
     /// A new worker comes up by itself as soon as its task runs.
     pub workers_come_up: bool,
+    /// The scheduler goes on showing tasks that have ended, though nobody asks for them.
+    pub shows_ended: bool,
     pub story: String,
     made: usize,
     jobs: usize,
@@ -129,6 +131,7 @@ impl World {
             counting: Counting::All,
             refuse_holds: None,
             workers_come_up: true,
+            shows_ended: false,
             story: String::new(),
             made: 0,
             jobs: 0,
@@ -378,7 +381,7 @@ impl World {
     fn shown(&self) -> impl Iterator<Item = (&String, &Member)> {
         let tracked = self.memory.tracked();
         self.tasks.iter().filter(move |(name, member)| {
-            !matches!(member.life, Life::Stopped { .. }) || tracked.contains(&task_id(name))
+            !matches!(member.life, Life::Stopped { .. }) || self.shows_ended || tracked.contains(&task_id(name))
         })
     }
 
