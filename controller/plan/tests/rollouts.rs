@@ -89,6 +89,45 @@ fn a_rollout_is_told_by_where_it_goes_now() {
     assert_eq!((label.as_str(), phase), ("app:4", Phase::Draining), "a way out of a rollback is no rollback");
 }
 
+/// Whether an older revision is shown as current and not believed yet.
+fn waits(plan: &Plan) -> bool {
+    plan.report.notes.iter().any(|note| note.contains("may be a rollback or an answer from the past"))
+}
+
+fn at_revision_3() -> World {
+    let mut world = World::of(1).settled();
+    world.deploy("app:2").schedule().run(12).deploy("app:3").schedule().run(12);
+    assert_eq!(world.memory.past.len(), 2);
+    world
+}
+
+#[test]
+fn an_older_revision_is_believed_when_it_was_shown_on_end_for_ten_seconds() {
+    let mut world = at_revision_3();
+    for (shown, later, expected, why) in [
+        (1, 0, true, "it is shown for the first time"),
+        (1, 6, true, "for 6 seconds"),
+        (0, 1, true, "another one is shown for the first time"),
+        (0, 9, true, "for 9 seconds"),
+        (0, -60, true, "our clock is set back: for how long, nobody knows"),
+        (0, 9, true, "for 9 seconds by the new time"),
+        (0, 1, false, "for 10 seconds"),
+    ] {
+        world.current = shown;
+        assert_eq!(waits(&world.later(SECOND * later).pass()), expected, "{why}: {}", world.story);
+    }
+}
+
+#[test]
+fn when_the_current_revision_was_made_is_not_forgotten_when_it_is_not_told() {
+    let mut world = at_revision_3();
+    let made_at = world.revisions[2].0.created_at.take();
+    assert!(!waits(&world.pass()));
+    world.revisions[2].0.created_at = made_at;
+    world.current = 1;
+    assert!(waits(&world.later(SECOND).pass()), "{}", world.story);
+}
+
 #[test]
 fn counts_are_of_what_people_mean_by_them() {
     let mut world = World::of(3).settled();
