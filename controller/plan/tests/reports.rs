@@ -8,6 +8,7 @@ use jiff::SignedDuration;
 use worker_drain_plan::{
     Plan, age,
     observation::{FailureKind, Life},
+    plan,
     policy::{Deadline, DeadlineAction, HoldMode},
     report::{Phase, Reason, Verdict},
 };
@@ -274,6 +275,19 @@ fn the_next_look_is_as_soon_as_something_may_be_seen_and_no_sooner() {
         happens(world.say(what));
         let plan = world.pass();
         assert_eq!(plan.wake_after, SignedDuration::from_millis(expected), "{}", world.story);
+    }
+}
+
+#[test]
+fn a_proof_that_cannot_be_completed_is_not_hurried() {
+    let mut world = World::of(1).settled();
+    busy(&mut world);
+    world.jobs_end("t1").later(SECOND).pass();
+    let (policy, observation, memory) = (&world.policy, world.observe(), &world.memory);
+    for (later, expected) in [(500, 500), (950, 100), (5_000, 1_000)] {
+        let later = SignedDuration::from_millis(later);
+        let plan = plan(policy, &observation, memory, world.now + later);
+        assert_eq!(plan.wake_after, SignedDuration::from_millis(expected), "our clock jumped by {later:#}");
     }
 }
 
