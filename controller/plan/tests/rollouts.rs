@@ -137,9 +137,11 @@ fn counts_are_of_what_people_mean_by_them() {
     for _ in 0..4 {
         world.later(SECOND * 2).pass();
     }
-    world.say("t3 is permitted to stop and has not; another old task arrives late; a new worker freezes");
-    world.start(0);
-    world.later(SECOND * 121).node("t6").frozen = true;
+    world.say(
+        "t3 is permitted to stop and has not; another old task arrives late, and takes a job; a new worker freezes",
+    );
+    let late = world.start(0);
+    world.job(&late).later(SECOND * 121).node("t6").frozen = true;
     let plan = world.pass();
     let expected = Counts {
         desired: 3,
@@ -148,10 +150,10 @@ fn counts_are_of_what_people_mean_by_them() {
         consuming: 3,
         floor: 3,
         held: 3,
-        busy: 2,
+        busy: 3,
         unknown: 1,
         permitted: 1,
-        jobs: 4,
+        jobs: 5,
     };
     assert_eq!(plan.report.counts, expected, "{}", world.story);
 }
