@@ -61,11 +61,14 @@ fn redirect(rollout: &mut Rollout, fleet: &FleetView) {
     }
 }
 
-/// Counts those that ended. Whoever was never permitted was ended by somebody else, unless it never ran.
+/// Counts those that ended. Whoever was never permitted was ended by somebody else, unless it never ran. That is judged when
+/// the end is first seen: later nobody asks for the task, and then it is not known any more whether it ran.
 fn count_ended(rollout: &mut Rollout, fleet: &FleetView, memory: &Memory) {
     for id in &rollout.old {
         let Some(task) = memory.tasks.get(id).filter(|task| task.gone) else { continue };
-        rollout.ended.insert(id.clone());
+        if !rollout.ended.insert(id.clone()) {
+            continue;
+        }
         let ran = fleet.tasks.get(id).is_none_or(|seen| seen.life == Life::Missing || seen.started_at.is_some());
         if ran && task.permitted.is_none() {
             rollout.ended_unpermitted.insert(id.clone());

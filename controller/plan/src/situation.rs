@@ -139,12 +139,9 @@ impl<'a> Situation<'a> {
         self.deadline(member).is_some_and(|(at, action)| action == wanted && at <= self.now)
     }
 
-    /// The scheduler may stop this task at any moment, and we could not prevent it: it is to leave, nothing (or not for
-    /// long) holds it, and a hold was refused or would exceed what the scheduler grants.
+    /// The scheduler may stop this task, which runs and is to leave, at any moment, and we could not prevent it: nothing (or
+    /// not for long) holds it, and a hold was refused or would exceed what the scheduler grants.
     pub fn is_at_risk(&self, member: &Member<'_>) -> bool {
-        if member.leaving.is_none() || member.memory.permitted.is_some() || member.task.life != Life::Running {
-            return false;
-        }
         match member.task.hold {
             HoldState::Unread => false,
             HoldState::Free => member.memory.refused.is_some() || self.without_room().contains(member.id),

@@ -104,7 +104,7 @@ pub struct World {
     pub refuse_holds: Option<String>,
     /// A new worker comes up by itself as soon as its task runs.
     pub workers_come_up: bool,
-    /// Tasks that ended are shown again, as they are to a process that has just started.
+    /// The scheduler goes on showing tasks that have ended, though nobody asks for them.
     pub shows_ended: bool,
     pub story: String,
     made: usize,
@@ -381,7 +381,7 @@ impl World {
     fn shown(&self) -> impl Iterator<Item = (&String, &Member)> {
         let tracked = self.memory.tracked();
         self.tasks.iter().filter(move |(name, member)| {
-            self.shows_ended || !matches!(member.life, Life::Stopped { .. }) || tracked.contains(&task_id(name))
+            !matches!(member.life, Life::Stopped { .. }) || self.shows_ended || tracked.contains(&task_id(name))
         })
     }
 

@@ -1,0 +1,310 @@
+//! What a person is told: phases, verdicts and words; and when the next look is.
+
+#![allow(unused_must_use, reason = "what a pass decides is judged and told by the world")]
+
+mod world;
+
+use jiff::SignedDuration;
+use worker_drain_plan::{
+    Plan, age,
+    observation::{FailureKind, Life},
+    plan,
+    policy::{Deadline, DeadlineAction, HoldMode},
+    report::{Phase, Reason, Verdict},
+};
+use world::{Counting, HOUR, SECOND, World};
+
+/// What a drain waits for, as the columns and conditions say it.
+fn told(plan: &Plan) -> (Option<bool>, Reason, &str, Option<bool>) {
+    let report = &plan.report;
+    (report.drained.answer, report.drained.reason, &report.blocked_by, report.stalled.answer)
+}
+
+#[test]
+fn of_a_fleet_that_cannot_be_seen_nothing_is_claimed() {
+    for (kind, withdrawn, paused, phase, reason, needs_a_person) in [
+        (FailureKind::Unreachable, false, false, Phase::Unknown, Reason::FleetUnreachable, false),
+        (FailureKind::Throttled, false, true, Phase::Paused, Reason::FleetThrottled, false),
+        (FailureKind::Denied, true, false, Phase::Unknown, Reason::FleetDenied, true),
+        (FailureKind::Invalid, false, false, Phase::Unknown, Reason::FleetInvalid, true),
+        (FailureKind::NotFound, false, false, Phase::Unknown, Reason::FleetNotFound, true),
+        (FailureKind::NotFound, true, false, Phase::Withdrawn, Reason::FleetNotFound, true),
+    ] {
+        let mut world = World::of(1).settled();
+        (world.policy.withdrawn, world.policy.paused, world.fleet_down) = (withdrawn, paused, Some(kind));
+        let plan = world.pass();
+        assert_eq!(told(&plan), (None, reason, reason.to_string().as_str(), Some(needs_a_person)));
+        let Verdict { answer, reason: why, .. } = &plan.report.ready;
+        assert_eq!((plan.report.phase, *answer, *why), (phase, Some(false), reason), "withdrawn: {withdrawn}");
+    }
+}
+
+#[test]
+fn of_workers_that_cannot_be_asked_it_is_said_whether_a_person_must_mend_it() {
+    for (kind, reason, needs_a_person) in [
+        (FailureKind::Unreachable, Reason::WorkersUnreachable, false),
+        (FailureKind::Throttled, Reason::WorkersUnreachable, false),
+        (FailureKind::Denied, Reason::WorkersDenied, true),
+        (FailureKind::NotFound, Reason::WorkersInvalid, true),
+        (FailureKind::Invalid, Reason::WorkersInvalid, true),
+    ] {
+        let mut world = World::of(1).settled();
+        world.broker_down = Some(kind);
+        let plan = world.pass();
+        assert_eq!(plan.report.ready.reason, reason);
+        let expected = (Some(true), Reason::NoOldTasks, reason.to_string(), Some(needs_a_person));
+        let (answer, drained, blocked_by, stalled) = told(&plan);
+        assert_eq!((answer, drained, blocked_by.to_owned(), stalled), expected);
+    }
+}
+
+#[test]
+fn what_a_drain_waits_for_is_told_as_long_as_it_waits() {
+    let mut world = World::of(1).settled();
+    assert_eq!(told(&world.plan()), (Some(true), Reason::NoOldTasks, "", Some(false)));
+    let plan = world.job("t1").deploy("app:2").schedule().pass();
+    assert_eq!(told(&plan), (Some(false), Reason::InProgress, "", Some(false)), "it is being cancelled");
+    world.later(SECOND).pass();
+    assert_eq!(told(&world.plan()), (Some(false), Reason::JobsRunning, "JobsRunning", Some(false)), "jobs end");
+    world.node("t1").frozen = true;
+    assert_eq!(told(&world.plan()), (Some(false), Reason::NodeSilent, "NodeSilent", Some(false)));
+    world.node("t1").frozen = false;
+    let policy = world.policy.clone();
+    world.policy.drain.deadline = Some(Deadline { after: SECOND, action: DeadlineAction::Hold });
+    let overdue = (Some(false), Reason::DeadlineExceeded, "DeadlineExceeded", Some(true));
+    assert_eq!(told(&world.later(SECOND).pass()), overdue, "a person may end the job");
+    world.policy = policy;
+    world.gate().counting = Counting::Fails(FailureKind::Unreachable);
+    let unknown = (Some(false), Reason::QueuesUnknown, "QueuesUnknown", Some(false));
+    assert_eq!(told(&world.pass()), unknown, "old tasks are there, though of the gate nothing can be told");
+}
+
+#[test]
+fn a_revision_that_may_be_an_answer_from_the_past_settles_nothing() {
+    let mut world = World::of(1).settled();
+    world.deploy("app:2").schedule().run(12);
+    assert!(world.plan().report.settled);
+    world.say("revision 1, of which no task is left, is shown as current").current = 0;
+    let plan = world.later(SECOND).pass();
+    assert_eq!(told(&plan), (None, Reason::InProgress, "", Some(false)));
+    assert!(!plan.report.settled && plan.report.notes[0].starts_with("the service shows app:1 as current again"));
+}
+
+#[test]
+fn only_a_worker_that_lacks_what_was_taken_keeps_a_drain_from_being_withdrawn() {
+    for (frozen, phase) in [("t1", Phase::Withdrawing), ("t3", Phase::Withdrawn)] {
+        let mut world = World::of(2).settled();
+        world.job("t1").job("t2").deploy("app:2").schedule().run(3);
+        world.policy.withdrawn = true;
+        world.node(frozen).frozen = true;
+        world.pass();
+        assert_eq!(world.later(SECOND).pass().report.phase, phase, "{frozen} is silent");
+    }
+}
+
+#[test]
+fn a_hold_that_somebody_else_set_keeps_no_drain_from_being_withdrawn() {
+    let mut world = World::of(1);
+    world.policy.hold.mode = HoldMode::OnRollout;
+    world.task("t1").held_until = Some("2026-01-02T00:00:00Z".parse().unwrap());
+    world.pass();
+    world.policy.withdrawn = true;
+    assert_eq!(world.pass().report.phase, Phase::Withdrawn);
+    assert!(world.task("t1").held_until.is_some(), "it is not ours to release");
+}
+
+/// What is said of the first task, after this has happened to a service with one task.
+fn said(happens: impl FnOnce(&mut World)) -> String {
+    let mut world = World::of(1).settled();
+    happens(&mut world);
+    let tasks = world.plan().report.tasks;
+    tasks.into_iter().find(|task| task.task.as_str() == "t1").map(|task| task.waiting_for).expect("t1 is told of")
+}
+
+#[test]
+fn every_task_says_what_it_waits_for() {
+    let own_settings = said(|world| world.node("t1").queues.clear());
+    assert_eq!(own_settings, "it takes jobs from no queue, and not because of us; see its worker's own settings");
+    let starting = said(|world| {
+        world.task("t1").life = Life::Starting;
+        world.deploy("app:2");
+    });
+    assert_eq!(starting, "it has not started; it is drained when it runs");
+    let awaited = said(|world| {
+        world.gate().policy.drain.gate.as_mut().unwrap().awaited = true;
+        world.deploy("app:2").schedule().queued = (1, 0);
+    });
+    assert!(awaited.ends_with("whoever waits for the queues of drain.gate goes on after that"), "{awaited}");
+    let behind_gate = said(|world| {
+        world.node("t1").queues.clear();
+        world.gate().deploy("app:2").schedule().queued = (1, 0);
+    });
+    assert_eq!(behind_gate, "it has no jobs; it stays held until the queues of drain.gate are empty");
+}
+
+#[test]
+fn jobs_are_told_by_where_they_are_and_the_oldest_by_its_age() {
+    let jobs = |active: usize, reserved: usize, scheduled: usize| {
+        said(|world| {
+            let job = world.new_job();
+            let node = world.node("t1");
+            node.active = vec![job.clone(); active];
+            (node.reserved, node.scheduled) = (vec![job.clone(); reserved], vec![job; scheduled]);
+            world.later(HOUR).deploy("app:2").start_all().pass();
+        })
+    };
+    let oldest = "the oldest is transcode job-1, for 1h 0m";
+    assert_eq!(jobs(2, 0, 0), format!("2 job(s) run; {oldest}"));
+    assert_eq!(jobs(1, 3, 2), format!("1 job(s) run, 3 wait in it, 2 are scheduled; {oldest}"));
+    assert_eq!(jobs(0, 1, 0), "0 job(s) run, 1 wait in it");
+}
+
+#[test]
+fn who_may_be_stopped_at_any_moment_says_with_how_many_jobs() {
+    let mut world = World::of(1);
+    world.policy.hold.mode = HoldMode::OnRollout;
+    world.refuse_holds = Some("DEPLOYMENT_BLOCKED".into());
+    let waiting = world.new_job();
+    world.job("t1").job("t1").node("t1").reserved.push(waiting);
+    world.deploy("app:2").pass();
+    let message = world.later(SECOND).pass().report.drained.message;
+    assert!(message.contains("with 3 job(s)") && message.ends_with("next try in 14s"), "{message}");
+}
+
+#[test]
+fn at_most_three_tasks_are_named_and_the_others_counted() {
+    for (tasks, expected) in [
+        (1, ""),
+        (2, " (likewise t2)"),
+        (4, " (likewise t2, t3, t4)"),
+        (5, " (likewise t2, t3, t4 and 1 more)"),
+        (6, " (likewise t2, t3, t4 and 2 more)"),
+    ] {
+        let mut world = World::of(tasks).settled();
+        for task in 1..=tasks {
+            world.job(&format!("t{task}"));
+        }
+        world.deploy("app:2").start_all().pass();
+        let message = world.later(SECOND).pass().report.drained.message;
+        assert!(message.starts_with("task t1: ") && message.ends_with(expected), "{message}");
+        assert_eq!(message.contains("likewise"), tasks > 1, "{message}");
+    }
+}
+
+#[test]
+fn a_time_is_told_by_its_two_largest_units() {
+    for (seconds, expected) in [
+        (-5, "0s"),
+        (0, "0s"),
+        (59, "59s"),
+        (60, "1m 0s"),
+        (3_599, "59m 59s"),
+        (3_600, "1h 0m"),
+        (86_399, "23h 59m"),
+        (86_400 + 7_200 + 59, "1d 2h"),
+    ] {
+        assert_eq!(age(SignedDuration::from_secs(seconds)), expected);
+    }
+    assert_eq!(age(SignedDuration::from_millis(1_500)), "2s");
+}
+
+#[test]
+fn the_next_look_is_as_soon_as_something_may_be_seen_and_no_sooner() {
+    type Event = fn(&mut World);
+    let table: [(&str, Event, i64); 10] = [
+        ("nothing goes on", |_| {}, 15_000),
+        ("something was just done, and is read back", |world| world.task("t1").held_until = None, 1_000),
+        ("a task starts", |world| world.task("t1").life = Life::Starting, 3_000),
+        (
+            "a worker may still be coming up",
+            |world| {
+                (world.node("t1").frozen, world.task("t1").started_at) = (true, Some(world.now));
+            },
+            3_000,
+        ),
+        ("a job has just begun to be waited for", |world| busy(world), 2_000),
+        (
+            "it is waited for since 100 seconds",
+            |world| {
+                busy(world);
+                world.later(SECOND * 100);
+            },
+            5_000,
+        ),
+        (
+            "it is waited for since an hour",
+            |world| {
+                busy(world);
+                world.later(HOUR - SECOND);
+            },
+            10_000,
+        ),
+        (
+            "a task was idle half of the time that proves it",
+            |world| {
+                busy(world);
+                world.jobs_end("t1").later(SECOND).pass();
+                world.later(SECOND / 2);
+            },
+            500,
+        ),
+        (
+            "it is proven, and may not be permitted to stop",
+            |world| {
+                busy(world);
+                world.policy.paused = true;
+                world.jobs_end("t1").later(SECOND).pass();
+                world.later(SECOND * 5).pass();
+                world.later(SECOND * 5);
+            },
+            2_000,
+        ),
+        (
+            "a hold that cannot be renewed ends in 19 seconds",
+            |world| {
+                world.refuse_holds = Some("TASK_NOT_VALID".into());
+                world.task("t1").held_until = Some(world.now + SECOND * 20);
+                world.pass();
+                world.later(SECOND);
+            },
+            9_500,
+        ),
+    ];
+    for (what, happens, expected) in table {
+        let mut world = World::of(1).settled();
+        happens(world.say(what));
+        let plan = world.pass();
+        assert_eq!(plan.wake_after, SignedDuration::from_millis(expected), "{}", world.story);
+    }
+}
+
+#[test]
+fn a_proof_that_cannot_be_completed_is_not_hurried() {
+    let mut world = World::of(1).settled();
+    busy(&mut world);
+    world.jobs_end("t1").later(SECOND).pass();
+    let (policy, observation, memory) = (&world.policy, world.observe(), &world.memory);
+    for (later, expected) in [(500, 500), (950, 100), (5_000, 1_000)] {
+        let later = SignedDuration::from_millis(later);
+        let plan = plan(policy, &observation, memory, world.now + later);
+        assert_eq!(plan.wake_after, SignedDuration::from_millis(expected), "our clock jumped by {later:#}");
+    }
+}
+
+/// The task t1 is old, takes no jobs, and has one.
+fn busy(world: &mut World) {
+    world.job("t1").deploy("app:2").start_all().pass();
+    world.later(SECOND).pass();
+}
+
+#[test]
+fn an_outside_in_trouble_is_asked_twice_as_seldom_each_time_up_to_half_a_minute() {
+    let backoff =
+        |world: &mut World| -> Vec<i64> { (0..7).map(|_| world.later(SECOND).pass().wake_after.as_secs()).collect() };
+    let mut world = World::of(1).settled();
+    world.fleet_down = Some(FailureKind::Throttled);
+    assert_eq!(backoff(&mut world), [1, 2, 4, 8, 16, 30, 30]);
+    let mut world = World::of(1).settled();
+    world.broker_down = Some(FailureKind::Unreachable);
+    assert_eq!(backoff(&mut world), [1, 2, 4, 8, 15, 15, 15], "the fleet is looked at all the same");
+}

@@ -1,0 +1,208 @@
+//! Who is counted in a rollout, how it is told when it is over, and whom a scale-in chooses.
+
+#![allow(unused_must_use, reason = "what a pass decides is judged and told by the world")]
+
+mod world;
+
+use worker_drain_plan::{
+    Plan,
+    memory::Why,
+    observation::{FailureKind, Life},
+    policy::{Deadline, DeadlineAction, HoldMode},
+    report::{Counts, Phase, RolloutOutcome},
+};
+use world::{HOUR, SECOND, World};
+
+#[test]
+fn how_a_rollout_ended_is_told_by_how_its_old_tasks_did() {
+    type Event = fn(&mut World);
+    let table: [(&str, Event, RolloutOutcome, u32, u32); 5] = [
+        ("its jobs end", |_| {}, RolloutOutcome::Drained, 2, 0),
+        ("somebody stops t1 while it runs a job", |world| world.stop("t1"), RolloutOutcome::EndedUnpermitted, 2, 1),
+        (
+            "t1 is lost with its machine, and its scheduler knows it no more",
+            |world| (world.task("t1").life, world.task("t1").started_at) = (Life::Missing, None),
+            RolloutOutcome::EndedUnpermitted,
+            2,
+            1,
+        ),
+        (
+            "a task of the old revision arrives late, and never starts",
+            |world| {
+                let late = world.start(0);
+                (world.task(&late).life, world.task(&late).started_at) = (Life::Starting, None);
+                world.pass();
+                world.stop(&late);
+            },
+            RolloutOutcome::Drained,
+            3,
+            0,
+        ),
+        (
+            "its deadline passes",
+            |world| {
+                world.policy.drain.deadline = Some(Deadline { after: HOUR, action: DeadlineAction::PermitStop });
+                world.later(HOUR).pass();
+            },
+            RolloutOutcome::JobsCut,
+            2,
+            0,
+        ),
+    ];
+    for (what, event, outcome, tasks, unpermitted) in table {
+        let mut world = World::of(2).settled();
+        world.job("t1").deploy("app:2").schedule().run(3);
+        event(world.say(what));
+        world.all_jobs_end().run(20);
+        let past = &world.memory.past[0];
+        assert_eq!((past.outcome, past.tasks, past.ended_unpermitted), (outcome, tasks, unpermitted), "{what}");
+        assert_eq!(past.label, "app:2", "{what}");
+    }
+}
+
+#[test]
+fn what_had_ended_before_a_rollout_is_counted_by_none() {
+    let mut world = World::of(2);
+    world.shows_ended = true;
+    world.say("t2 ends before we ever look").stop("t2");
+    let mut world = world.settled();
+    world.schedule().run(2);
+    world.say("t3 crashes while nothing is rolled out").stop("t3");
+    world.run(2).deploy("app:2").schedule().run(15);
+    let past = &world.memory.past[0];
+    assert_eq!((past.outcome, past.tasks), (RolloutOutcome::Drained, 2), "t1 and t4: {}", world.story);
+}
+
+#[test]
+fn a_rollout_is_told_by_where_it_goes_now() {
+    let told = |plan: Plan| plan.report.rollout.map(|rollout| (rollout.label, rollout.old, plan.report.phase));
+    let mut world = World::of(2).settled();
+    world.job("t1").job("t2").deploy("app:2").schedule();
+    assert_eq!(told(world.pass()), Some(("app:2".into(), 2, Phase::Draining)));
+    world.later(SECOND * 5).deploy("app:3");
+    assert_eq!(told(world.pass()), Some(("app:3".into(), 4, Phase::Draining)), "the middle one is old too");
+    world.roll_back_to(0).pass();
+    world.later(SECOND * 10);
+    assert_eq!(told(world.pass()), Some(("app:1".into(), 2, Phase::RollingBack)));
+    world.later(SECOND * 5).deploy("app:4");
+    let Some((label, _, phase)) = told(world.pass()) else { panic!("{}", world.story) };
+    assert_eq!((label.as_str(), phase), ("app:4", Phase::Draining), "a way out of a rollback is no rollback");
+}
+
+/// Whether an older revision is shown as current and not believed yet.
+fn waits(plan: &Plan) -> bool {
+    plan.report.notes.iter().any(|note| note.contains("may be a rollback or an answer from the past"))
+}
+
+fn at_revision_3() -> World {
+    let mut world = World::of(1).settled();
+    world.deploy("app:2").schedule().run(12).deploy("app:3").schedule().run(12);
+    assert_eq!(world.memory.past.len(), 2);
+    world
+}
+
+#[test]
+fn an_older_revision_is_believed_when_it_was_shown_on_end_for_ten_seconds() {
+    let mut world = at_revision_3();
+    for (shown, later, expected, why) in [
+        (1, 0, true, "it is shown for the first time"),
+        (1, 6, true, "for 6 seconds"),
+        (0, 1, true, "another one is shown for the first time"),
+        (0, 9, true, "for 9 seconds"),
+        (0, -60, true, "our clock is set back: for how long, nobody knows"),
+        (0, 9, true, "for 9 seconds by the new time"),
+        (0, 1, false, "for 10 seconds"),
+    ] {
+        world.current = shown;
+        assert_eq!(waits(&world.later(SECOND * later).pass()), expected, "{why}: {}", world.story);
+    }
+}
+
+#[test]
+fn when_the_current_revision_was_made_is_not_forgotten_when_it_is_not_told() {
+    let mut world = at_revision_3();
+    let made_at = world.revisions[2].0.created_at.take();
+    assert!(!waits(&world.pass()));
+    world.revisions[2].0.created_at = made_at;
+    world.current = 1;
+    assert!(waits(&world.later(SECOND).pass()), "{}", world.story);
+}
+
+#[test]
+fn counts_are_of_what_people_mean_by_them() {
+    let mut world = World::of(3).settled();
+    let waiting = world.new_job();
+    world.job("t1").job("t1").node("t1").reserved.push(waiting);
+    world.job("t2").deploy("app:2").start_all();
+    for _ in 0..4 {
+        world.later(SECOND * 2).pass();
+    }
+    world.say(
+        "t3 is permitted to stop and has not; another old task arrives late, and takes a job; a new worker freezes",
+    );
+    let late = world.start(0);
+    world.job(&late).later(SECOND * 121).node("t6").frozen = true;
+    let plan = world.pass();
+    let expected = Counts {
+        desired: 3,
+        live: 7,
+        old: 4,
+        consuming: 3,
+        floor: 3,
+        held: 3,
+        busy: 3,
+        unknown: 1,
+        permitted: 1,
+        jobs: 5,
+    };
+    assert_eq!(plan.report.counts, expected, "{}", world.story);
+}
+
+fn chosen(plan: &Plan) -> Vec<&str> {
+    let tasks = plan.report.tasks.iter();
+    tasks.filter(|task| task.leaving == Some(Why::ScaleIn)).map(|task| task.task.as_str()).collect()
+}
+
+#[test]
+fn a_surplus_is_drained_only_where_holds_stand_in_its_way_and_the_user_wants_it() {
+    for (mode, scale_in, withdrawn, expected) in [
+        (HoldMode::Standing, true, false, 1),
+        (HoldMode::Standing, false, false, 0),
+        (HoldMode::OnRollout, true, false, 0),
+        (HoldMode::Standing, true, true, 0),
+    ] {
+        let mut world = World::of(2).settled();
+        (world.policy.hold.mode, world.policy.drain.scale_in, world.policy.withdrawn) = (mode, scale_in, withdrawn);
+        world.desired = 1;
+        assert_eq!(chosen(&world.pass()).len(), expected, "{mode:?}, scaleIn {scale_in}, withdrawn {withdrawn}");
+    }
+}
+
+#[test]
+fn nobody_is_chosen_by_its_load_while_nobody_tells_of_it() {
+    let mut world = World::of(3).settled();
+    world.job("t1").job("t2");
+    (world.desired, world.broker_down) = (2, Some(FailureKind::Unreachable));
+    assert_eq!(chosen(&world.pass()), Vec::<&str>::new());
+    world.broker_down = None;
+    assert_eq!(chosen(&world.later(SECOND).pass()), ["t3"], "the idle one");
+    world.broker_down = Some(FailureKind::Unreachable);
+    assert_eq!(chosen(&world.later(SECOND).pass()), ["t3"], "whoever was chosen stays chosen");
+}
+
+#[test]
+fn whoever_may_be_stopped_without_asking_us_is_the_one_that_leaves() {
+    let mut world = World::of(3).settled();
+    world.job("t3").say("t3 has lost its hold when two are wanted: the scheduler will stop that one").desired = 2;
+    world.task("t3").held_until = None;
+    assert_eq!(chosen(&world.pass()), ["t3"]);
+}
+
+#[test]
+fn a_task_that_is_being_stopped_is_no_surplus() {
+    let mut world = World::of(2).settled();
+    world.task("t2").life = Life::Stopping;
+    world.say("one is wanted, and one of two is on its way out").desired = 1;
+    let plan = world.pass();
+    assert_eq!((chosen(&plan), plan.report.counts.live), (Vec::new(), 1));
+}
