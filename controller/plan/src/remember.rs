@@ -114,8 +114,8 @@ fn leaving(policy: &Policy, fleet: &FleetView, ended_before: &BTreeSet<TaskId>, 
         let Some(memory) = memory.tasks.get_mut(id) else { continue };
         let old = task.revision != fleet.current;
         match memory.leaving {
-            // How what has ended did end is not forgotten with what is wanted of those that live.
-            _ if policy.withdrawn && ended(task) => {}
+            // Whoever is ending leaves, whatever is current or wanted now; and how it came to that is not forgotten.
+            Some(_) if !matches!(task.life, Life::Starting | Life::Running) => {}
             _ if policy.withdrawn => stay(memory),
             Some(Leaving { why: Why::Rollout, .. }) if !old => stay(memory),
             Some(Leaving { why: Why::ScaleIn, since }) if old => {

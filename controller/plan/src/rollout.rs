@@ -53,8 +53,11 @@ fn is_counted(memory: &Memory, id: &TaskId) -> bool {
 /// The fleet may have turned to yet another revision. If tasks of that one were already being drained, it went back.
 fn redirect(rollout: &mut Rollout, fleet: &FleetView) {
     let current_again = |id: &TaskId| fleet.tasks.get(id).is_some_and(|task| task.revision == fleet.current);
+    let lives =
+        |id: &TaskId| fleet.tasks.get(id).is_some_and(|task| matches!(task.life, Life::Starting | Life::Running));
     let returned = rollout.old.iter().any(current_again);
-    rollout.old.retain(|id| !current_again(id));
+    // Whoever was being stopped when the fleet turned back ends all the same, and is counted.
+    rollout.old.retain(|id| !(current_again(id) && lives(id)));
     if rollout.to != fleet.current || returned {
         rollout.to = fleet.current.clone();
         rollout.back = returned;

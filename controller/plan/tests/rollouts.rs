@@ -61,6 +61,19 @@ fn how_a_rollout_ended_is_told_by_how_its_old_tasks_did() {
 }
 
 #[test]
+fn whoever_was_being_stopped_when_the_fleet_turned_back_is_counted() {
+    let mut world = World::of(2).settled();
+    world.job("t1").deploy("app:2").schedule().run(3);
+    world.say("t1 is being stopped, with a job, when the scheduler rolls back").task("t1").life = Life::Stopping;
+    world.roll_back_to(0).run(12);
+    assert_eq!(world.memory.past, [], "t1 has not ended: {}", world.story);
+    world.stop("t1");
+    world.run(3);
+    let past = &world.memory.past[0];
+    assert_eq!((past.outcome, past.ended_unpermitted), (RolloutOutcome::EndedUnpermitted, 1), "{}", world.story);
+}
+
+#[test]
 fn what_had_ended_before_a_rollout_is_counted_by_none() {
     let mut world = World::of(2);
     world.shows_ended = true;
