@@ -113,9 +113,10 @@ fn leaving(policy: &Policy, fleet: &FleetView, ended_before: &BTreeSet<TaskId>, 
     for (id, task) in fleet.tasks.iter().filter(|(id, task)| !(ended(task) && ended_before.contains(id))) {
         let Some(memory) = memory.tasks.get_mut(id) else { continue };
         let old = task.revision != fleet.current;
+        let lives = matches!(task.life, Life::Starting | Life::Running);
         match memory.leaving {
-            // Whoever is ending leaves, whatever is current or wanted now; and how it came to that is not forgotten.
-            Some(_) if !matches!(task.life, Life::Starting | Life::Running) => {}
+            // Whoever was to leave and is ending does, whatever is wanted now; and how it came to that is not forgotten.
+            Some(_) if !lives && (policy.withdrawn || !old) => {}
             _ if policy.withdrawn => stay(memory),
             Some(Leaving { why: Why::Rollout, .. }) if !old => stay(memory),
             Some(Leaving { why: Why::ScaleIn, since }) if old => {
