@@ -156,7 +156,8 @@ async fn one(signal: Arc<Signal>, context: Arc<Context>) -> Result<Action, Infal
 /// Whatever becomes of the pass is this drain's trouble alone.
 async fn guarded(context: &Context, key: &Key, mut entry: OwnedMutexGuard<Entry>) -> Action {
     let began = tokio::time::Instant::now();
-    let (end, next) = judged(Box::pin(pass::pass(context, key, &mut entry)), PASS_BOUND).await;
+    // Without its type: the compiler gives up on whether a future so deep may be sent.
+    let (end, next) = judged(pass::pass(context, key, &mut entry).boxed(), PASS_BOUND).await;
     context.metrics.passed(end, began.elapsed());
     if let (PassEnd::Panic, Err(bug)) = (end, &next) {
         tracing::error!(why = bug.message, "a pass has panicked; only this drain suffers");
