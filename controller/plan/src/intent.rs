@@ -57,7 +57,6 @@ fn count_cut(memory: &mut Memory, jobs: u32) {
     memory.cut.tasks = memory.cut.tasks.saturating_add(1);
     memory.cut.jobs = memory.cut.jobs.saturating_add(jobs);
     if let Some(rollout) = &mut memory.rollout {
-        rollout.overdue = rollout.overdue.saturating_add(1);
         rollout.jobs_cut = rollout.jobs_cut.saturating_add(jobs);
     }
 }

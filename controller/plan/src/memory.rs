@@ -95,9 +95,6 @@ pub struct Rollout {
     /// Jobs that were cut because a deadline had passed.
     #[serde(default)]
     pub jobs_cut: u32,
-    /// Tasks that were permitted to stop because a deadline had passed.
-    #[serde(default)]
-    pub overdue: u32,
     /// Tasks that ended without our permit (stopped by a person, failed, lost with their machine).
     #[serde(default)]
     pub ended_unpermitted: BTreeSet<TaskId>,

@@ -165,7 +165,8 @@ fn proofs(policy: &Policy, fleet: &FleetView, workers: Option<&WorkersView>, mem
     }
 }
 
-fn by_deadline(permitted: &Permitted) -> bool {
+/// The user's deadline had passed.
+pub fn by_deadline(permitted: &Permitted) -> bool {
     matches!(permitted.ground, Ground::Deadline { .. })
 }
 

@@ -8,6 +8,7 @@ use crate::{
     memory::{Memory, Rollout},
     names::TaskId,
     observation::{FleetView, Life},
+    remember::by_deadline,
     report::{PastRollout, RolloutOutcome},
 };
 
@@ -28,7 +29,6 @@ pub fn follow(fleet: &FleetView, memory: &mut Memory, now: Timestamp) {
             old: BTreeSet::new(),
             ended: BTreeSet::new(),
             jobs_cut: 0,
-            overdue: 0,
             ended_unpermitted: BTreeSet::new(),
         });
     }
@@ -37,7 +37,7 @@ pub fn follow(fleet: &FleetView, memory: &mut Memory, now: Timestamp) {
         rollout.old.extend(old);
         count_ended(&mut rollout, fleet, memory);
         if rollout.old.iter().all(|id| rollout.ended.contains(id)) {
-            memory.past.insert(0, past(&rollout, fleet, now));
+            memory.past.insert(0, past(&rollout, fleet, memory, now));
             memory.past.truncate(Memory::PAST_ROLLOUTS);
         } else {
             memory.rollout = Some(rollout);
@@ -79,8 +79,10 @@ fn count_ended(rollout: &mut Rollout, fleet: &FleetView, memory: &Memory) {
     }
 }
 
-fn past(rollout: &Rollout, fleet: &FleetView, now: Timestamp) -> PastRollout {
-    let outcome = if rollout.overdue > 0 {
+fn past(rollout: &Rollout, fleet: &FleetView, memory: &Memory, now: Timestamp) -> PastRollout {
+    // Also of a deadline that had passed before the rollout began, in a scale-in.
+    let mut permits = rollout.old.iter().filter_map(|id| memory.tasks.get(id)?.permitted.as_ref());
+    let outcome = if permits.any(by_deadline) {
         RolloutOutcome::JobsCut
     } else if !rollout.ended_unpermitted.is_empty() {
         RolloutOutcome::EndedUnpermitted

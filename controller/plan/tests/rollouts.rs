@@ -74,6 +74,21 @@ fn whoever_was_being_stopped_when_the_fleet_turned_back_is_counted() {
 }
 
 #[test]
+fn jobs_that_a_deadline_cut_in_a_scale_in_are_told_by_the_rollout_that_counts_their_task() {
+    let mut world = World::of(2).settled();
+    world.policy.drain.deadline = Some(Deadline { after: HOUR, action: DeadlineAction::PermitStop });
+    world.job("t1").job("t2").say("one task too many").desired = 1;
+    world.pass();
+    world.later(HOUR).pass();
+    let leaving = world.memory.tasks.iter().find(|(_, known)| known.permitted.is_some()).unwrap().0.short().to_owned();
+    world.all_jobs_end().task(&leaving).life = Life::Stopping;
+    world.say("it is being stopped when the next revision is deployed").deploy("app:2").schedule().run(3);
+    world.stop(&leaving);
+    world.run(15);
+    assert_eq!(world.memory.past[0].outcome, RolloutOutcome::JobsCut, "{}", world.story);
+}
+
+#[test]
 fn what_had_ended_before_a_rollout_is_counted_by_none() {
     let mut world = World::of(2);
     world.shows_ended = true;

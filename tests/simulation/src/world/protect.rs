@@ -281,7 +281,8 @@ impl World {
         let old = || before.rollout.iter().flat_map(|rollout| &rollout.old);
         let cut = old().filter_map(|id| self.member_named(id)).find(|m| self.members[*m].track.cut);
         let is_permitted = |id| before.tasks.get(id).is_some_and(|known| known.permitted.is_some());
-        let all_permitted = old().all(is_permitted) && old().count() == told.tasks as usize;
+        let same = before.rollout.as_ref().is_some_and(|rollout| rollout.to == told.to);
+        let all_permitted = same && old().all(is_permitted) && old().count() == told.tasks as usize;
         let said = told.outcome;
         match (said, cut) {
             (RolloutOutcome::Drained | RolloutOutcome::RolledBack, Some(m)) => {
