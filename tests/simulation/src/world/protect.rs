@@ -109,6 +109,12 @@ impl World {
         self.now > self.disturbed_at + SETTLED && self.is_off(Fault::StaleReads)
     }
 
+    /// The scheduler has just decided to stop a task, which nobody may have seen yet.
+    fn was_just_cut(&self) -> bool {
+        let stops = self.members.iter().filter_map(|member| self.ecs.task(member.ecs)?.stop.as_ref());
+        stops.into_iter().any(|stop| self.now <= stop.decided_at.0 + SETTLED)
+    }
+
     fn judge_hold(&mut self, m: usize, before: u64, until: u64) {
         self.tally.rule("holds within the desired count");
         self.tally.rule("no hold is cut short under a job");
@@ -148,7 +154,8 @@ impl World {
         let plans = self.taps.iter().filter_map(|tap| tap.plan.as_ref());
         let at_risk = plans.flat_map(|plan| &plan.report.tasks).any(is_told) || self.lets_go_by_deadline();
         let held = self.ecs.task(self.members[m].ecs).is_some_and(|task| task.is_protected(Time(self.now)));
-        let exempt = late || at_risk || !held || !self.is_undisturbed() || self.second_until > 0;
+        let unseen = !self.is_undisturbed() || self.was_just_cut();
+        let exempt = late || at_risk || !held || unseen || self.second_until > 0;
         let service = self.service();
         let percent = policy.drain.min_consuming_percent.unwrap_or(service.configuration.minimum_healthy_percent);
         let floor = (service.desired * percent).div_ceil(100) as usize;
