@@ -103,7 +103,9 @@ impl Setup {
         let longest_hold = SignedDuration::from_mins(if short { 4 } else { 48 * 60 });
         let mut policy = policy(&mut Chance::new(seed, "policy"), faults);
         let work = work(&mut Chance::new(seed, "work"), faults);
-        policy.drain.gate = Chance::new(seed, "gate").percent(10).then(|| gate(work.queues));
+        // Behind a gate the last job is waited for before any task leaves, and its retry: with jobs of an hour, for hours.
+        let may_gate = work.longest <= 3 * MINUTE;
+        policy.drain.gate = (may_gate && Chance::new(seed, "gate").percent(10)).then(|| gate(work.queues));
         let remote = Remote::draw(&mut Chance::new(seed, "remote"), work);
         let safety = chance.between(3 * MINUTE, 9 * MINUTE);
         let mut script = script::write(seed, faults, desired, safety);
