@@ -5,6 +5,8 @@
     clippy::unwrap_used,
     dead_code,
     missing_docs,
+    unused_imports,
+    unused_macros,
     unused_must_use,
     reason = "a test helper; each test file uses a part of it"
 )]
@@ -26,6 +28,16 @@ use worker_drain_plan::{
     policy::{DrainPolicy, Gate, HoldMode, HoldPolicy, Mode, Scheduled},
     to_count,
 };
+
+/// Compares the story with the one that is kept under the test's name.
+macro_rules! told {
+    ($world:expr) => {
+        insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
+            insta::assert_snapshot!($world.story);
+        });
+    };
+}
+pub(crate) use told;
 
 pub const HOUR: SignedDuration = SignedDuration::from_hours(1);
 pub const SECOND: SignedDuration = SignedDuration::from_secs(1);
