@@ -59,6 +59,9 @@ impl Sim {
             Step::Pause(ms) => {
                 self.world().tell(|| format!("operator {who} is paused for {ms} ms"));
                 self.sleep(ms).await;
+                // What it saw before the pause may be long over.
+                let mut world = self.world();
+                world.disturbed_at = world.now;
             }
             Step::Die => {
                 self.world().tell(|| format!("operator {who} is killed"));
