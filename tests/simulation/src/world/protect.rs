@@ -90,8 +90,11 @@ impl World {
         Ok(())
     }
 
-    /// Somebody else takes a hold away.
+    /// Somebody else takes a hold away, if there is one.
     pub(super) fn lose_hold(&mut self, m: usize) {
+        if !self.ecs.task(self.members[m].ecs).is_some_and(|task| task.is_protected(Time(self.now))) {
+            return;
+        }
         let hex = self.members[m].hex.clone();
         self.protect(&hex, Protection::Off);
         let track = &mut self.members[m].track;
