@@ -13,6 +13,7 @@ use super::{CLUSTER, Job, JobId, World};
 use crate::{
     fault::Fault,
     setup::{MINUTE, SECOND},
+    tap::Tap,
 };
 
 /// After a change outside it takes this long until nobody can have missed it.
@@ -107,9 +108,12 @@ impl World {
         answer.unwrap_or_default()
     }
 
-    /// Nothing that counts has changed outside for a while, and everybody sees what is.
+    /// Nothing that counts has changed outside for a while, and everybody who acts sees what is: a look that waits for its
+    /// turn at ECS decides on what was a minute ago.
     fn is_undisturbed(&self) -> bool {
-        self.now > self.disturbed_at + SETTLED && self.is_off(Fault::StaleReads)
+        let views = self.taps.iter().filter(|tap| tap.planned_ms + GOOD_FOR >= self.now).filter_map(Tap::fleet_seen_ms);
+        let seen = views.map(|seen| seen + GOOD_FOR).min().unwrap_or(self.now).min(self.now);
+        seen > self.disturbed_at + SETTLED && self.is_off(Fault::StaleReads)
     }
 
     /// The scheduler has just decided to stop a task, which nobody may have seen yet.
@@ -203,7 +207,9 @@ impl World {
         let short = u64::try_from(policy.hold.expires_in.as_millis() / 4).unwrap_or(u64::MAX);
         let at_work = told.jobs.is_some_and(|jobs| jobs.active + jobs.reserved > 0)
             || matches!(told.phase, TaskPhase::Held | TaskPhase::Cancelling | TaskPhase::Serving);
-        let excused = self.members[m].track.change == Change::Deadline || self.lets_go_by_deadline();
+        // A clock that is so wrong cannot tell when a hold ends.
+        let wrong = self.skew.iter().any(|skew| skew.unsigned_abs() > 2 * short);
+        let excused = wrong || self.members[m].track.change == Change::Deadline || self.lets_go_by_deadline();
         let acted = plan.actions.iter().any(|action| matches!(action, Action::Hold { task, .. } if *task == told.task));
         responsible && runs && left < short && at_work && !excused && !acted
     }
