@@ -170,7 +170,7 @@ fn after(sim: &Sim, who: usize, policy: &Policy, pass: &Pass) -> u64 {
     let youngest = before.past.first().map(|past| past.until);
     if let Some(ended) = pass.plan.report.past.first().filter(|past| Some(past.until) != youngest) {
         world.tally.ended(ended.outcome);
-        world.judge_outcome(ended, &before);
+        world.judge_outcome(ended, &before, &pass.observation);
     }
     let withdrawn = policy.withdrawn && pass.plan.report.phase == Phase::Withdrawn && pass.outcomes.is_empty();
     if withdrawn && world.policy.as_ref().is_some_and(|policy| policy.withdrawn) {

@@ -3,8 +3,8 @@
 use ecs_emulator::model::{Protection, ProtectionAnswer, StopCause, Task, Time};
 use jiff::Timestamp;
 use worker_drain_plan::{
-    Action, Memory, Plan, Policy, TaskId,
-    observation::HoldState,
+    Action, Memory, Observation, Plan, Policy, TaskId,
+    observation::{HoldState, Life},
     policy::{DeadlineAction, HoldMode, Mode},
     report::{PastRollout, RolloutOutcome, TaskPhase, TaskReport},
 };
@@ -291,11 +291,17 @@ impl World {
         }
     }
 
-    /// A rollout has ended, and this is what is told of it. `before` is what was remembered of it until then.
-    pub fn judge_outcome(&mut self, told: &PastRollout, before: &Memory) {
+    /// A rollout has ended, and this is what is told of it. `before` is what was remembered of it until then,
+    /// and `seen` is by what it was judged.
+    pub fn judge_outcome(&mut self, told: &PastRollout, before: &Memory, seen: &Observation) {
         self.tally.rule("a rollout is told as it went");
         let old = || before.rollout.iter().flat_map(|rollout| &rollout.old);
-        let cut = old().filter_map(|id| self.member_named(id)).find(|m| self.members[*m].track.cut);
+        // An answer from the past may show a task running that has ended since.
+        let tasks = seen.fleet.ok().map(|fleet| &fleet.tasks);
+        let life = |id: &TaskId| tasks.and_then(|tasks| tasks.get(id)).map(|task| &task.life);
+        let ends = |id: &&TaskId| !matches!(life(id), Some(Life::Starting | Life::Running));
+        let ended = old().filter(ends).filter_map(|id| self.member_named(id));
+        let cut = ended.into_iter().find(|m| self.members[*m].track.cut);
         let is_permitted = |id| before.tasks.get(id).is_some_and(|known| known.permitted.is_some());
         let same = before.rollout.as_ref().is_some_and(|rollout| rollout.to == told.to);
         let all_permitted = same && old().all(is_permitted) && old().count() == told.tasks as usize;
