@@ -44,15 +44,11 @@ pub struct Tap {
     pub planned_ms: u64,
     /// When the workers were asked, in truth.
     pub asked_ms: u64,
+    /// When the look at the fleet began, in the same.
+    pub looked_ms: u64,
 }
 
 impl Tap {
-    /// When the fleet that the last plan was made on was looked at.
-    pub fn fleet_seen_ms(&self) -> Option<u64> {
-        let age = self.planned_at.duration_since(self.observation.as_ref()?.fleet.at());
-        Some(self.planned_ms.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(0)))
-    }
-
     /// A pass begins.
     pub fn begin(&mut self, policy: Policy) {
         *self = Self { policy: Some(policy), ..Self::default() };

@@ -51,7 +51,11 @@ enum Wish {
 
 impl Fleet for SimFleet<'_> {
     async fn observe(&self, tracked: &BTreeSet<TaskId>) -> Result<FleetLook, Failure> {
-        let at = clock(&self.sim.world(), self.who);
+        let at = {
+            let mut world = self.sim.world();
+            world.taps[self.who].looked_ms = world.now;
+            clock(&world, self.who)
+        };
         let result = self.look(tracked).await;
         let mut world = self.sim.world();
         let now = clock(&world, self.who);

@@ -3,7 +3,7 @@
 use ecs_emulator::model::{Protection, ProtectionAnswer, StopCause, Task, Time};
 use jiff::Timestamp;
 use worker_drain_plan::{
-    Action, Memory, Observation, Plan, Policy, TaskId,
+    Action, Ground, Memory, Observation, Plan, Policy, TaskId,
     observation::{HoldState, Life},
     policy::{DeadlineAction, HoldMode, Mode},
     report::{PastRollout, RolloutOutcome, TaskPhase, TaskReport},
@@ -13,7 +13,6 @@ use super::{CLUSTER, Job, JobId, World};
 use crate::{
     fault::Fault,
     setup::{MINUTE, SECOND},
-    tap::Tap,
 };
 
 /// After a change outside it takes this long until nobody can have missed it.
@@ -111,8 +110,8 @@ impl World {
     /// Nothing that counts has changed outside for a while, and everybody who acts sees what is: a look that waits for its
     /// turn at ECS decides on what was a minute ago.
     fn is_undisturbed(&self) -> bool {
-        let views = self.taps.iter().filter(|tap| tap.planned_ms + GOOD_FOR >= self.now).filter_map(Tap::fleet_seen_ms);
-        let seen = views.map(|seen| seen + GOOD_FOR).min().unwrap_or(self.now).min(self.now);
+        let views = self.taps.iter().filter(|tap| tap.planned_ms + GOOD_FOR >= self.now);
+        let seen = views.map(|tap| tap.looked_ms + GOOD_FOR).min().unwrap_or(self.now).min(self.now);
         seen > self.disturbed_at + SETTLED && self.is_off(Fault::StaleReads)
     }
 
@@ -300,11 +299,13 @@ impl World {
         let tasks = seen.fleet.ok().map(|fleet| &fleet.tasks);
         let life = |id: &TaskId| tasks.and_then(|tasks| tasks.get(id)).map(|task| &task.life);
         let ends = |id: &&TaskId| !matches!(life(id), Some(Life::Starting | Life::Running));
-        let ended = old().filter(ends).filter_map(|id| self.member_named(id));
+        // Nor is it known of a worker that was proven idle, and came back, what it was doing when its task ended.
+        let permitted = |id: &TaskId| before.tasks.get(id).and_then(|known| known.permitted.as_ref());
+        let proven = |id: &&TaskId| permitted(id).is_some_and(|permitted| permitted.ground == Ground::Drained);
+        let ended = old().filter(ends).filter(|id| !proven(id)).filter_map(|id| self.member_named(id));
         let cut = ended.into_iter().find(|m| self.members[*m].track.cut);
-        let is_permitted = |id| before.tasks.get(id).is_some_and(|known| known.permitted.is_some());
         let same = before.rollout.as_ref().is_some_and(|rollout| rollout.to == told.to);
-        let all_permitted = same && old().all(is_permitted) && old().count() == told.tasks as usize;
+        let all_permitted = same && old().all(|id| permitted(id).is_some()) && old().count() == told.tasks as usize;
         let said = told.outcome;
         match (said, cut) {
             (RolloutOutcome::Drained | RolloutOutcome::RolledBack, Some(m)) => {
