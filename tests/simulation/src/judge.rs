@@ -29,7 +29,7 @@ pub struct Judge {
 }
 
 /// The rules of a single pass, by their numbers.
-pub const RULES: [&str; 14] = [
+pub const RULES: [&str; 15] = [
     "0",
     "1: a stop is permitted only on proof",
     "2: unknown is never idle",
@@ -44,6 +44,7 @@ pub const RULES: [&str; 14] = [
     "11: calls stay few",
     "12: every rollout ends",
     "13: behind a shut gate nothing leaves",
+    "14: a fleet that turns back is believed later",
 ];
 
 impl Judge {
