@@ -24,7 +24,7 @@ use crate::{
 /// The queues that are to be counted in a look that sees this fleet: those of a gate that is in the way and has not opened.
 pub fn to_count<'a>(policy: &'a Policy, fleet: &FleetView, memory: &Memory) -> Option<&'a BTreeSet<QueueName>> {
     let gate = gate(policy)?;
-    let has_old = fleet.tasks.values().any(|task| task.revision != fleet.current);
+    let has_old = fleet.tasks.values().any(|task| fleet.is_old(task));
     let is_back = memory.rollout.as_ref().is_some_and(|rollout| rollout.back);
     let is_wanted = gate.awaited || ((memory.rollout.is_some() || has_old) && !is_back);
     // What opened before a rollout began does not count in it; and whoever waits wants to know of now.

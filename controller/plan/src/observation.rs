@@ -107,6 +107,14 @@ pub struct FleetView {
     pub longest_hold: SignedDuration,
 }
 
+impl FleetView {
+    /// The task is of another revision than the current one. Of a task that the scheduler knows no more it does not tell
+    /// the revision, either: such a task is not said to be old.
+    pub fn is_old(&self, task: &Task) -> bool {
+        task.life != Life::Missing && task.revision != self.current
+    }
+}
+
 /// One revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revision {
@@ -119,7 +127,7 @@ pub struct Revision {
 /// One task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
-    /// What it was started for.
+    /// What it was started for. Empty if its scheduler knows it no more.
     pub revision: RevisionId,
     /// Where in its life it is.
     pub life: Life,

@@ -112,7 +112,7 @@ fn nodes(memory: &mut Memory, workers: &WorkersView) {
 fn leaving(policy: &Policy, fleet: &FleetView, ended_before: &BTreeSet<TaskId>, memory: &mut Memory, now: Timestamp) {
     for (id, task) in fleet.tasks.iter().filter(|(id, task)| !(ended(task) && ended_before.contains(id))) {
         let Some(memory) = memory.tasks.get_mut(id) else { continue };
-        let old = task.revision != fleet.current;
+        let old = fleet.is_old(task);
         let lives = matches!(task.life, Life::Starting | Life::Running);
         match memory.leaving {
             // Whoever was to leave and is ending does, whatever is wanted now; and how it came to that is not forgotten.

@@ -17,7 +17,7 @@ pub fn follow(fleet: &FleetView, memory: &mut Memory, now: Timestamp) {
     let old: BTreeSet<TaskId> = fleet
         .tasks
         .iter()
-        .filter(|(id, task)| task.revision != fleet.current && is_counted(memory, id))
+        .filter(|(id, task)| fleet.is_old(task) && is_counted(memory, id))
         .map(|(id, _)| id.clone())
         .collect();
     if memory.rollout.is_none() && old.iter().any(|id| memory.tasks.get(id).is_some_and(|task| !task.gone)) {

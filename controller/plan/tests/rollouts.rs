@@ -1,5 +1,6 @@
 //! Who is counted in a rollout, how it is told when it is over, and whom a scale-in chooses.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(unused_must_use, reason = "what a pass decides is judged and told by the world")]
 
 mod world;
@@ -9,7 +10,7 @@ use worker_drain_plan::{
     memory::Why,
     observation::{FailureKind, Life},
     policy::{Deadline, DeadlineAction, HoldMode},
-    report::{Counts, Phase, RolloutOutcome},
+    report::{Counts, Phase, Reason, RolloutOutcome},
 };
 use world::{HOUR, SECOND, World};
 
@@ -58,6 +59,41 @@ fn how_a_rollout_ended_is_told_by_how_its_old_tasks_did() {
         assert_eq!((past.outcome, past.tasks, past.ended_unpermitted), (outcome, tasks, unpermitted), "{what}");
         assert_eq!(past.label, "app:2", "{what}");
     }
+}
+
+/// Whoever asks a scheduler for a task that has just been made may be told that there is none.
+#[test]
+fn a_task_that_its_scheduler_does_not_know_for_a_moment_is_of_no_revision() {
+    let mut world = World::of(2).settled();
+    world.say("one answer leaves t1 out").task("t1").life = Life::Missing;
+    let plan = world.pass();
+    assert!(plan.report.rollout.is_none() && plan.memory.past.is_empty(), "nothing is rolled out");
+    world.task("t1").life = Life::Running;
+    world.run(2);
+    assert!(world.memory.past.is_empty(), "and nothing was");
+
+    world.gate().queued = (1, 0);
+    world.job("t1").deploy("app:2").schedule().run(3);
+    let young = world.tasks.iter().find(|(_, member)| member.revision == 1).map(|(name, _)| name.clone()).unwrap();
+    world.say("one answer leaves a new task out").task(&young).life = Life::Missing;
+    let plan = world.pass();
+    assert_eq!(plan.report.rollout.map(|rollout| rollout.old), Some(2), "it is not an old one");
+    world.task(&young).life = Life::Running;
+    let plan = world.pass();
+    assert_eq!(plan.report.phase, Phase::Draining, "nor is the fleet rolled back now that it is known again");
+    assert_eq!(plan.report.drained.reason, Reason::QueuesNotEmpty, "so the gate is shut still");
+}
+
+/// We were away for longer than ECS remembers tasks.
+#[test]
+fn whoever_ended_and_was_forgotten_while_we_were_away_ended_in_no_rollout() {
+    let mut world = World::of(2).settled();
+    for name in ["t1", "t2"] {
+        world.stop(name);
+        world.task(name).life = Life::Missing;
+    }
+    world.say("others have taken their place").start_all().later(HOUR).run(10);
+    assert!(world.memory.past.is_empty() && world.memory.rollout.is_none(), "{:#?}", world.memory);
 }
 
 #[test]

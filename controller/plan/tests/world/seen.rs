@@ -77,8 +77,10 @@ impl World {
     }
 
     fn seen(&self, member: &Member) -> Task {
+        // Of a task that it knows no more a scheduler tells nothing.
+        let revision = if member.life == Life::Missing { "" } else { self.revisions[member.revision].1.as_str() };
         Task {
-            revision: self.revisions[member.revision].1.as_str().into(),
+            revision: revision.into(),
             life: member.life.clone(),
             started_at: member.started_at,
             hold: member.held_until.map_or(HoldState::Free, HoldState::Until),
