@@ -57,7 +57,9 @@ pub fn without_room(situation: &Situation<'_>) -> BTreeSet<TaskId> {
 /// How long this task should be held from now on, if its hold must be set or renewed now.
 fn lasting(situation: &Situation<'_>, member: &Member<'_>) -> Option<SignedDuration> {
     let wanted = wanted(situation, member)?;
-    if member.memory.refused.as_ref().is_some_and(|refusal| situation.now < retry_at(refusal)) {
+    // One from a time that is still to come is of a clock that was put back since.
+    let waits = |refusal: &Refusal| refusal.at <= situation.now && situation.now < retry_at(refusal);
+    if member.memory.refused.as_ref().is_some_and(waits) {
         return None;
     }
     let due = match member.task.hold {

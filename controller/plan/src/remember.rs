@@ -31,6 +31,8 @@ pub fn remember(policy: &Policy, observation: &Observation, memory: &Memory, now
     let mut memory = memory.clone();
     memory.fleet_trouble = trouble(memory.fleet_trouble.take(), &observation.fleet);
     let Some(fleet) = observation.fleet.ok() else { return memory };
+    // How long something has been so is told by looks: the time that passes between a look and its decision is none.
+    let looked_at = observation.fleet.at();
     let ended_before = ended_tasks(&memory);
     memory.workers_trouble = trouble(memory.workers_trouble.take(), &observation.workers);
 
@@ -39,15 +41,15 @@ pub fn remember(policy: &Policy, observation: &Observation, memory: &Memory, now
         if !memory.tasks.contains_key(id) && ended(task) {
             continue;
         }
-        life(memory.tasks.entry(id.clone()).or_default(), task, now);
+        life(memory.tasks.entry(id.clone()).or_default(), task, looked_at);
     }
     for (_, task) in memory.tasks.iter_mut().filter(|(id, _)| !fleet.tasks.contains_key(id)) {
-        missing(task, now);
+        missing(task, looked_at);
     }
     if let Some(workers) = observation.workers.ok() {
         nodes(&mut memory, workers);
     }
-    turn::follow(policy, fleet, &mut memory, now);
+    turn::follow(policy, fleet, &mut memory, looked_at);
     let is_certain = !turn::is_turning(&memory);
     if is_certain {
         leaving(policy, fleet, &ended_before, &mut memory, now);
@@ -75,23 +77,26 @@ fn ended(task: &Task) -> bool {
 fn trouble<T>(before: Option<Trouble>, seen: &Seen<T>) -> Option<Trouble> {
     let Seen::Err { at, .. } = seen else { return None };
     match before {
-        Some(before) if before.last >= *at => Some(before),
-        Some(before) => Some(Trouble { last: *at, times: before.times.saturating_add(1), ..before }),
+        Some(before) if before.last == *at => Some(before),
+        Some(before) => {
+            Some(Trouble { since: before.since.min(*at), last: *at, times: before.times.saturating_add(1) })
+        }
         None => Some(Trouble { since: *at, last: *at, times: 1 }),
     }
 }
 
-fn life(memory: &mut TaskMemory, task: &Task, now: Timestamp) {
+fn life(memory: &mut TaskMemory, task: &Task, looked_at: Timestamp) {
     match task.life {
         Life::Stopped { .. } => memory.gone = true,
-        Life::Missing => missing(memory, now),
+        Life::Missing => missing(memory, looked_at),
         Life::Starting | Life::Running | Life::Stopping => memory.missing_since = None,
     }
 }
 
-fn missing(memory: &mut TaskMemory, now: Timestamp) {
-    let since = *memory.missing_since.get_or_insert(now);
-    if memory.permitted.is_some() || now.duration_since(since) >= MISSING_FOR {
+fn missing(memory: &mut TaskMemory, looked_at: Timestamp) {
+    let since = memory.missing_since.map_or(looked_at, |since| since.min(looked_at));
+    memory.missing_since = Some(since);
+    if memory.permitted.is_some() || looked_at.duration_since(since) >= MISSING_FOR {
         memory.gone = true;
     }
 }
@@ -170,14 +175,14 @@ pub fn by_deadline(permitted: &Permitted) -> bool {
     matches!(permitted.ground, Ground::Deadline { .. })
 }
 
-/// The run with one more look in it, or a new run if it was broken.
+/// The run with one more look in it, or a new run if it was broken, or began by a clock that was put back since.
 pub fn prolong(run: Option<IdleRun>, (asked, answered): (Timestamp, Timestamp)) -> IdleRun {
-    match run {
+    match run.filter(|run| asked.duration_since(run.last).abs() <= UNBROKEN) {
         Some(run) if run.last >= asked => run,
-        Some(run) if asked.duration_since(run.last) <= UNBROKEN => {
+        Some(run) => {
             IdleRun { last: asked, looks: run.looks.saturating_add(1), ..run }
         }
-        _ => IdleRun { first: answered, last: asked, looks: 1 },
+        None => IdleRun { first: answered, last: asked, looks: 1 },
     }
 }
 
@@ -192,7 +197,7 @@ fn shortage(
     if !situation.workers_seen {
         return memory.short_since;
     }
-    (situation.consuming() < situation.floor()).then(|| memory.short_since.unwrap_or(now))
+    (situation.consuming() < situation.floor()).then(|| memory.short_since.map_or(now, |since| since.min(now)))
 }
 
 /// Forgets what ended, is counted by no rollout, and is not even seen any more.

@@ -13,7 +13,7 @@ use worker_drain_plan::{
     policy::Scheduled,
     report::RolloutOutcome,
 };
-use world::{SECOND, World, queue, task_id};
+use world::{HOUR, SECOND, World, queue, task_id};
 
 /// An old task, `t1`, whose stop was permitted a moment ago, and which the scheduler has not stopped yet.
 fn permitted() -> World {
@@ -194,5 +194,41 @@ fn a_job_for_later_is_awaited_only_where_it_counts_as_work() {
         let job = world.new_job();
         world.node("t1").scheduled.push(job);
         assert_eq!(world.later(SECOND).plan().awaited.len(), awaited, "{scheduled:?}");
+    }
+}
+
+/// As when it ran hours ahead until it was told the time.
+#[test]
+fn a_clock_that_is_put_back_delays_nothing() {
+    let put_back = |world: &mut World| world.now = world.now.saturating_add(-HOUR * 2).unwrap();
+    let mut world = World::of(1).settled();
+    world.job("t1").deploy("app:2").schedule().run(3);
+    world.all_jobs_end().pass();
+    assert!(known(&world.plan(), "t1").idle.is_some(), "t1 was seen idle once");
+    put_back(&mut world);
+    world.run(5);
+    assert_eq!(world.memory.past[0].outcome, RolloutOutcome::Drained, "{}", world.story);
+
+    let mut world = World::of(1).settled();
+    world.refuse_holds = Some("DEPLOYMENT_BLOCKED".into());
+    world.task("t1").held_until = None;
+    world.job("t1").deploy("app:2").start_all().pass();
+    assert!(known(&world.plan(), "t1").refused.is_some());
+    world.refuse_holds = None;
+    put_back(&mut world);
+    let plan = world.pass();
+    assert!(plan.actions.iter().any(|action| matches!(action, Action::Hold { .. })), "{}", world.story);
+}
+
+/// A pass that takes long to act plans again on what it saw before.
+#[test]
+fn a_revision_is_believed_by_looks_and_not_by_the_time_that_a_pass_takes() {
+    let mut world = World::of(2).settled();
+    world.job("t1").deploy("app:2").schedule().run(3).roll_back_to(0);
+    let observation = world.observe();
+    let first = plan(&world.policy, &observation, &world.memory, world.now);
+    let again = plan(&world.policy, &observation, &first.memory, world.now.saturating_add(SECOND * 30).unwrap());
+    for plan in [first, again] {
+        assert!(plan.memory.current.is_some_and(|current| current.turning.is_some()), "{}", world.story);
     }
 }

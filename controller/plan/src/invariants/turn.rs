@@ -13,7 +13,8 @@ pub fn rule_14(judged: Judged<'_>) -> Check {
     let believed = |memory: &Memory| memory.current.as_ref().map(|current| current.revision.clone());
     let (was, is) = (believed(judged.before), believed(&judged.plan.memory));
     let turning = |memory: &Memory| turning(memory).filter(|turning| turning.to == *shown).cloned();
-    let for_long = |turning: Turning| judged.now.duration_since(turning.since) >= SignedDuration::from_secs(10);
+    let for_long =
+        |turning: Turning| judged.observation.fleet.at().duration_since(turning.since) >= SignedDuration::from_secs(10);
     let is_back = was.is_some_and(|was| was != *shown && is_older(fleet, judged.before, shown));
     if is.as_ref() == Some(shown) {
         return demand(14, !is_back || turning(judged.before).is_some_and(for_long), || {
