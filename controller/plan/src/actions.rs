@@ -52,6 +52,21 @@ pub enum Action {
     },
 }
 
+/// What is done with a task, whatever the particulars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Step {
+    /// See [`Action::Hold`].
+    Hold,
+    /// See [`Action::Cancel`].
+    Cancel,
+    /// See [`Action::GiveBack`].
+    GiveBack,
+    /// See [`Action::Permit`].
+    Permit,
+    /// See [`Action::Release`].
+    Release,
+}
+
 /// On what ground a stop is permitted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ground {
@@ -65,6 +80,17 @@ pub enum Ground {
 }
 
 impl Action {
+    /// What it does.
+    pub fn step(&self) -> Step {
+        match self {
+            Self::Hold { .. } => Step::Hold,
+            Self::Cancel { .. } => Step::Cancel,
+            Self::GiveBack { .. } => Step::GiveBack,
+            Self::Permit { .. } => Step::Permit,
+            Self::Release { .. } => Step::Release,
+        }
+    }
+
     /// The task that it is about.
     pub fn task(&self) -> &TaskId {
         match self {

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     actions::Action,
-    memory::Refusal,
+    memory::Setback,
     names::TaskId,
     observation::{HoldState, Life},
     policy::DeadlineAction,
@@ -47,7 +47,7 @@ pub fn without_room(situation: &Situation<'_>) -> BTreeSet<TaskId> {
         .filter(|member| {
             let fits = room > 0;
             // Whoever wants no hold takes no room from those behind it; whoever waits out a refusal does.
-            room -= u32::from(fits && wanted(situation, member).is_some());
+            room -= u32::from(fits && is_wanted(situation, member));
             !fits
         })
         .map(|member| member.id.clone())
@@ -58,8 +58,8 @@ pub fn without_room(situation: &Situation<'_>) -> BTreeSet<TaskId> {
 fn lasting(situation: &Situation<'_>, member: &Member<'_>) -> Option<SignedDuration> {
     let wanted = wanted(situation, member)?;
     // One from a time that is still to come is of a clock that was put back since.
-    let waits = |refusal: &Refusal| refusal.at <= situation.now && situation.now < retry_at(refusal);
-    if member.memory.refused.as_ref().is_some_and(waits) {
+    let waits = |refused: &Setback| refused.at <= situation.now && situation.now < retry_at(refused);
+    if member.memory.refused().is_some_and(waits) {
         return None;
     }
     let due = match member.task.hold {
@@ -71,6 +71,11 @@ fn lasting(situation: &Situation<'_>, member: &Member<'_>) -> Option<SignedDurat
         }
     };
     due.then(|| whole_minutes(wanted))
+}
+
+/// A hold of ours is wanted on it.
+pub fn is_wanted(situation: &Situation<'_>, member: &Member<'_>) -> bool {
+    wanted(situation, member).is_some()
 }
 
 /// How long this task's hold should last if it were set now; `None` if it should have none from us.
@@ -118,9 +123,9 @@ fn whole_minutes(lasting: SignedDuration) -> SignedDuration {
 }
 
 /// When a refused hold is asked for again: after 15 s, then twice as long each time, up to 4 minutes.
-pub fn retry_at(refusal: &Refusal) -> Timestamp {
-    let wait = SignedDuration::from_secs(15 << refusal.times.saturating_sub(1).min(4));
-    refusal.at.saturating_add(wait).unwrap_or(Timestamp::MAX)
+pub fn retry_at(refused: &Setback) -> Timestamp {
+    let wait = SignedDuration::from_secs(15 << refused.times.saturating_sub(1).min(4));
+    refused.at.saturating_add(wait).unwrap_or(Timestamp::MAX)
 }
 
 /// Holds that the specification wants no more, on tasks that stay: after a rollout in `OnRollout` mode, and all of ours

@@ -6,8 +6,9 @@
 use jiff::Timestamp;
 
 use crate::{
-    actions::{Action, Ground, Outcome},
-    memory::{Memory, Permitted, Refusal},
+    actions::{Action, Ground, Outcome, Step},
+    memory::{Memory, Permitted, Setback, TaskMemory},
+    observation::FailureKind,
     situation::Situation,
 };
 
@@ -26,30 +27,49 @@ pub fn intend(memory: &mut Memory, situation: &Situation<'_>, actions: &[Action]
     }
 }
 
-/// Writes down what became of actions. An action that failed changes nothing: the next look sees the world as it is.
+/// Writes down what became of actions. Whatever failed may have taken effect all the same: the next look sees the world as
+/// it is.
 pub fn absorb(memory: &mut Memory, outcomes: &[(Action, Outcome)], now: Timestamp) {
     for (action, outcome) in outcomes {
         let Some(task) = memory.tasks.get_mut(action.task()) else { continue };
-        match (action, outcome) {
-            (Action::Hold { .. }, Outcome::Done) => task.refused = None,
-            (Action::Hold { .. }, Outcome::Refused { reason }) => {
-                let before = task.refused.take();
-                task.refused = Some(Refusal {
-                    reason: reason.clone(),
-                    since: before.as_ref().map_or(now, |before| before.since),
-                    at: now,
-                    times: before.map_or(1, |before| before.times.saturating_add(1)),
-                });
+        match outcome {
+            Outcome::Refused { reason } => set_back(task, action.step(), reason, None, now),
+            Outcome::Failed(failure) => set_back(task, action.step(), &failure.message, Some(failure.kind), now),
+            Outcome::Stale => {}
+            Outcome::Done => {
+                // Unless another of the task's nodes was set back just now.
+                task.setbacks.retain(|step, setback| *step != action.step() || setback.at == now);
+                done(memory, action, now);
             }
-            (Action::Permit { ground, .. }, Outcome::Done) if task.permitted.is_none() => {
-                task.permitted = Some(Permitted { at: now, ground: ground.clone() });
-                if let Ground::Deadline { jobs } = ground {
-                    count_cut(memory, jobs.unwrap_or(0));
-                }
-            }
-            (Action::Release { .. }, Outcome::Done) => task.held = false,
-            _ => {}
         }
+    }
+}
+
+fn set_back(task: &mut TaskMemory, step: Step, reason: &str, kind: Option<FailureKind>, now: Timestamp) {
+    let before = task.setbacks.get(&step);
+    // The nodes of a task are told one by one, at one time.
+    let more = u32::from(before.is_none_or(|before| before.at != now));
+    let setback = Setback {
+        reason: reason.to_owned(),
+        kind,
+        since: before.map_or(now, |before| before.since),
+        at: now,
+        times: before.map_or(0, |before| before.times).saturating_add(more),
+    };
+    task.setbacks.insert(step, setback);
+}
+
+fn done(memory: &mut Memory, action: &Action, now: Timestamp) {
+    let Some(task) = memory.tasks.get_mut(action.task()) else { return };
+    match action {
+        Action::Permit { ground, .. } if task.permitted.is_none() => {
+            task.permitted = Some(Permitted { at: now, ground: ground.clone() });
+            if let Ground::Deadline { jobs } = ground {
+                count_cut(memory, jobs.unwrap_or(0));
+            }
+        }
+        Action::Release { .. } => task.held = false,
+        Action::Hold { .. } | Action::Cancel { .. } | Action::GiveBack { .. } | Action::Permit { .. } => {}
     }
 }
 

@@ -194,7 +194,7 @@ fn no_hold_is_let_run_out(judged: Judged<'_>) -> Check {
         judged.plan.memory.tasks.get(task).is_some_and(|known| {
             let leaves = known.leaving.is_some() && !by_deadline;
             let stays = known.leaving.is_none() && policy.hold.mode == HoldMode::Standing;
-            known.permitted.is_none() && known.refused.is_none() && !policy.withdrawn && (leaves || stays)
+            known.permitted.is_none() && known.refused().is_none() && !policy.withdrawn && (leaves || stays)
         })
     };
     let soon = judged.now.saturating_add(policy.hold.expires_in / 2).unwrap_or(Timestamp::MAX);

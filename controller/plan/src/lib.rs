@@ -35,6 +35,13 @@ mod wake;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::{
+    actions::Step,
+    memory::{PhaseSince, Setback},
+    policy::Mode,
+    report::TaskReport,
+    situation::Situation,
+};
 pub use crate::{
     actions::{Action, Ground, Outcome},
     awaited::Awaited,
@@ -47,7 +54,6 @@ pub use crate::{
     report::Report,
     tell::age,
 };
-use crate::{memory::PhaseSince, policy::Mode, report::TaskReport, situation::Situation};
 
 /// What one pass decided.
 #[must_use]
@@ -101,12 +107,16 @@ pub fn plan(policy: &Policy, observation: &Observation, memory: &Memory, now: Ti
             known.phase = Some(PhaseSince { phase: task.phase, since: task.since });
         }
     }
+    for (id, known) in &mut memory.tasks {
+        // What is not tried again is over. That a hold was refused is not: it waits for its next try.
+        known.setbacks.retain(|step, _| *step == Step::Hold || steps.contains(*step, id));
+    }
     if !dry {
         intent::intend(&mut memory, &situation, &actions);
     }
-    let wake_after = wake::wake_after(&situation, !dry && !actions.is_empty());
+    let wake_after = wake::wake_after(&situation, !dry && actions.iter().any(|action| !is_vain(&seen, action)));
     let awaited = if dry { Awaited::new() } else { awaited::awaited(&situation) };
-    let report = summary::report(&situation, observation, tasks);
+    let report = summary::report(&situation, observation, tasks, &steps);
     Plan { actions, dry, good_until, report, memory, wake_after, awaited }
 }
 
@@ -114,6 +124,12 @@ pub fn plan(policy: &Policy, observation: &Observation, memory: &Memory, now: Ti
 /// planned, may hold tasks from the time before that.
 fn in_force(policy: &Policy) -> Policy {
     if policy.withdrawn { Policy { paused: false, mode: Mode::Enforce, ..policy.clone() } } else { policy.clone() }
+}
+
+/// It was tried so often that haste does not help.
+fn is_vain(memory: &Memory, action: &Action) -> bool {
+    let setback = memory.tasks.get(action.task()).and_then(|task| task.setbacks.get(&action.step()));
+    setback.is_some_and(Setback::is_stubborn)
 }
 
 /// All rules, in the order in which their actions are taken: what keeps jobs safe comes first, what lets go comes last.

@@ -7,9 +7,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    actions::Ground,
+    actions::{Ground, Step},
     names::{NodeName, QueueName, RevisionId, TaskId},
-    observation::Queue,
+    observation::{FailureKind, Queue},
     report::{Cut, PastRollout, TaskPhase},
 };
 
@@ -134,9 +134,9 @@ pub struct TaskMemory {
     /// Its stop was permitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub permitted: Option<Permitted>,
-    /// Its hold was refused.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refused: Option<Refusal>,
+    /// What was last tried with it, and not done.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub setbacks: BTreeMap<Step, Setback>,
     /// Where it was in the last report, and since when.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<PhaseSince>,
@@ -149,6 +149,13 @@ pub struct TaskMemory {
     /// It was seen to end.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gone: bool,
+}
+
+impl TaskMemory {
+    /// Its hold was refused, or cannot be set.
+    pub fn refused(&self) -> Option<&Setback> {
+        self.setbacks.get(&Step::Hold).filter(|setback| setback.is_lasting())
+    }
 }
 
 /// What is remembered of one node.
@@ -209,17 +216,37 @@ pub struct Permitted {
     pub ground: Ground,
 }
 
-/// A hold that was refused.
+/// Something was tried with a task, and was not done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
-    /// The scheduler's own word.
+pub struct Setback {
+    /// Why, in the outside's own words.
     pub reason: String,
-    /// When it was first refused.
+    /// How it failed. `None`: the outside answered, and refused it for this task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<FailureKind>,
+    /// When it was first tried so.
     pub since: Timestamp,
-    /// When it was last refused.
+    /// When it was last tried.
     pub at: Timestamp,
-    /// How often.
+    /// How often, one after another.
     pub times: u32,
+}
+
+impl Setback {
+    /// It is no accident: it was refused, or is not allowed, or failed more than once.
+    pub fn is_lasting(&self) -> bool {
+        self.times > 1 || !self.is_passing()
+    }
+
+    /// It has failed so often that a person should know.
+    pub fn is_stubborn(&self) -> bool {
+        self.times > 2
+    }
+
+    /// It may pass by itself: the outside could not be asked.
+    pub fn is_passing(&self) -> bool {
+        matches!(self.kind, Some(FailureKind::Unreachable | FailureKind::Throttled))
+    }
 }
 
 /// Where a task is, and since when.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    actions::Ground,
+    actions::{Ground, Step},
     evidence::{Evidence, Intake, Work},
     gate,
     memory::{IdleRun, Leaving, Memory, Permitted, TaskMemory, Trouble, Why},
@@ -41,7 +41,9 @@ pub fn remember(policy: &Policy, observation: &Observation, memory: &Memory, now
         if !memory.tasks.contains_key(id) && ended(task) {
             continue;
         }
-        life(memory.tasks.entry(id.clone()).or_default(), task, looked_at);
+        let known = memory.tasks.entry(id.clone()).or_default();
+        life(known, task, looked_at);
+        held(policy, task, known, now);
     }
     for (_, task) in memory.tasks.iter_mut().filter(|(id, _)| !fleet.tasks.contains_key(id)) {
         missing(task, looked_at);
@@ -140,6 +142,12 @@ pub fn stay(memory: &mut TaskMemory) {
     memory.permitted = None;
 }
 
+/// A hold that seemed to fail took effect after all.
+fn held(policy: &Policy, task: &Task, memory: &mut TaskMemory, now: Timestamp) {
+    let is_held = matches!(task.hold, HoldState::Until(end) if end.duration_since(now) >= policy.hold.expires_in / 2);
+    memory.setbacks.retain(|step, setback| !(is_held && *step == Step::Hold && setback.is_passing()));
+}
+
 /// Idle runs grow while a leaving task is seen drained, and end as soon as it is not. A permit is void when the task is
 /// seen at work again: its worker restarted or was given work by somebody else, and the scheduler has not stopped it.
 fn proofs(policy: &Policy, fleet: &FleetView, workers: Option<&WorkersView>, memory: &mut Memory, now: Timestamp) {
@@ -179,9 +187,7 @@ pub fn by_deadline(permitted: &Permitted) -> bool {
 pub fn prolong(run: Option<IdleRun>, (asked, answered): (Timestamp, Timestamp)) -> IdleRun {
     match run.filter(|run| asked.duration_since(run.last).abs() <= UNBROKEN) {
         Some(run) if run.last >= asked => run,
-        Some(run) => {
-            IdleRun { last: asked, looks: run.looks.saturating_add(1), ..run }
-        }
+        Some(run) => IdleRun { last: asked, looks: run.looks.saturating_add(1), ..run },
         None => IdleRun { first: answered, last: asked, looks: 1 },
     }
 }

@@ -103,6 +103,8 @@ pub enum Reason {
     WorkersDenied,
     /// What the workers are asked through cannot be used as the specification says.
     WorkersInvalid,
+    /// What is tried with a task is refused again and again.
+    ActionRefused,
     /// A task's node cannot be found, or one node could be several tasks'.
     Unmapped,
     /// A task that may be stopped at any moment could not be held.

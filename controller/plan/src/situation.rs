@@ -144,9 +144,9 @@ impl<'a> Situation<'a> {
     pub fn is_at_risk(&self, member: &Member<'_>) -> bool {
         match member.task.hold {
             HoldState::Unread => false,
-            HoldState::Free => member.memory.refused.is_some() || self.without_room().contains(member.id),
+            HoldState::Free => member.memory.refused().is_some() || self.without_room().contains(member.id),
             HoldState::Until(end) => {
-                member.memory.refused.is_some()
+                member.memory.refused().is_some()
                     && end.duration_since(self.now) < self.policy.hold.expires_in / LAST_PART
             }
         }

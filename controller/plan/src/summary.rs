@@ -1,23 +1,30 @@
 //! Puts the whole into words: phase, verdicts and counts, made from the words for each task.
 
 use crate::{
-    gate,
-    memory::{Memory, Why},
+    actions::Step,
+    gate, hold,
+    memory::{Memory, Setback, Why},
     observation::{FailureKind, Observation, Seen},
     pace,
     policy::{HoldMode, Mode, Policy},
     report::{Counts, Phase, Reason, Report, RolloutReport, TaskPhase, TaskReport, Verdict},
     rollout,
     situation::{Member, Situation, count},
-    tell, turn, undo,
+    tell::{self, Steps},
+    turn, undo,
 };
 
 /// The report when the fleet could be seen.
-pub fn report(situation: &Situation<'_>, observation: &Observation, mut tasks: Vec<TaskReport>) -> Report {
+pub fn report(
+    situation: &Situation<'_>,
+    observation: &Observation,
+    mut tasks: Vec<TaskReport>,
+    steps: &Steps<'_>,
+) -> Report {
     tasks.sort_by_key(|task| (task.leaving.is_none(), task.phase, task.since, task.task.clone()));
     let gate = gate::verdict(situation, observation);
     let drained = drained(situation, &tasks, gate.as_ref());
-    let ready = ready(situation, observation, &tasks);
+    let ready = ready(situation, observation, &tasks, steps);
     let stalled = stalled(&ready, &drained);
     Report {
         fleet: situation.fleet.name.clone(),
@@ -170,11 +177,42 @@ fn all_seen() -> Verdict {
     Verdict { answer: Some(true), reason: Reason::AllSeen, message }
 }
 
-fn ready(situation: &Situation<'_>, observation: &Observation, tasks: &[TaskReport]) -> Verdict {
-    if let Some(trouble) = trouble(observation, situation.memory) {
-        return trouble;
-    }
-    blocking(tasks, TaskPhase::Unmapped, Reason::Unmapped).unwrap_or_else(all_seen)
+fn ready(situation: &Situation<'_>, observation: &Observation, tasks: &[TaskReport], steps: &Steps<'_>) -> Verdict {
+    trouble(observation, situation.memory)
+        .or_else(|| set_back(situation, tasks, steps))
+        .or_else(|| blocking(tasks, TaskPhase::Unmapped, Reason::Unmapped))
+        .unwrap_or_else(all_seen)
+}
+
+/// What is tried with a task again and again in vain, with the words of the first such task. That the scheduler refuses to
+/// hold one task is nothing that is out of order: such a task is at risk.
+fn set_back(situation: &Situation<'_>, tasks: &[TaskReport], steps: &Steps<'_>) -> Option<Verdict> {
+    let counts = |member: &Member<'_>, step: Step, setback: &Setback| {
+        let goes_on =
+            if step == Step::Hold { hold::is_wanted(situation, member) } else { steps.contains(step, member.id) };
+        goes_on
+            && match setback.kind {
+                None if step == Step::Hold => false,
+                Some(_) if !setback.is_passing() => true,
+                _ => setback.is_stubborn(),
+            }
+    };
+    let mut setbacks = tasks.iter().filter_map(|told| {
+        let member = situation.members.get(&told.task)?;
+        let mut known = member.memory.setbacks.iter();
+        let (step, setback) = known.find(|(step, setback)| counts(member, **step, setback))?;
+        Some((told, *step, setback))
+    });
+    let (told, step, setback) = setbacks.next()?;
+    let reason = match (setback.kind, step) {
+        (None, _) => Reason::ActionRefused,
+        (Some(kind), Step::Cancel | Step::GiveBack) => workers_reason(kind),
+        (Some(kind), Step::Hold | Step::Permit | Step::Release) => fleet_reason(kind),
+    };
+    let others = tell::tasks(setbacks.map(|(told, ..)| &told.task));
+    let others = if others.is_empty() { others } else { format!(" (likewise {others})") };
+    let message = format!("task {}: {}{others}", told.task.short(), told.waiting_for);
+    Some(Verdict { answer: Some(false), reason, message })
 }
 
 /// A verdict about all tasks in this phase, with the words of the first of them.
@@ -258,6 +296,7 @@ fn stalled(ready: &Verdict, drained: &Verdict) -> Verdict {
                     | Reason::WorkersDenied
                     | Reason::WorkersInvalid
                     | Reason::QueuesInvalid
+                    | Reason::ActionRefused
                     | Reason::Unmapped
                     | Reason::DeadlineExceeded
                     | Reason::NoRoom

@@ -5,9 +5,10 @@ use std::{collections::BTreeSet, fmt::Write};
 use jiff::{SignedDuration, Timestamp, Unit};
 
 use crate::{
-    actions::Action,
+    actions::{Action, Step},
     evidence::{Intake, Mapped, Work},
     gate, hold,
+    memory::Setback,
     names::{RevisionId, TaskId},
     observation::{HoldState, Life},
     policy::DeadlineAction,
@@ -16,22 +17,18 @@ use crate::{
     undo,
 };
 
-/// Which tasks are about to be held or cancelled, in the same pass.
-pub struct Steps<'a> {
-    holding: BTreeSet<&'a TaskId>,
-    cancelling: BTreeSet<&'a TaskId>,
-}
+/// What is about to be done with which task, in the same pass.
+pub struct Steps<'a>(BTreeSet<(Step, &'a TaskId)>);
 
 impl<'a> Steps<'a> {
     /// Of these actions.
     pub fn of(actions: &'a [Action]) -> Self {
-        let tasks = |wanted: fn(&Action) -> bool| {
-            actions.iter().filter(move |action| wanted(action)).map(Action::task).collect()
-        };
-        Self {
-            holding: tasks(|action| matches!(action, Action::Hold { .. })),
-            cancelling: tasks(|action| matches!(action, Action::Cancel { .. })),
-        }
+        Self(actions.iter().map(|action| (action.step(), action.task())).collect())
+    }
+
+    /// This is about to be done with that task.
+    pub fn contains(&self, step: Step, task: &TaskId) -> bool {
+        self.0.contains(&(step, task))
     }
 }
 
@@ -52,7 +49,7 @@ pub fn task(situation: &Situation<'_>, member: &Member<'_>, steps: &Steps<'_>) -
         jobs: member.evidence.jobs(),
         oldest_job: member.evidence.oldest_job().cloned(),
         hold: member.task.hold,
-        hold_refused: member.memory.refused.as_ref().map(|refusal| refusal.reason.clone()),
+        hold_refused: member.memory.refused().map(|refused| refused.reason.clone()),
         waiting_for: waiting_for(situation, member, phase, since, steps),
     }
 }
@@ -110,7 +107,7 @@ fn leaving(situation: &Situation<'_>, member: &Member<'_>, steps: &Steps<'_>) ->
         TaskPhase::Overdue
     } else {
         match (member.evidence.intake, member.evidence.work) {
-            (Intake::Consuming, _) if steps.cancelling.contains(member.id) => TaskPhase::Cancelling,
+            (Intake::Consuming, _) if steps.contains(Step::Cancel, member.id) => TaskPhase::Cancelling,
             (Intake::Consuming, _) => TaskPhase::Held,
             (Intake::Unknown, _) | (_, Work::Unknown) => TaskPhase::Unknown,
             (Intake::Cancelled, _) if undo::is_kept(situation, member) => TaskPhase::Restoring,
@@ -135,7 +132,8 @@ fn staying(situation: &Situation<'_>, member: &Member<'_>) -> TaskPhase {
     }
 }
 
-/// What it waits for; and of a task that stays, whatever else is the matter with it, that nothing holds it.
+/// What it waits for; of a task that stays, whatever else is the matter with it, that nothing holds it; and what was tried
+/// in vain.
 fn waiting_for(
     situation: &Situation<'_>,
     member: &Member<'_>,
@@ -155,11 +153,25 @@ fn waiting_for(
         }
         _ => String::new(),
     };
-    match (words.is_empty(), unheld.is_empty()) {
-        (_, true) => words,
-        (true, false) => unheld,
-        (false, false) => format!("{words}; {unheld}"),
-    }
+    let parts = [words, unheld].into_iter().chain(set_back(situation, member, steps));
+    parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+/// What is tried with it again and has failed more than once, or is not allowed; of its hold other words tell.
+fn set_back(situation: &Situation<'_>, member: &Member<'_>, steps: &Steps<'_>) -> Option<String> {
+    let mut setbacks =
+        member.memory.setbacks.iter().filter(|(step, setback)| {
+            **step != Step::Hold && setback.is_lasting() && steps.contains(**step, member.id)
+        });
+    let (step, setback) = setbacks.next()?;
+    let what = match step {
+        Step::Hold => "hold it",
+        Step::Cancel => "tell it to take no more jobs",
+        Step::GiveBack => "give its queues back",
+        Step::Permit | Step::Release => "release its hold",
+    };
+    let since = age(situation.now.duration_since(setback.since));
+    Some(format!("to {what} was tried {} time(s) in vain, for {since}: {}", setback.times, setback.reason))
 }
 
 fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since: Timestamp) -> String {
@@ -215,11 +227,14 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
 
 fn at_risk(situation: &Situation<'_>, member: &Member<'_>) -> String {
     let jobs = member.evidence.jobs().map_or(0, |jobs| jobs.active + jobs.reserved);
-    match &member.memory.refused {
-        Some(refusal) => format!(
-            "the scheduler refused its hold ({}) and may stop it at any moment with {jobs} job(s); it takes no more jobs; next try in {}",
-            refusal.reason,
-            age(hold::retry_at(refusal).duration_since(situation.now).max(SignedDuration::ZERO)),
+    match member.memory.refused() {
+        Some(refused) => format!(
+            "{} and may stop it at any moment with {jobs} job(s); it takes no more jobs; next try in {}",
+            match refused.kind {
+                None => format!("the scheduler refused its hold ({})", refused.reason),
+                Some(_) => format!("the scheduler cannot be told to hold it ({})", refused.reason),
+            },
+            age(hold::retry_at(refused).duration_since(situation.now).max(SignedDuration::ZERO)),
         ),
         None => format!(
             "as many tasks are held as are wanted ({}), so it cannot be, and may be stopped at any moment with {jobs} job(s); it takes no more jobs; raising the desired count makes room",
@@ -238,9 +253,10 @@ fn unmapped(member: &Member<'_>) -> String {
 }
 
 fn unheld(member: &Member<'_>, steps: &Steps<'_>) -> String {
-    match &member.memory.refused {
-        Some(refusal) => format!("its hold was refused ({}); it is asked for again", refusal.reason),
-        None if steps.holding.contains(member.id) => String::from("it is about to be held"),
+    match member.memory.refused() {
+        Some(Setback { kind: None, reason, .. }) => format!("its hold was refused ({reason}); it is asked for again"),
+        Some(Setback { reason, .. }) => format!("its hold cannot be set ({reason}); it is tried again"),
+        None if steps.contains(Step::Hold, member.id) => String::from("it is about to be held"),
         None => String::from("it is held as soon as an old task is released"),
     }
 }

@@ -46,10 +46,10 @@ fn a_hold_that_was_refused_and_then_granted_is_refused_no_more() {
     let refused = || Outcome::Refused { reason: "DEPLOYMENT_BLOCKED".into() };
     absorb(&mut memory, &[(hold.clone(), refused())], at(1));
     absorb(&mut memory, &[(hold.clone(), refused())], at(2));
-    let refusal = memory.tasks[&task].refused.clone().expect("it was refused");
+    let refusal = memory.tasks[&task].refused().cloned().expect("it was refused");
     assert_eq!((refusal.since, refusal.at, refusal.times), (at(1), at(2), 2));
     absorb(&mut memory, &[(hold, Outcome::Done)], at(3));
-    assert_eq!(memory.tasks[&task].refused, None);
+    assert_eq!(memory.tasks[&task].refused(), None);
 }
 
 #[test]

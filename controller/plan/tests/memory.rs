@@ -213,7 +213,7 @@ fn a_clock_that_is_put_back_delays_nothing() {
     world.refuse_holds = Some("DEPLOYMENT_BLOCKED".into());
     world.task("t1").held_until = None;
     world.job("t1").deploy("app:2").start_all().pass();
-    assert!(known(&world.plan(), "t1").refused.is_some());
+    assert!(known(&world.plan(), "t1").refused().is_some());
     world.refuse_holds = None;
     put_back(&mut world);
     let plan = world.pass();

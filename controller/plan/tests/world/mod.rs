@@ -23,7 +23,8 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use worker_drain_plan::{
-    Memory, Policy, TaskId,
+    Memory, Outcome, Policy, TaskId,
+    actions::Step,
     observation::{FailureKind, Job, Life, Mapping, Queue, Revision},
     policy::{DrainPolicy, Gate, HoldMode, HoldPolicy, Mode, Scheduled},
 };
@@ -113,6 +114,8 @@ pub struct World {
     pub counting: Counting,
     /// What the scheduler answers to a hold of a task that it does not hold yet.
     pub refuse_holds: Option<String>,
+    /// What becomes of every action of a kind, without effect.
+    pub set_back: BTreeMap<Step, Outcome>,
     /// A new worker comes up by itself as soon as its task runs.
     pub workers_come_up: bool,
     /// The scheduler goes on showing tasks that have ended, though nobody asks for them.
@@ -141,6 +144,7 @@ impl World {
             queued: (0, 0),
             counting: Counting::All,
             refuse_holds: None,
+            set_back: BTreeMap::new(),
             workers_come_up: true,
             shows_ended: false,
             story: String::new(),

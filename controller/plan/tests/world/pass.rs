@@ -43,6 +43,9 @@ impl World {
 
     /// Does one action, as the outside would.
     pub fn apply(&mut self, action: &Action) -> Outcome {
+        if let Some(setback) = self.set_back.get(&action.step()) {
+            return setback.clone();
+        }
         let task = action.task().as_str().to_owned();
         match action {
             Action::Hold { lasting, .. } => return self.hold(&task, *lasting),
