@@ -136,7 +136,7 @@ fn is_vain(memory: &Memory, action: &Action) -> bool {
 fn decide(situation: &Situation<'_>) -> Vec<Action> {
     let mut actions = hold::holds(situation);
     if !situation.policy.paused && !gate::is_awaited(situation.policy) && !turn::is_turning(situation.memory) {
-        actions.extend(undo::give_backs(situation));
+        actions.extend(undo::give_backs(situation, &actions));
         actions.extend(pace::cancels(situation));
         actions.extend(drain::permits(situation));
         actions.extend(hold::releases(situation));

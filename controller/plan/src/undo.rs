@@ -3,18 +3,20 @@
 //! sent late may arrive late. An old task behind a shut gate gets them back too: it is there to empty them.
 
 use crate::{
-    actions::Action,
+    actions::{Action, Step},
     names::NodeName,
-    observation::Queue,
+    observation::{HoldState, Queue},
     pace,
     situation::{Member, Situation},
+    turn,
 };
 
 /// Queues that are to be given back.
-pub fn give_backs(situation: &Situation<'_>) -> Vec<Action> {
+pub fn give_backs(situation: &Situation<'_>, holds: &[Action]) -> Vec<Action> {
     let reserve = if pace::is_short(situation) { pace::reserve(situation) } else { std::collections::BTreeSet::new() };
     situation
         .running()
+        .filter(|member| !may_be_stopping(situation, member, holds))
         .filter(|member| member.leaving.is_none() || reserve.contains(member.id) || is_kept(situation, member))
         .flat_map(|member| {
             missing(member).map(|(node, queues)| Action::GiveBack {
@@ -24,6 +26,17 @@ pub fn give_backs(situation: &Situation<'_>) -> Vec<Action> {
             })
         })
         .collect()
+}
+
+/// The scheduler may have decided to stop it already, and would cut off whatever it begins: nothing holds it, and it is asked
+/// to be held in this pass; or that was refused, and what is seen of it may be older than the reason.
+fn may_be_stopping(situation: &Situation<'_>, member: &Member<'_>, holds: &[Action]) -> bool {
+    let asked = || holds.iter().any(|hold| hold.task() == member.id);
+    member.task.hold == HoldState::Free
+        && match member.memory.setbacks.get(&Step::Hold) {
+            Some(setback) => situation.now.duration_since(setback.since) < turn::BELIEVED_AFTER,
+            None => asked(),
+        }
 }
 
 /// The gate is shut, and this old task lacks what it would empty.

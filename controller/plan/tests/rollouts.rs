@@ -7,6 +7,7 @@ mod world;
 
 use worker_drain_plan::{
     Plan,
+    actions::Step,
     memory::Why,
     observation::{FailureKind, Life},
     policy::{Deadline, DeadlineAction, HoldMode},
@@ -269,4 +270,28 @@ fn a_task_that_is_being_stopped_is_no_surplus() {
     world.say("one is wanted, and one of two is on its way out").desired = 1;
     let plan = world.pass();
     assert_eq!((chosen(&plan), plan.report.counts.live), (Vec::new(), 1));
+}
+
+/// ECS may have decided to stop it, and what is seen may be older than that.
+#[test]
+fn whoever_was_let_go_gets_its_queues_back_when_it_is_held_again() {
+    let given_back = |plan: &Plan| plan.actions.iter().any(|action| action.step() == Step::GiveBack);
+    let mut world = World::of(2).settled();
+    world.desired = 1;
+    while !world.tasks["t1"].permitted {
+        world.later(SECOND * 2).pass();
+    }
+    world.desired = 2;
+    let mut refused = world.clone();
+    let plan = world.say("it is wanted again after all").later(SECOND).pass();
+    assert!(plan.actions.iter().any(|action| action.step() == Step::Hold) && !given_back(&plan), "{}", world.story);
+    assert!(given_back(&world.later(SECOND).pass()), "{}", world.story);
+
+    refused.refuse_holds = Some("TASK_NOT_VALID".into());
+    refused.say("it is being stopped, which is not seen yet").later(SECOND).pass();
+    for _ in 0..4 {
+        assert!(!given_back(&refused.later(SECOND * 2).pass()), "{}", refused.story);
+    }
+    refused.say("it runs still: its hold was refused for another reason");
+    assert!(given_back(&refused.later(SECOND * 2).pass()), "{}", refused.story);
 }
