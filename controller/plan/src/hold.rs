@@ -129,10 +129,13 @@ pub fn retry_at(refused: &Setback) -> Timestamp {
 }
 
 /// Holds that the specification wants no more, on tasks that stay: after a rollout in `OnRollout` mode, and all of ours
-/// when the drain is withdrawn.
+/// when the drain is withdrawn; then also those that are not seen, because nobody will look again, and to release what is not
+/// held does no harm.
 pub fn releases(situation: &Situation<'_>) -> Vec<Action> {
-    let over = situation.policy.withdrawn || (!situation.is_standing() && situation.memory.rollout.is_none());
-    let ours = |member: &&Member<'_>| member.memory.held && member.leaving.is_none() && member.is_held(situation.now);
+    let withdrawn = situation.policy.withdrawn;
+    let over = withdrawn || (!situation.is_standing() && situation.memory.rollout.is_none());
+    let is_seen = |member: &Member<'_>| withdrawn || member.is_held(situation.now);
+    let ours = |member: &&Member<'_>| member.memory.held && member.leaving.is_none() && is_seen(member);
     let release = |id: &TaskId| Action::Release { task: id.clone() };
     situation
         .members

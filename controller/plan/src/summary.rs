@@ -92,7 +92,7 @@ pub fn blind(policy: &Policy, observation: &Observation, memory: &Memory) -> Rep
 fn phase(situation: &Situation<'_>, tasks: &[TaskReport]) -> Phase {
     let policy = situation.policy;
     if policy.withdrawn {
-        let left = situation.members.values().any(|member| member.memory.held && member.is_held(situation.now));
+        let left = situation.running().any(|member| member.memory.held);
         // A worker that does not answer may still lack what was taken from it.
         let restoring = !situation.live().all(is_whole);
         return if left || restoring { Phase::Withdrawing } else { Phase::Withdrawn };

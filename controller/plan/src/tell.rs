@@ -153,7 +153,11 @@ fn waiting_for(
         }
         _ => String::new(),
     };
-    let parts = [words, unheld].into_iter().chain(set_back(situation, member, steps));
+    let is_unread = member.task.hold == HoldState::Unread
+        && member.task.life == Life::Running
+        && hold::is_wanted(situation, member);
+    let unread = is_unread.then(|| String::from("whether it is held could not be read"));
+    let parts = [words, unheld].into_iter().chain(unread).chain(set_back(situation, member, steps));
     parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
