@@ -22,7 +22,10 @@ pub fn intend(memory: &mut Memory, situation: &Situation<'_>, actions: &[Action]
                 let queues = situation.members.get(id).and_then(|member| member.evidence.queues(node));
                 task.nodes.entry(node.clone()).or_default().taken.extend(queues.unwrap_or_default().iter().cloned());
             }
-            Action::GiveBack { .. } | Action::Permit { .. } | Action::Release { .. } => {}
+            Action::Permit { ground, .. } => {
+                task.permitting = Some(Permitted { at: situation.now, ground: ground.clone() });
+            }
+            Action::GiveBack { .. } | Action::Release { .. } => {}
         }
     }
 }
@@ -32,6 +35,9 @@ pub fn intend(memory: &mut Memory, situation: &Situation<'_>, actions: &[Action]
 pub fn absorb(memory: &mut Memory, outcomes: &[(Action, Outcome)], now: Timestamp) {
     for (action, outcome) in outcomes {
         let Some(task) = memory.tasks.get_mut(action.task()) else { continue };
+        if action.step() == Step::Permit && !matches!(outcome, Outcome::Failed(_)) {
+            task.permitting = None;
+        }
         match outcome {
             Outcome::Refused { reason } => set_back(task, action.step(), reason, None, now),
             Outcome::Failed(failure) => set_back(task, action.step(), &failure.message, Some(failure.kind), now),
@@ -64,16 +70,17 @@ fn done(memory: &mut Memory, action: &Action, now: Timestamp) {
     match action {
         Action::Permit { ground, .. } if task.permitted.is_none() => {
             task.permitted = Some(Permitted { at: now, ground: ground.clone() });
-            if let Ground::Deadline { jobs } = ground {
-                count_cut(memory, jobs.unwrap_or(0));
-            }
+            count_cut(memory, ground);
         }
         Action::Release { .. } => task.held = false,
         Action::Hold { .. } | Action::Cancel { .. } | Action::GiveBack { .. } | Action::Permit { .. } => {}
     }
 }
 
-fn count_cut(memory: &mut Memory, jobs: u32) {
+/// Counts what a permit cuts.
+pub fn count_cut(memory: &mut Memory, ground: &Ground) {
+    let Ground::Deadline { jobs } = ground else { return };
+    let jobs = jobs.unwrap_or(0);
     memory.cut.tasks = memory.cut.tasks.saturating_add(1);
     memory.cut.jobs = memory.cut.jobs.saturating_add(jobs);
     if let Some(rollout) = &mut memory.rollout {

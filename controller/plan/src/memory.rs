@@ -134,6 +134,9 @@ pub struct TaskMemory {
     /// Its stop was permitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub permitted: Option<Permitted>,
+    /// Its stop was about to be permitted, and it is not known whether that took effect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub permitting: Option<Permitted>,
     /// What was last tried with it, and not done.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub setbacks: BTreeMap<Step, Setback>,
@@ -152,6 +155,11 @@ pub struct TaskMemory {
 }
 
 impl TaskMemory {
+    /// The permit by which it ended, now that it has: one of which nobody heard that it took effect is as good as one that did.
+    pub fn let_go(&self) -> Option<&Permitted> {
+        self.permitted.as_ref().or(self.permitting.as_ref())
+    }
+
     /// Its hold was refused, or cannot be set.
     pub fn refused(&self) -> Option<&Setback> {
         self.setbacks.get(&Step::Hold).filter(|setback| setback.is_lasting())

@@ -10,6 +10,7 @@ use crate::{
     actions::{Ground, Step},
     evidence::{Evidence, Intake, Work},
     gate,
+    intent::count_cut,
     memory::{IdleRun, Leaving, Memory, Permitted, TaskMemory, Trouble, Why},
     names::TaskId,
     observation::{FleetView, HoldState, Life, Mapping, Observation, Seen, Task, WorkersView},
@@ -57,7 +58,7 @@ pub fn remember(policy: &Policy, observation: &Observation, memory: &Memory, now
         leaving(policy, fleet, &ended_before, &mut memory, now);
         scale_in::choose(policy, fleet, observation, &mut memory, now);
     }
-    proofs(policy, fleet, observation.workers.ok(), &mut memory, now);
+    proofs(policy, fleet, observation, &mut memory, now);
     if is_certain {
         let rollout = memory.rollout.as_ref().map(|rollout| rollout.since);
         rollout::follow(fleet, &mut memory, now);
@@ -140,6 +141,7 @@ pub fn stay(memory: &mut TaskMemory) {
     memory.leaving = None;
     memory.idle = None;
     memory.permitted = None;
+    memory.permitting = None;
 }
 
 /// A hold that seemed to fail took effect after all.
@@ -150,13 +152,23 @@ fn held(policy: &Policy, task: &Task, memory: &mut TaskMemory, now: Timestamp) {
 
 /// Idle runs grow while a leaving task is seen drained, and end as soon as it is not. A permit is void when the task is
 /// seen at work again: its worker restarted or was given work by somebody else, and the scheduler has not stopped it.
-fn proofs(policy: &Policy, fleet: &FleetView, workers: Option<&WorkersView>, memory: &mut Memory, now: Timestamp) {
+fn proofs(policy: &Policy, fleet: &FleetView, observation: &Observation, memory: &mut Memory, now: Timestamp) {
+    let (workers, looked_at) = (observation.workers.ok(), observation.fleet.at());
+    let mut let_go = Vec::new();
     for (id, task) in &fleet.tasks {
         let Some(memory) = memory.tasks.get_mut(id) else { continue };
         let evidence = Evidence::of(id, memory, workers, policy.drain.scheduled, now);
         let at_work = evidence.intake == Intake::Consuming || evidence.work == Work::Busy;
         if at_work && task.life == Life::Running && !memory.permitted.as_ref().is_some_and(by_deadline) {
             memory.permitted = None;
+        }
+        match memory.permitting.as_ref().map(|permitting| took_effect(task, permitting, at_work, looked_at)) {
+            Some(Effect::Seen) if memory.permitted.is_none() => {
+                let_go.extend(memory.permitting.as_ref().map(|permitting| permitting.ground.clone()));
+                memory.permitted = memory.permitting.take();
+            }
+            Some(Effect::Seen | Effect::None) => memory.permitting = None,
+            Some(Effect::Unknown) | None => {}
         }
         // What was proven of a worker is not proven of the one that took its place.
         let restarted = evidence.restarted(memory);
@@ -175,6 +187,30 @@ fn proofs(policy: &Policy, fleet: &FleetView, workers: Option<&WorkersView>, mem
         for (node, instance) in instances {
             memory.nodes.entry(node).or_default().instance = Some(instance);
         }
+    }
+    for ground in &let_go {
+        count_cut(memory, ground);
+    }
+}
+
+/// What is seen of a permit that was about to be given.
+enum Effect {
+    Seen,
+    None,
+    Unknown,
+}
+
+/// A permit is given and then written down; between the two its reply may be lost, or we may be killed.
+fn took_effect(task: &Task, permitting: &Permitted, at_work: bool, looked_at: Timestamp) -> Effect {
+    match (&task.life, task.hold) {
+        (Life::Stopping | Life::Stopped { .. }, _) => Effect::Seen,
+        // One on proof is given again if the proof is good still.
+        (Life::Running, HoldState::Free) if by_deadline(permitting) => Effect::Seen,
+        (Life::Running, _) if at_work && !by_deadline(permitting) => Effect::None,
+        // What is seen may be older than the permit.
+        (Life::Running, _) if looked_at.duration_since(permitting.at) < turn::BELIEVED_AFTER => Effect::Unknown,
+        (Life::Missing, _) => Effect::Unknown,
+        (Life::Running | Life::Starting, _) => Effect::None,
     }
 }
 

@@ -73,7 +73,7 @@ fn count_ended(rollout: &mut Rollout, fleet: &FleetView, memory: &Memory) {
             continue;
         }
         let ran = fleet.tasks.get(id).is_none_or(|seen| seen.life == Life::Missing || seen.started_at.is_some());
-        if ran && task.permitted.is_none() {
+        if ran && task.let_go().is_none() {
             rollout.ended_unpermitted.insert(id.clone());
         }
     }
@@ -81,7 +81,7 @@ fn count_ended(rollout: &mut Rollout, fleet: &FleetView, memory: &Memory) {
 
 fn past(rollout: &Rollout, fleet: &FleetView, memory: &Memory, now: Timestamp) -> PastRollout {
     // Also of a deadline that had passed before the rollout began, in a scale-in.
-    let mut permits = rollout.old.iter().filter_map(|id| memory.tasks.get(id)?.permitted.as_ref());
+    let mut permits = rollout.old.iter().filter_map(|id| memory.tasks.get(id)?.let_go());
     let outcome = if permits.any(by_deadline) {
         RolloutOutcome::JobsCut
     } else if !rollout.ended_unpermitted.is_empty() {

@@ -6,11 +6,12 @@ mod world;
 
 use jiff::SignedDuration;
 use worker_drain_plan::{
-    Action, Ground, Plan,
+    Action, Ground, Outcome, Plan, absorb,
+    actions::Step,
     memory::{Permitted, TaskMemory},
-    observation::{Answer, Life, Seen, Task},
+    observation::{Answer, Failure, FailureKind, Life, Seen, Task},
     plan,
-    policy::Scheduled,
+    policy::{Deadline, DeadlineAction, Scheduled},
     report::RolloutOutcome,
 };
 use world::{HOUR, SECOND, World, queue, task_id};
@@ -231,4 +232,51 @@ fn a_revision_is_believed_by_looks_and_not_by_the_time_that_a_pass_takes() {
     for plan in [first, again] {
         assert!(plan.memory.current.is_some_and(|current| current.turning.is_some()), "{}", world.story);
     }
+}
+
+/// The call reached ECS, and its reply was lost, or we were killed before it came.
+#[test]
+fn a_permit_that_took_effect_unheard_is_a_permit() {
+    let deadline = Some(Deadline { after: HOUR, action: DeadlineAction::PermitStop });
+    let lost = Outcome::Failed(Failure::new(FailureKind::Unreachable, "no answer"));
+    for (deadline, outcome) in [(None, RolloutOutcome::Drained), (deadline, RolloutOutcome::JobsCut)] {
+        for reply in [Some(lost.clone()), None] {
+            let mut world = World::of(1).settled();
+            world.policy.drain.deadline = deadline;
+            world.deploy("app:2").schedule();
+            if deadline.is_some() {
+                world.job("t1").run(3).later(HOUR);
+            }
+            let (permit, plan) = loop {
+                world.later(SECOND * 2);
+                let plan = world.plan();
+                match plan.actions.iter().find(|action| matches!(action, Action::Permit { .. })) {
+                    Some(permit) => break (permit.clone(), plan.clone()),
+                    None => world.pass(),
+                };
+            };
+            world.memory = plan.memory;
+            world.apply(&permit);
+            if let Some(reply) = &reply {
+                absorb(&mut world.memory, &[(permit, reply.clone())], world.now);
+            }
+            world.task("t1").permitted = false;
+            world.stop("t1");
+            let past = world.later(SECOND * 300).pass().report.past.remove(0);
+            assert_eq!((past.outcome, past.ended_unpermitted), (outcome, 0), "{}", world.story);
+            assert_eq!(past.jobs_cut, u32::from(deadline.is_some()), "{}", world.story);
+        }
+    }
+}
+
+#[test]
+fn a_permit_that_took_no_effect_is_none() {
+    let mut world = World::of(1).settled();
+    world.set_back.insert(Step::Permit, Outcome::Failed(Failure::new(FailureKind::Unreachable, "no answer")));
+    world.deploy("app:2").schedule().run(4);
+    assert!(known(&world.plan(), "t1").permitting.is_some(), "{}", world.story);
+    world.say("somebody else gives it a job").job("t1").later(SECOND).pass();
+    world.stop("t1");
+    let past = world.later(SECOND).pass().report.past.remove(0);
+    assert_eq!(past.outcome, RolloutOutcome::EndedUnpermitted, "{}", world.story);
 }
