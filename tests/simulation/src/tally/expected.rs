@@ -27,6 +27,7 @@ table! {
         WorkersUnreachable: &["Ready"],
         WorkersDenied: &["Ready", "Stalled"],
         WorkersInvalid: &["Ready", "Stalled"],
+        ActionRefused: &["Ready", "Stalled"],
         Unmapped: &["Ready", "Drained", "Stalled"],
         AtRisk: &["Drained"],
         NoOldTasks: &["Drained"],

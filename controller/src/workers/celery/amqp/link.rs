@@ -1,7 +1,13 @@
 //! One connection to RabbitMQ, as long as it lasts: one channel to publish, and one with our reply queue, which a task
 //! reads.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::StreamExt;
 use lapin::{
@@ -38,6 +44,8 @@ pub(super) struct Link {
     names: Names,
     pub(super) address: Arc<Address>,
     pub(super) bound: Duration,
+    /// The exchange for requests was there.
+    is_known: AtomicBool,
     waiting: Arc<Waiting<Problem>>,
     /// Ends with us.
     reader: JoinSet<()>,
@@ -65,7 +73,8 @@ impl Link {
         let reading = Reading { channel, consumer, names: names.clone(), waiting: waiting.clone(), bound };
         reader.spawn(reading.run(address.clone()));
         let publisher = Mutex::new(publisher);
-        Ok(Self { connection, publisher, names, address, bound, waiting, reader, _socket: socket })
+        let is_known = AtomicBool::new(false);
+        Ok(Self { connection, publisher, names, address, bound, is_known, waiting, reader, _socket: socket })
     }
 
     /// Whether replies can still come in.
@@ -96,6 +105,15 @@ impl Link {
     }
 
     async fn send(&self, requests: &[Request]) -> Result<(), Problem> {
+        // A broker that has no such exchange closes the channel; what comes after that has been agreed to costs the whole
+        // connection. So as long as it may be so, one is sent alone.
+        let alone = if self.is_known.load(Ordering::Relaxed) { 0 } else { requests.len().min(1) };
+        self.send_together(&requests[..alone]).await?;
+        self.is_known.store(true, Ordering::Relaxed);
+        self.send_together(&requests[alone..]).await
+    }
+
+    async fn send_together(&self, requests: &[Request]) -> Result<(), Problem> {
         let result = self.send_over(&self.publisher().await?, requests).await;
         match result {
             // Closed meanwhile, for what somebody else published.
