@@ -132,8 +132,8 @@ fn staying(situation: &Situation<'_>, member: &Member<'_>) -> TaskPhase {
     }
 }
 
-/// What it waits for; of a task that stays, whatever else is the matter with it, that nothing holds it; and what was tried
-/// in vain.
+/// What it waits for; that nothing holds it, or that this cannot be known, whatever else is the matter; and what was tried in
+/// vain.
 fn waiting_for(
     situation: &Situation<'_>,
     member: &Member<'_>,
@@ -142,22 +142,13 @@ fn waiting_for(
     steps: &Steps<'_>,
 ) -> String {
     let words = words(situation, member, phase, since);
-    let unheld = match phase {
-        TaskPhase::Unmapped | TaskPhase::Unknown | TaskPhase::Restoring | TaskPhase::Starting | TaskPhase::Serving
-            if member.leaving.is_none()
-                && member.task.life == Life::Running
-                && member.task.hold == HoldState::Free
-                && situation.is_standing() =>
-        {
-            unheld(member, steps)
-        }
+    let wants_hold = member.task.life == Life::Running && hold::is_wanted(situation, member);
+    let unheld = match member.task.hold {
+        HoldState::Free if wants_hold && phase != TaskPhase::AtRisk => unheld(member, steps),
+        HoldState::Unread if wants_hold => String::from("whether it is held could not be read"),
         _ => String::new(),
     };
-    let is_unread = member.task.hold == HoldState::Unread
-        && member.task.life == Life::Running
-        && hold::is_wanted(situation, member);
-    let unread = is_unread.then(|| String::from("whether it is held could not be read"));
-    let parts = [words, unheld].into_iter().chain(unread).chain(set_back(situation, member, steps));
+    let parts = [words, unheld].into_iter().chain(set_back(situation, member, steps));
     parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
