@@ -7,7 +7,7 @@ use crate::{
     evidence::Work,
     memory::{Leaving, Memory, Why},
     names::TaskId,
-    observation::{FleetView, HoldState, Observation},
+    observation::{FleetView, HoldState, Life, Observation},
     policy::{HoldMode, Policy},
     remember::stay,
     situation::{Member, Situation, count},
@@ -21,10 +21,12 @@ pub fn choose(policy: &Policy, fleet: &FleetView, observation: &Observation, mem
         return;
     }
     let victims = if ours { victims(&Situation::new(policy, fleet, observation, memory, now)) } else { Vec::new() };
+    // Whoever is ending leaves, whoever else is chosen; and how it came to that is not forgotten.
+    let lives = |id| fleet.tasks.get(id).is_some_and(|task| matches!(task.life, Life::Starting | Life::Running));
     for (id, task) in &mut memory.tasks {
         match task.leaving {
             None if victims.contains(id) => task.leaving = Some(Leaving { why: Why::ScaleIn, since: now }),
-            Some(Leaving { why: Why::ScaleIn, .. }) if !victims.contains(id) && !task.gone => stay(task),
+            Some(Leaving { why: Why::ScaleIn, .. }) if !victims.contains(id) && lives(id) => stay(task),
             _ => {}
         }
     }

@@ -295,3 +295,19 @@ fn whoever_was_let_go_gets_its_queues_back_when_it_is_held_again() {
     refused.say("it runs still: its hold was refused for another reason");
     assert!(given_back(&refused.later(SECOND * 2).pass()), "{}", refused.story);
 }
+
+#[test]
+fn whoever_was_permitted_in_a_scale_in_was_permitted_though_a_deployment_overtakes_its_end() {
+    let mut world = World::of(2).settled();
+    world.desired = 1;
+    while !world.tasks["t1"].permitted {
+        world.later(SECOND * 2).pass();
+    }
+    world.task("t1").life = Life::Stopping;
+    world.later(SECOND * 2).pass();
+    world.say("somebody deploys before it has ended").deploy("app:2").start_all().later(SECOND).pass();
+    world.stop("t1");
+    world.run(20);
+    let past = &world.memory.past[0];
+    assert_eq!((past.outcome, past.ended_unpermitted), (RolloutOutcome::Drained, 0), "{}", world.story);
+}

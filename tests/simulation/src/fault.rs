@@ -146,6 +146,8 @@ faults! {
     Withdrawn,
     /// The user set a deadline with `PermitStop`.
     PermitStopDeadline,
+    /// Everything can be read, and holds can be neither set nor released for minutes: that is not allowed, or throttled.
+    HoldsFail,
 }
 
 /// A set of kinds of faults.

@@ -8,9 +8,8 @@ use worker_drain::{
     workers::celery::Celery,
 };
 use worker_drain_plan::{
-    Action, Policy,
-    observation::Failure,
-    policy::HoldMode,
+    Action, Outcome, Policy,
+    observation::{Failure, FailureKind},
     report::{Phase, TaskReport},
 };
 
@@ -121,10 +120,14 @@ pub async fn operate(sim: &Arc<Sim>, who: usize) {
 /// For how long an operator that is not at work need not look whether it is. A second one that will never be has only to
 /// end the phase of faults, on the second.
 fn idle_for(world: &World, who: usize) -> u64 {
-    if who == 0 || world.setup.faults.has(Fault::TwoOperators) {
+    if who == 0 || has_second(world) {
         return SECOND;
     }
     world.setup.safety.div_ceil(SECOND).saturating_mul(SECOND).saturating_sub(world.now).max(SECOND)
+}
+
+fn has_second(world: &World) -> bool {
+    [Fault::TwoOperators, Fault::LeaseLost].iter().any(|fault| world.setup.faults.has(*fault))
 }
 
 /// What a process has from its beginning: its workers' broker, and full token buckets.
@@ -157,12 +160,15 @@ fn after(sim: &Sim, who: usize, policy: &Policy, pass: &Pass) -> u64 {
     world.tally.passes += 1;
     for (action, outcome) in &pass.outcomes {
         world.tally.outcome(action, outcome);
-        let refused = matches!((action, outcome), (Action::Hold { .. }, worker_drain_plan::Outcome::Refused { .. }));
         let told = |told: &TaskReport| told.task == *action.task() && told.hold_refused.is_some();
+        let refused = is_refused(action, outcome);
+        if refused {
+            world.tally.rule("every refused hold is told");
+        }
         if refused && !pass.plan.report.tasks.iter().any(told) {
             world.broken("every refused hold is told", || format!("{action}: {outcome:?}"));
         }
-        if *outcome != worker_drain_plan::Outcome::Done {
+        if *outcome != Outcome::Done {
             world.tell(|| format!("operator {who}: {action}: {outcome:?}"));
         }
     }
@@ -172,7 +178,7 @@ fn after(sim: &Sim, who: usize, policy: &Policy, pass: &Pass) -> u64 {
         world.tally.ended(ended.outcome);
         world.judge_outcome(ended, &before, &pass.observation);
     }
-    let withdrawn = policy.withdrawn && pass.plan.report.phase == Phase::Withdrawn && pass.outcomes.is_empty();
+    let withdrawn = policy.withdrawn && pass.plan.report.phase == Phase::Withdrawn;
     if withdrawn && world.policy.as_ref().is_some_and(|policy| policy.withdrawn) {
         world.judge_withdrawn();
         world.resource_gone();
@@ -184,6 +190,16 @@ fn after(sim: &Sim, who: usize, policy: &Policy, pass: &Pass) -> u64 {
     // As the run loop does it: a tenth more or less, so that drains do not march in step.
     let low = (wake - wake / 10).max(1);
     world.delay_chance.between(low, wake + wake / 10)
+}
+
+/// It was refused to hold a task, or it is not allowed.
+fn is_refused(action: &Action, outcome: &Outcome) -> bool {
+    let for_good = match outcome {
+        Outcome::Refused { .. } => true,
+        Outcome::Failed(failure) => !matches!(failure.kind, FailureKind::Unreachable | FailureKind::Throttled),
+        Outcome::Done | Outcome::Stale => false,
+    };
+    for_good && action.step() == worker_drain_plan::actions::Step::Hold
 }
 
 fn frugal(sim: &Sim, (begun, passes): &mut (u64, u64)) {
@@ -221,99 +237,9 @@ fn is_over(sim: &Sim, who: usize) -> bool {
     world.mend();
     let safety = world.setup.safety;
     let rested = now > safety + 2 * MINUTE && world.rests();
-    if rested || now > safety + REST_WITHIN + world.setup.work.longest {
+    if rested || now > safety + REST_WITHIN + 2 * world.setup.work.longest {
         world.judge_end();
         return true;
     }
     false
-}
-
-impl World {
-    /// Nothing is left to do for anybody.
-    fn rests(&self) -> bool {
-        let idle = self.deleted || self.jobs.iter().all(|job| job.state != crate::world::JobState::Delivered);
-        idle && self.is_settled()
-    }
-
-    /// Nothing is left to do for the drain. Jobs may run on for hours where they came after its end.
-    fn is_settled(&self) -> bool {
-        let policy = self.policy.as_ref().is_some_and(|policy| !policy.withdrawn);
-        let settled = self.taps[0].plan.as_ref().is_some_and(|plan| plan.report.settled && plan.actions.is_empty());
-        // A deleted service whose scale-in is not ours keeps its holds: that is what the user asked for.
-        let kept = self.deleted && self.policy.as_ref().is_some_and(|policy| !policy.drain.scale_in);
-        policy
-            && (self.is_at_rest() || kept)
-            && (settled || self.deleted)
-            && self.lacking().is_none()
-            && self.unheld().is_none()
-    }
-
-    /// A live task of the current revision that takes jobs from fewer queues than it was made to.
-    fn lacking(&self) -> Option<usize> {
-        let every = (1_u8 << self.setup.work.queues) - 1;
-        let primary = self.service().primary().map(|primary| primary.id);
-        let stays = |m: &usize| {
-            self.ecs.task(self.members[*m].ecs).is_some_and(|task| task.is_live() && task.deployment == primary)
-        };
-        let up = |node: &crate::world::Node| node.state == crate::world::NodeState::Up;
-        (0..self.members.len())
-            .filter(stays)
-            .find(|m| self.members[*m].nodes.iter().any(|node| up(node) && node.consuming != every && !node.excused))
-    }
-
-    /// A live task that nothing holds though every one is to be.
-    fn unheld(&self) -> Option<usize> {
-        let standing = self.policy.as_ref().is_some_and(|policy| policy.hold.mode == HoldMode::Standing);
-        let now = ecs_emulator::model::Time(self.now);
-        let bare = |m: &usize| {
-            self.ecs.task(self.members[*m].ecs).is_some_and(|task| task.is_live() && !task.is_protected(now))
-        };
-        (0..self.members.len()).filter(|_| standing && !self.deleted).find(bare)
-    }
-
-    /// The drain says that nothing of it is left.
-    fn judge_withdrawn(&mut self) {
-        self.tally.rule("a withdrawn drain leaves nothing behind");
-        let clean = self.is_off(Fault::WorkerFrozen)
-            && self.is_off(Fault::WorkerReconnects)
-            && self.is_off(Fault::BrokerDown)
-            && self.is_off(Fault::ReplyLost)
-            && self.is_off(Fault::RequestLate)
-            && self.is_off(Fault::RequestDoubled)
-            && self.is_off(Fault::StaleReads)
-            && self.is_off(Fault::RecordStale)
-            && self.is_off(Fault::TwoOperators);
-        if let Some(m) = self.lacking().filter(|_| clean) {
-            self.broken("a withdrawn drain leaves nothing behind", || format!("t{} is left without its queues", m + 1));
-        }
-    }
-
-    /// The history ends: has everything come to rest?
-    fn judge_end(&mut self) {
-        self.tally.rule(RULES[12]);
-        self.tally.rule(RULES[4]);
-        self.tally.rule("at rest every task is held");
-        self.tally.jobs = self.jobs.iter().filter(|job| job.state == crate::world::JobState::Done).count() as u64;
-        self.tally.virtual_ms = self.now;
-        self.tally.histories = 1;
-        self.tally.rule("every job is accounted for");
-        if let Some(what) = self.unaccounted() {
-            self.broken("every job is accounted for", || what);
-        }
-        if self.is_settled() {
-            return;
-        }
-        if let Some(m) = self.lacking() {
-            self.broken(RULES[4], || format!("t{} is left without its queues", m + 1));
-        }
-        if let Some(m) = self.unheld() {
-            self.broken("at rest every task is held", || format!("t{} is not", m + 1));
-        }
-        let tasks: Vec<String> = self.taps[0].plan.as_ref().map_or_else(Vec::new, |plan| {
-            plan.report.tasks.iter().map(|task| format!("{} {}: {}", task.task, task.phase, task.waiting_for)).collect()
-        });
-        let waiting = self.jobs.iter().filter(|job| job.state == crate::world::JobState::Delivered).count();
-        let rest = self.is_at_rest();
-        self.broken(RULES[12], || format!("ECS at rest: {rest}; {waiting} jobs run; {}", tasks.join("; ")));
-    }
 }

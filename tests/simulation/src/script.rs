@@ -96,6 +96,10 @@ pub enum Outage {
     EcsThrottled,
     /// ECS refuses protection.
     HoldsRefused,
+    /// Protection may be read and not changed.
+    HoldsDenied,
+    /// ECS throttles changes of protection.
+    HoldsThrottled,
     /// ECS leaves tasks out of its answers about protection.
     EcsPartial,
     /// The broker cannot be reached by anybody.
@@ -112,7 +116,7 @@ pub enum Outage {
 
 impl Outage {
     /// How many there are.
-    pub const COUNT: usize = 11;
+    pub const COUNT: usize = 13;
 }
 
 /// The whole script of a seed.
@@ -174,6 +178,8 @@ fn happening(fault: Fault, chance: &mut Chance, desired: u32) -> Option<Happenin
         Fault::EcsInvalid => outage(Outage::EcsInvalid, chance),
         Fault::EcsThrottled => outage(Outage::EcsThrottled, chance),
         Fault::HoldRefused => outage(Outage::HoldsRefused, chance),
+        Fault::HoldsFail if pick.is_multiple_of(2) => outage(Outage::HoldsDenied, chance),
+        Fault::HoldsFail => outage(Outage::HoldsThrottled, chance),
         Fault::EcsPartial => outage(Outage::EcsPartial, chance),
         Fault::BrokerDown => outage(Outage::BrokerDown, chance),
         Fault::BrokerDenied => outage(Outage::BrokerDenied, chance),

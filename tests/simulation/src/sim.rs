@@ -62,6 +62,7 @@ impl Sim {
                 // What it saw before the pause may be long over.
                 let mut world = self.world();
                 world.disturbed_at = world.now;
+                world.paused_at[who] = world.now;
             }
             Step::Die => {
                 self.world().tell(|| format!("operator {who} is killed"));

@@ -10,7 +10,7 @@ use worker_drain_plan::{
 };
 
 use self::expected::{
-    ENDINGS, PHASES, REASONS, STEPS, TASK_PHASES, conditions, ending_name, phase_name, task_phase_name,
+    ASSERTIONS, ENDINGS, PHASES, REASONS, STEPS, TASK_PHASES, conditions, ending_name, phase_name, task_phase_name,
 };
 use crate::fault::Fault;
 
@@ -142,6 +142,9 @@ impl Tally {
         }
         for name in TASK_PHASES.iter().map(|phase| task_phase_name(*phase)) {
             miss(!self.task_phases.contains_key(name), format!("task phase {name}"));
+        }
+        for name in ASSERTIONS {
+            miss(!self.rules.contains_key(name), format!("assertion {name}"));
         }
         for name in ENDINGS.iter().map(|ending| ending_name(*ending)) {
             miss(!self.endings.contains_key(name), format!("ending {name}"));

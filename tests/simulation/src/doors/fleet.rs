@@ -16,7 +16,7 @@ use worker_drain_plan::{
     observation::{Failure, FailureKind, FleetView, Seen},
 };
 
-use super::{clock, judge_begin};
+use super::{clock, judge_attempt, judge_begin};
 use crate::{
     fault::Fault,
     script::Outage,
@@ -111,7 +111,7 @@ impl SimFleet<'_> {
     async fn look(&self, tracked: &BTreeSet<TaskId>) -> Result<FleetView, Failure> {
         let sim = self.sim;
         self.crowd();
-        let service = self.call(Operation::DescribeServices, World::service_view).await?;
+        let mut service = self.call(Operation::DescribeServices, World::service_view).await?;
         if !service.exists {
             return Err(Failure::new(FailureKind::NotFound, "the service does not exist"));
         }
@@ -123,6 +123,13 @@ impl SimFleet<'_> {
         let holds = self.call(Operation::GetTaskProtection, |world| world.read_holds(&tasks)).await;
         for (id, hold) in holds.into_iter().flatten() {
             tasks.entry(id).and_modify(|task| task.hold = hold);
+        }
+        // As the real one does: the service may have been read before a deployment, and its tasks after it.
+        if sim.world().unlisted(&service, &tasks).next().is_some() {
+            service = self.call(Operation::DescribeServices, World::service_view).await?;
+            if sim.world().has_newer(&service, &tasks) {
+                return Err(Failure::new(FailureKind::Unreachable, "a task is of a deployment that is not listed yet"));
+            }
         }
         sim.point(self.who).await;
         Ok(FleetView {
@@ -204,6 +211,12 @@ impl SimFleet<'_> {
         self.sim.to_ecs(self.who, false).await?;
         let (outcomes, lost) = {
             let mut world = self.sim.world();
+            if world.is_out(Outage::HoldsDenied) {
+                return Err(Failure::new(FailureKind::Denied, "AccessDeniedException: ecs:UpdateTaskProtection"));
+            }
+            if world.is_out(Outage::HoldsThrottled) {
+                return Err(Failure::new(FailureKind::Throttled, "ThrottlingException"));
+            }
             let outcomes: Vec<Outcome> = tasks.iter().map(|task| effect(&mut world, task, wish)).collect();
             (outcomes, world.befalls(Fault::EcsReplyLost, 80))
         };
@@ -224,6 +237,7 @@ impl SimFleet<'_> {
         if matches!(wish, Wish::Hold(_)) {
             return;
         }
+        judge_attempt(world, self.who);
         for task in tasks {
             let change = match World::releasing(world.taps[self.who].plan.as_ref(), task) {
                 Some(Action::Permit { ground: Ground::Drained, .. }) => Change::Drained(asked, planned),

@@ -17,7 +17,12 @@ pub use self::{
     transport::{SimTransport, connect},
     workers::SimWorkers,
 };
-use crate::{sim::Sim, tap::stamp, world::World};
+use crate::{
+    fault::Fault,
+    sim::Sim,
+    tap::stamp,
+    world::{GOOD_FOR, World},
+};
 
 /// An operator's clock.
 #[derive(Clone, Debug)]
@@ -52,6 +57,22 @@ pub fn judge_begin(world: &mut World, who: usize, is_hold: bool) {
     }
     if unwanted {
         world.broken("a paused drain, or one in mode Plan, does nothing", || format!("operator {who} does"));
+    }
+}
+
+/// A release knows no condition: it is not tried for longer than its plan is good, however long its turn or its replies
+/// take. Of a process that was paused, or whose clock jumped, no more is asked.
+pub fn judge_attempt(world: &mut World, who: usize) {
+    let planned = world.taps[who].planned_ms;
+    if world.paused_at[who] >= planned || !world.is_off(Fault::ClockJumps) {
+        return;
+    }
+    world.tally.rule("nothing is tried on an old plan");
+    let late = world.now.saturating_sub(planned);
+    if late > GOOD_FOR {
+        world.broken("nothing is tried on an old plan", || {
+            format!("operator {who} releases {late} ms after it decided")
+        });
     }
 }
 

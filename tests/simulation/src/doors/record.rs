@@ -91,6 +91,7 @@ impl SimRecord<'_> {
             }
             judge_taken(&mut world, memory);
             judge_gone(&mut world, memory);
+            world.judge_turn(memory);
             world.stored_before = world.stored.clone();
             world.stored.memory = memory.clone();
             world.stored.version += 1;

@@ -101,3 +101,30 @@ pub const STEPS: &[(&str, &[&str])] = &[
     ("PermitByDeadline", &["Done"]),
     ("Release", &["Done"]),
 ];
+
+/// Assertions over whole histories, each of which must have been made, and not only been excused.
+pub const ASSERTIONS: &[&str] = &[
+    "rules 1 to 10 of one pass",
+    "no job dies by our permit",
+    "every death was announced",
+    "no hold is cut short under a job",
+    "holds within the desired count",
+    "consuming workers stay above the floor",
+    "11: calls stay few",
+    "11: calls stay inside the token bucket",
+    "requests are what Celery reads",
+    "every job is accounted for",
+    "what was taken is never forgotten",
+    "7: done means seen",
+    "every refused hold is told",
+    "a rollout is told as it went",
+    "nothing is begun that was not written down",
+    "nothing is begun on an old plan",
+    "nothing is tried on an old plan",
+    "a paused drain, or one in mode Plan, does nothing",
+    "a withdrawn drain leaves nothing behind",
+    "at rest every task is held",
+    "4: what was taken is given back",
+    "12: every rollout ends",
+    "14: a fleet that turns back is believed later",
+];

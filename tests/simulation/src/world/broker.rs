@@ -98,6 +98,7 @@ impl World {
         let Some(link) = &self.broker.links[who] else { return Err(lost("no connection")) };
         let replies = link.waiting.add(requests)?;
         let reply_to = ReplyTo { exchange: REPLIES.to_owned(), routing_key: number.to_string() };
+        self.tally.rule("requests are what Celery reads");
         let mut asked = Vec::with_capacity(requests.len());
         for request in requests {
             match read(&request.body(&reply_to)) {

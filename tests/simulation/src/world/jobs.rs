@@ -140,6 +140,7 @@ impl World {
             NodeState::Up => {
                 let (now, eta) = (self.now, self.jobs[job].eta);
                 self.jobs[job].delivered_at = now;
+                self.members[m].nodes[n].worked_at = now;
                 let node = &mut self.members[m].nodes[n];
                 node.in_flight.retain(|other| *other != job);
                 if eta > now {
@@ -181,6 +182,7 @@ impl World {
             node.active.push(job);
             let epoch = node.epoch;
             self.jobs[job].started_at = self.now;
+            self.members[m].nodes[n].worked_at = self.now;
             self.at(self.now + self.jobs[job].lasts, Event::JobEnds(m, n, epoch, job));
         }
     }

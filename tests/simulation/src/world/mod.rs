@@ -9,6 +9,7 @@ mod jobs;
 mod node;
 mod pidbox;
 mod protect;
+mod rest;
 mod view;
 
 use std::{
@@ -27,7 +28,7 @@ pub use self::{
     jobs::{Job, JobState},
     node::{JobId, Node, NodeState},
     pidbox::queue_names,
-    protect::{Change, Track},
+    protect::{Change, GOOD_FOR, Track},
     view::Snap,
 };
 use crate::{
@@ -158,6 +159,12 @@ pub struct World {
     /// By operator: how wrong its clock is, in milliseconds.
     pub skew: [i64; OPERATORS],
     skew_at_first: [i64; OPERATORS],
+    /// By operator: when it last went on after a pause.
+    pub paused_at: [u64; OPERATORS],
+    /// Every deployment that was ever primary.
+    primaries: Vec<DeploymentId>,
+    /// One that had been primary before is so again, or was for a while.
+    pub turned_back: bool,
     /// Until when the second operator is at work.
     pub second_until: u64,
     /// When something outside last changed that excuses a count: tasks, the desired count, the policy.
@@ -209,6 +216,9 @@ impl World {
             allowances: Default::default(),
             skew: [0; OPERATORS],
             skew_at_first: [0; OPERATORS],
+            paused_at: [0; OPERATORS],
+            primaries: Vec::new(),
+            turned_back: false,
             second_until: 0,
             disturbed_at: 0,
             past: VecDeque::new(),
@@ -307,6 +317,12 @@ impl World {
             }
         }
         self.judge.hear(self.now, self.ecs.history());
+        if let Some(primary) = self.service().primary().map(|primary| primary.id)
+            && self.primaries.last() != Some(&primary)
+        {
+            self.turned_back |= self.primaries.contains(&primary);
+            self.primaries.push(primary);
+        }
     }
 
     fn happens(&mut self, event: Event) {

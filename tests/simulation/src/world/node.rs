@@ -57,6 +57,8 @@ pub struct Node {
     pub active: Vec<JobId>,
     /// When it last took jobs again that it had been told not to take, and not because of us.
     pub came_back_at: u64,
+    /// When a job last reached it, or began.
+    pub worked_at: u64,
     /// It is in the drain's memory, so that it is waited for.
     pub heard: bool,
     /// What was added to it was added by a drain that is gone: nobody adds it again.
@@ -82,6 +84,7 @@ impl Node {
             scheduled: Vec::new(),
             active: Vec::new(),
             came_back_at: 0,
+            worked_at: 0,
             heard: false,
             orphaned: false,
             excused: false,

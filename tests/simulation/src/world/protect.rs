@@ -5,11 +5,11 @@ use jiff::Timestamp;
 use worker_drain_plan::{
     Action, Ground, Memory, Observation, Plan, Policy, TaskId,
     observation::{HoldState, Life},
-    policy::{DeadlineAction, HoldMode, Mode},
+    policy::{DeadlineAction, HoldMode, Mode, Scheduled},
     report::{PastRollout, RolloutOutcome, TaskPhase, TaskReport},
 };
 
-use super::{CLUSTER, Job, JobId, World};
+use super::{CLUSTER, Job, JobId, Member, World};
 use crate::{
     fault::Fault,
     setup::{MINUTE, SECOND},
@@ -18,7 +18,7 @@ use crate::{
 /// After a change outside it takes this long until nobody can have missed it.
 const SETTLED: u64 = 25 * SECOND;
 /// A plan is good for so long; what reaches ECS later than this was sent by somebody who was paused, or kept waiting.
-const GOOD_FOR: u64 = 11 * SECOND;
+pub const GOOD_FOR: u64 = 11 * SECOND;
 
 /// What last became of a task's hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,14 +121,19 @@ impl World {
         stops.into_iter().any(|stop| self.now <= stop.decided_at.0 + SETTLED)
     }
 
+    /// A second operator is at work, or was a moment ago.
+    fn has_second(&self) -> bool {
+        self.second_until > 0 && self.second_until + SETTLED > self.now
+    }
+
     fn judge_hold(&mut self, m: usize, before: u64, until: u64) {
-        self.tally.rule("holds within the desired count");
-        self.tally.rule("no hold is cut short under a job");
         let clocks_agree = self.is_off(Fault::ClockJumps) && self.skew == [0, 0];
         let sees_well = self.is_off(Fault::EcsPartial) && clocks_agree;
-        if !self.is_undisturbed() || !sees_well || self.second_until > 0 {
+        if !self.is_undisturbed() || !sees_well || self.has_second() {
             return;
         }
+        self.tally.rule("holds within the desired count");
+        self.tally.rule("no hold is cut short under a job");
         let Some(task) = self.ecs.task(self.members[m].ecs) else { return };
         let service = self.service();
         let now = Time(self.now);
@@ -152,21 +157,23 @@ impl World {
 
     /// Consuming workers never fall below the floor because of us, counted in truth.
     pub(super) fn judge_floor(&mut self, m: usize, before: usize) {
-        self.tally.rule("consuming workers stay above the floor");
         let Some(policy) = &self.policy else { return };
-        let late = !self.is_off(Fault::RequestLate) || !self.is_off(Fault::RequestDoubled);
+        let late = self.may_be_told_late() && !self.calm;
         let id = &self.members[m].id;
         let is_told = |told: &TaskReport| told.task == *id && told.phase == TaskPhase::AtRisk;
         let plans = self.taps.iter().filter_map(|tap| tap.plan.as_ref());
         let at_risk = plans.flat_map(|plan| &plan.report.tasks).any(is_told) || self.lets_go_by_deadline();
         let held = self.ecs.task(self.members[m].ecs).is_some_and(|task| task.is_protected(Time(self.now)));
         let unseen = !self.is_undisturbed() || self.was_just_cut();
-        let exempt = late || at_risk || !held || unseen || self.second_until > 0;
+        if late || at_risk || !held || unseen || self.has_second() {
+            return;
+        }
         let service = self.service();
         let percent = policy.drain.min_consuming_percent.unwrap_or(service.configuration.minimum_healthy_percent);
         let floor = (service.desired * percent).div_ceil(100) as usize;
         let after = self.consuming();
-        if !exempt && after < before && after < floor {
+        self.tally.rule("consuming workers stay above the floor");
+        if after < before && after < floor {
             self.broken("consuming workers stay above the floor", || {
                 format!("{after} tasks are left consuming and the floor is {floor}")
             });
@@ -237,8 +244,8 @@ impl World {
         if let Change::Drained(evidence, planned) = track.change {
             let came_back = self.members[m].nodes[n].came_back_at >= evidence;
             let was_there = self.jobs[job].delivered_at <= track.changed_at;
-            if was_there && self.jobs[job].eta > evidence {
-                // It was held in the worker, its start time came, and `drain.scheduled` is `Ignore`.
+            if was_there && self.jobs[job].eta > evidence && self.setup.policy.drain.scheduled == Scheduled::Ignore {
+                // It was held in the worker, and its start time came.
                 self.tally.death("its start time came after the proof, and drain.scheduled is Ignore");
                 return;
             }
@@ -280,7 +287,17 @@ impl World {
                     )
                 });
             }
-            Change::Drained(..) => self.tally.death("its worker came back after the proof, and was stopped at once"),
+            Change::Drained(evidence, _) if self.members[m].nodes[n].came_back_at >= evidence => {
+                self.tally.death("its worker came back after the proof, and was stopped at once");
+            }
+            Change::Drained(..) if self.may_be_told_late() => {
+                self.tally.death("its worker was told to take jobs by what was sent before the proof");
+            }
+            Change::Drained(..) => {
+                self.broken("no job dies by our permit", || {
+                    format!("job-{job} came to t{} after it was let go, though its worker never came back", m + 1)
+                });
+            }
             Change::Held => self.tally.death("its hold ran out while nobody could renew it"),
             Change::Never if self.may_lose_the_race() => {
                 self.tally.death("hold.mode is OnRollout, and ECS was faster or it was a scale-in");
@@ -293,7 +310,6 @@ impl World {
     /// A rollout has ended, and this is what is told of it. `before` is what was remembered of it until then,
     /// and `seen` is by what it was judged.
     pub fn judge_outcome(&mut self, told: &PastRollout, before: &Memory, seen: &Observation) {
-        self.tally.rule("a rollout is told as it went");
         let old = || before.rollout.iter().flat_map(|rollout| &rollout.old);
         // An answer from the past may show a task running that has ended since.
         let tasks = seen.fleet.ok().map(|fleet| &fleet.tasks);
@@ -306,18 +322,36 @@ impl World {
         let cut = ended.into_iter().find(|m| self.members[*m].track.cut);
         let same = before.rollout.as_ref().is_some_and(|rollout| rollout.to == told.to);
         let all_permitted = same && old().all(|id| permitted(id).is_some()) && old().count() == told.tasks as usize;
+        // Whoever was let go, and was at work again, was permitted no more.
+        let let_go = |id: &TaskId| {
+            let Some(Member { track, nodes, .. }) = self.member_named(id).map(|m| &self.members[m]) else {
+                return false;
+            };
+            match track.change {
+                Change::Drained(asked, _) => nodes.iter().all(|node| node.came_back_at.max(node.worked_at) < asked),
+                Change::Deadline => true,
+                _ => false,
+            }
+        };
+        let all_let_go = old().all(let_go) && old().count() == told.tasks as usize;
         let said = told.outcome;
+        self.tally.rule("a rollout is told as it went");
         match (said, cut) {
             (RolloutOutcome::Drained | RolloutOutcome::RolledBack, Some(m)) => {
                 self.broken("a rollout is told as it went", || {
                     format!("{said:?}, and a job was cut off in t{}", m + 1)
                 });
             }
-            (RolloutOutcome::EndedUnpermitted, _) if all_permitted => {
+            (RolloutOutcome::EndedUnpermitted, _) if all_permitted || (same && all_let_go) => {
                 self.broken("a rollout is told as it went", || format!("{said:?}, and each task was permitted"));
             }
             _ => {}
         }
+    }
+
+    /// What is sent to workers may reach them late, or twice.
+    fn may_be_told_late(&self) -> bool {
+        [Fault::RequestLate, Fault::RequestDoubled].iter().any(|fault| self.setup.faults.has(*fault))
     }
 
     fn may_lose_the_race(&self) -> bool {

@@ -9,10 +9,17 @@ use worker_drain_plan::{
 };
 
 use super::World;
-use crate::{fault::Fault, setup::SECOND, tap::stamp};
+use crate::{
+    fault::Fault,
+    setup::{MINUTE, SECOND},
+    tap::stamp,
+};
 
 /// How old a stale read may be.
 const STALE: u64 = 8 * SECOND;
+
+/// A task that is younger may be of a deployment that is not listed yet.
+const LISTED_WITHIN: u64 = 2 * MINUTE;
 
 /// The state of the fleet at one time.
 #[derive(Clone, Debug, Default)]
@@ -104,6 +111,28 @@ impl World {
             tasks.entry(id.clone()).or_insert_with(missing);
         }
         tasks
+    }
+
+    /// Tasks that are meant to run, and are of a deployment that is not listed.
+    pub fn unlisted<'a>(
+        &self,
+        service: &'a ServiceSnap,
+        tasks: &'a BTreeMap<TaskId, Task>,
+    ) -> impl Iterator<Item = &'a TaskId> + use<'a> {
+        let runs = |task: &Task| matches!(task.life, Life::Starting | Life::Running);
+        let unlisted = move |task: &Task| runs(task) && !service.revisions.contains_key(&task.revision);
+        tasks.iter().filter(move |(_, task)| unlisted(task)).map(|(id, _)| id)
+    }
+
+    /// One of those is younger than the current deployment, and so young that it may be of the next one.
+    pub fn has_newer(&self, service: &ServiceSnap, tasks: &BTreeMap<TaskId, Task>) -> bool {
+        let current = service.revisions.get(&service.current).and_then(|current| current.created_at);
+        let made = |id: &TaskId| {
+            let task = self.ecs.task(self.members[self.member_named(id)?].ecs)?;
+            Some(task.created_at.0)
+        };
+        let is_newer = |made: u64| current.is_none_or(|since| stamp(made) > since) && self.now < made + LISTED_WITHIN;
+        self.unlisted(service, tasks).filter_map(made).any(is_newer)
     }
 
     /// Reads the holds of these tasks, as far as they run.
