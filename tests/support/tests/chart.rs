@@ -26,6 +26,9 @@ spec:
   workers: {celery: {broker: {urlFrom: {secretKeyRef: {name: broker, key: url}}}}}
 ";
 
+/// The labels whose values the chart's README lists.
+const LABELS: [&str; 7] = ["system", "kind", "result", "action", "outcome", "phase", "reason"];
+
 fn chart() -> String {
     repository().join("charts/worker-drain").display().to_string()
 }
@@ -69,6 +72,7 @@ fn every_value_is_documented_and_known_to_the_schema() {
     for line in readme.lines().filter_map(|line| line.strip_prefix("| `")) {
         let name = line.split('`').next().unwrap_or_default();
         let known = values.contains(name) || name.starts_with("worker_drain_") || name.starts_with("--");
+        let known = known || LABELS.contains(&name);
         assert!(known || name.starts_with("WorkerDrain"), "the chart's README has {name}, and the chart has not");
     }
 }
@@ -88,10 +92,22 @@ fn every_metric_flag_and_alert_is_documented() {
     let metrics = words("worker_drain_")(&rules);
     let flags = words("--")(&deployment);
     let alerts = words("WorkerDrain")(&rules);
-    assert_eq!((metrics.len(), flags.len(), alerts.len()), (6, 7, 6), "{metrics:?} {flags:?} {alerts:?}");
+    assert_eq!((metrics.len(), flags.len(), alerts.len()), (10, 7, 9), "{metrics:?} {flags:?} {alerts:?}");
     for name in metrics.iter().chain(&flags).chain(&alerts) {
         assert!(readme.contains(&format!("\n| `{name}")), "the chart's README says nothing of {name}");
     }
+    // A value that is never told would keep an alert from ever firing.
+    let mut compared = 0;
+    for label in LABELS {
+        let row = readme.lines().find(|line| line.starts_with(&format!("| `{label}` |"))).unwrap_or_default();
+        for comparison in ["=", "!="].map(|sign| format!("{label}{sign}\"")) {
+            for value in rules.split(&comparison).skip(1).filter_map(|text| text.split('"').next()) {
+                assert!(row.contains(&format!("`{value}`")), "the chart's README has no {label} {value}");
+                compared += 1;
+            }
+        }
+    }
+    assert_eq!(compared, 2);
 }
 
 /// The paths of all values in a values.yaml: its keys that have no keys below them. It is indented by two.
