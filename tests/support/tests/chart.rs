@@ -193,7 +193,7 @@ async fn every_set_of_values_makes_valid_objects(plane: &ControlPlane) {
     let everything = "metrics.serviceMonitor.enabled=true,metrics.serviceMonitor.scrapeTimeout=10s,\
         metrics.serviceMonitor.labels.release=prometheus,metrics.prometheusRule.enabled=true,\
         metrics.prometheusRule.alertLabels.team=media,metrics.service.annotations.a=b,networkPolicy.enabled=true,\
-        networkPolicy.egress.enabled=true,networkPolicy.from[0].namespaceSelector.matchLabels.name=monitoring,\
+        networkPolicy.egress.enabled=true,networkPolicy.egress.nodeMetadata=true,networkPolicy.from[0].namespaceSelector.matchLabels.name=monitoring,\
         podAnnotations.a=b,podLabels.c=d,commonLabels.e=f,aws.region=ap-northeast-2,env[0].name=RUST_BACKTRACE,\
         env[0].value=yes,extraArgs[0]=--a=b c,image.digest=sha256:\
         0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef,image.pullSecrets[0].name=registry,\
@@ -250,7 +250,6 @@ async fn a_release_runs_and_may_do_only_its_work(plane: &ControlPlane) {
         "create leases.coordination.k8s.io --namespace ops",
         "get leases.coordination.k8s.io/worker-drain --namespace ops",
         "update leases.coordination.k8s.io/worker-drain --namespace ops",
-        "patch leases.coordination.k8s.io/worker-drain --namespace ops",
     ];
     let no = [
         "list secrets --namespace media",
@@ -266,6 +265,9 @@ async fn a_release_runs_and_may_do_only_its_work(plane: &ControlPlane) {
         "update leases.coordination.k8s.io/other --namespace ops",
         "delete leases.coordination.k8s.io/worker-drain --namespace ops",
         "list leases.coordination.k8s.io --namespace ops",
+        "list leases.coordination.k8s.io/worker-drain --namespace ops",
+        "watch leases.coordination.k8s.io/worker-drain --namespace ops",
+        "patch leases.coordination.k8s.io/worker-drain --namespace ops",
         "get pods --namespace ops",
         "delete pods --namespace ops",
         "create pods --subresource exec --namespace ops",
