@@ -361,3 +361,16 @@ fn every_metric_and_label_is_in_the_charts_readme() {
         listed.map(|name| format!("worker_drain_{name}").trim_end_matches("_info").to_owned()).collect();
     assert_eq!(listed, told, "the metrics in the chart's README are not those that are told");
 }
+
+#[test]
+fn every_phase_and_reason_is_explained() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/conditions.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let first_cells = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+    let explained: BTreeSet<&str> = first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    let ours = [unwell::INVALID_SPEC, unwell::CONFLICT, unwell::INTERNAL_ERROR].map(String::from);
+    let words = [words::<Phase>(), words::<TaskPhase>(), words::<Reason>(), words::<RolloutOutcome>(), ours.into()];
+    let unexplained: Vec<String> =
+        words.concat().into_iter().filter(|word| !explained.contains(word.as_str())).collect();
+    assert_eq!(unexplained, [""; 0], "docs/conditions.md says nothing of these");
+}
