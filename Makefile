@@ -29,7 +29,7 @@ tour: setup ## Starts what the README's tour walks around in, until Ctrl-C
 	@$(TARGET)/debug/tour
 
 .PHONY: test
-test: parts kube lint static ## Runs every test, and says how many there were
+test: parts kube promtool lint static ## Runs every test, and says how many there were
 	@$(BUILD) --all-targets
 	@code=0; cargo test --workspace --no-fail-fast 2>&1 | tee $(TARGET)/test-output || code=$$?; \
 	awk -f tests/setup/count.awk $(TARGET)/test-output || code=$$?; exit $$code
@@ -99,7 +99,11 @@ parts:
 	@tests/setup/apt.sh
 	@tests/setup/python.sh
 
-# Only the tests need a control plane.
+# Only the tests need a control plane, and Prometheus' tool.
 .PHONY: kube
 kube:
 	@tests/kube/build.sh
+
+.PHONY: promtool
+promtool:
+	@tests/setup/promtool.sh

@@ -45,7 +45,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{- define "worker-drain.image" -}}
 {{- with .Values.image }}
-{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ default $.Chart.AppVersion .tag }}{{ end }}
+{{- $repository := required "image.repository is needed: build the image, push it to a registry that your cluster can pull from, and name it, such as --set image.repository=registry.example.com/worker-drain" .repository }}
+{{- if .digest }}{{ $repository }}@{{ .digest }}{{ else }}{{ $repository }}:{{ default $.Chart.AppVersion .tag }}{{ end }}
 {{- end }}
 {{- end }}
 

@@ -105,6 +105,28 @@ mod tests {
     }
 
     #[test]
+    fn the_example_has_every_field() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/transcoder.yaml");
+        let example = std::fs::read_to_string(path).unwrap();
+        let mut names = Vec::new();
+        fields(&super::schema()["properties"]["spec"], &mut names);
+        assert!(names.len() > 40, "{names:?}");
+        // In comments too: those are fields that exclude others, or show their defaults.
+        let is_there = |name: &String| {
+            example.match_indices(&format!("{name}:")).any(|(at, _)| example[..at].ends_with([' ', '{']))
+        };
+        let missing: Vec<&String> = names.iter().filter(|name| !is_there(name)).collect();
+        assert!(missing.is_empty(), "examples/transcoder.yaml lacks {missing:?}");
+    }
+
+    fn fields(schema: &serde_json::Value, names: &mut Vec<String>) {
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            names.push(name.clone());
+            fields(property, names);
+        }
+    }
+
+    #[test]
     fn columns_show_what_exists() {
         let crd = serde_json::to_value(crd()).unwrap();
         for column in crd["spec"]["versions"][0]["additionalPrinterColumns"].as_array().unwrap() {

@@ -1,16 +1,15 @@
 //! `worker-drain controller`: the operator, as the chart starts it.
 
-use std::{
-    env,
-    net::{Ipv6Addr, SocketAddr},
-};
+use std::net::{Ipv6Addr, SocketAddr};
 
-use clap::{ArgAction, Args, ValueEnum, builder::NonEmptyStringValueParser};
+use clap::{ArgAction, Args, builder::NonEmptyStringValueParser};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
-use super::exit::{Complaint, Exit, complain};
+use super::{
+    exit::{Complaint, Exit, complain},
+    logs::{self, LogFormat},
+};
 use crate::operator::{self, LeaseRef, OperatorError, Settings};
 
 /// Run the operator: drain as the `WorkerDrain`s of a Kubernetes cluster say
@@ -52,15 +51,6 @@ pub struct ControllerArgs {
     identity: String,
 }
 
-/// How logs look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    /// An object a line, for machines.
-    Json,
-    /// For people.
-    Text,
-}
-
 /// An address; without a host it is every one of this machine.
 fn address(text: &str) -> Result<SocketAddr, String> {
     let parsed = match text.strip_prefix(':') {
@@ -83,7 +73,7 @@ impl ControllerArgs {
             log_level,
             identity,
         } = self;
-        start_logs(log_format, log_level);
+        logs::start_operator(log_format, log_level);
         let lease = leader_election.then_some(LeaseRef { namespace: lease_namespace, name: lease_name });
         let settings = Settings { namespaces, lease, identity, admin: metrics_address };
         let stop = CancellationToken::new();
@@ -127,17 +117,6 @@ fn failed(why: &str) -> Exit {
     tracing::error!(why, "worker-drain cannot run");
     complain(&[Complaint::new(why)]);
     Exit::CouldNotRun
-}
-
-fn start_logs(format: LogFormat, level: tracing::level_filters::LevelFilter) {
-    let asked = env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
-    let filter = asked.unwrap_or_else(|| format!("warn,worker_drain={level}"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr);
-    // Fails only if it was done before, and then there are logs too.
-    let _ = match format {
-        LogFormat::Json => subscriber.json().flatten_event(true).with_span_list(false).try_init(),
-        LogFormat::Text => subscriber.try_init(),
-    };
 }
 
 #[cfg(test)]

@@ -24,7 +24,8 @@ pub struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// Log to standard error what worker-drain itself does; twice for more (`RUST_LOG` says it in detail)
+    /// Log to standard error what worker-drain itself does; twice for more, three times for what its libraries do as well
+    /// (`RUST_LOG` says it in detail)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
 }

@@ -78,7 +78,7 @@ impl Context {
 
     /// A drain is gone.
     pub async fn forget(&self, key: &Key) {
-        self.metrics.forget(key);
+        self.metrics.drains().forget(key);
         self.claims.forget(key);
         let entry = self.entries.lock().remove(key);
         if let Some(entry) = entry {

@@ -175,7 +175,8 @@ fn tasks(before: &Told, after: &Told) -> Vec<Happening> {
             out.push(Happening { warning, ..Happening::normal(reason, first.as_str(), note) });
         }
     };
-    add(&refused, true, "HoldRefused", "may be stopped at any moment, because the scheduler refused to hold it");
+    let risk = "the scheduler refused to hold it; unless an earlier hold lasts, it may be stopped at any moment";
+    add(&refused, true, "HoldRefused", risk);
     add(&cancelled, false, "ConsumersCancelled", "takes no more jobs; those that it has are waited for");
     add(&permitted, false, "TaskPermitted", "may be stopped now");
     add(&restored, false, "UndoDone", "takes jobs again");

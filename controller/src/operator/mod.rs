@@ -57,7 +57,7 @@ const EVENTS_WAITING: usize = 1024;
 /// So many drains may wait to be looked at because of a signal. One that is lost costs a poll interval.
 const WAKES_WAITING: usize = 1024;
 
-/// What is under way at the end may take so long: less than Kubernetes waits (30 s by default).
+/// What is under way at the end may take so long, all in all: less than Kubernetes waits (30 s by default).
 const GOODBYE_BOUND: Duration = Duration::from_secs(20);
 
 /// How the operator is to run.
@@ -149,10 +149,10 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Oper
         ended = parts.join_next() => return Err(OperatorError::Ended(ended.map_or("everything", told))),
     }
     tracing::info!("ending: nothing more is begun");
-    if let Some(leader) = leader {
-        leader.resign().await;
-    }
     let goodbye = async {
+        if let Some(leader) = leader {
+            leader.resign().await;
+        }
         let entries = context.entries.all();
         // When nothing uses the context any more, the publisher has seen the last event.
         drop(context);

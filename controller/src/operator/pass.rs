@@ -9,7 +9,7 @@ use kube::{
 };
 use serde_json::json;
 use worker_drain_plan::{
-    Memory,
+    Memory, Policy,
     observation::{Failure, FailureKind, Observation, Seen},
     report::Phase,
 };
@@ -64,6 +64,7 @@ pub async fn pass(context: &Context, key: &Key, entry: &mut Entry) -> Result<Nex
         return Ok(Next::Gone);
     };
     entry.begin(&resource, context.leadership.term()).await;
+    context.metrics.drains().resume(key, &resource.data);
     let deleted = resource.metadata.deletion_timestamp.is_some();
     if deleted && !has_finalizer(&resource) {
         return Ok(Next::Gone);
@@ -85,7 +86,7 @@ pub async fn pass(context: &Context, key: &Key, entry: &mut Entry) -> Result<Nex
         Err(why) => {
             tracing::warn!(why, "the spec is invalid");
             record.amend(|status| unwell::tell(status, unwell::INVALID_SPEC, &why, SystemClock.now())).await?;
-            context.metrics.forget(key);
+            context.metrics.drains().unwell(key, unwell::INVALID_SPEC, Some(SystemClock.now()));
             context.claims.forget(key);
             return Ok(Next::After(INVALID_AGAIN));
         }
@@ -139,7 +140,7 @@ async fn over(
         clock: SystemClock,
     };
     let pass = drain.pass().await?;
-    tell(context, key, entry, &resource, &before, &pass);
+    tell(context, key, entry, &resource, &before, &drain.policy, &pass);
     Ok((resource, pass))
 }
 
@@ -158,7 +159,15 @@ fn parse(resource: &DynamicObject) -> Result<DrainSpec, String> {
 }
 
 /// Tells logs, metrics and events what came of a pass.
-fn tell(context: &Context, key: &Key, entry: &mut Entry, resource: &DynamicObject, before: &Told, pass: &Pass) {
+fn tell(
+    context: &Context,
+    key: &Key,
+    entry: &mut Entry,
+    resource: &DynamicObject,
+    before: &Told,
+    policy: &Policy,
+    pass: &Pass,
+) {
     let Pass { observation, plan, outcomes } = pass;
     for (action, outcome) in outcomes {
         tracing::info!(%action, ?outcome, "acted");
@@ -171,8 +180,8 @@ fn tell(context: &Context, key: &Key, entry: &mut Entry, resource: &DynamicObjec
         entry.outside.distrust_secret();
     }
     let asked = fleet.ok().map(|_| workers.ok().is_some());
-    let figures = Figures::of(&plan.report, &plan.memory, fleet.ok().is_some(), asked, SystemClock.now());
-    context.metrics.saw(key, figures);
+    let figures = Figures::of(policy, &plan.report, &plan.memory, (fleet.ok().is_some(), asked), SystemClock.now());
+    context.metrics.drains().saw(key, figures);
     let told = Told::of_report(&plan.report);
     let news = if plan.dry { Vec::new() } else { happenings(before, &plan.report, outcomes) };
     if told != *before {
@@ -272,6 +281,7 @@ fn left_behind(memory: &Memory) -> String {
 /// Tells that a pass ended by a bug, on that drain alone.
 pub async fn tell_panic(context: &Context, key: &Key, entry: &mut Entry, why: &str) -> Result<(), Failure> {
     let (namespace, name) = key;
+    context.metrics.drains().unwell(key, unwell::INTERNAL_ERROR, None);
     let api = drains(context.client.clone(), namespace);
     let Some(resource) = call_opt("read the WorkerDrain", api.get(name)).await? else { return Ok(()) };
     let record = ResourceRecord::of(&context.client, &resource, Arc::clone(&entry.pages), SystemClock)?;

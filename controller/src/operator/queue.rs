@@ -33,7 +33,10 @@ use super::{
     metrics::{Key, PassEnd},
     pass::{self, Next},
 };
-use crate::api::WorkerDrain;
+use crate::{
+    api::WorkerDrain,
+    clock::{Clock, SystemClock},
+};
 
 /// Only what a signal needs: a spec that cannot be read does no harm here, and statuses are not kept in memory.
 type Signal = PartialObjectMeta<WorkerDrain>;
@@ -148,6 +151,7 @@ async fn one(signal: Arc<Signal>, context: Arc<Context>) -> Result<Action, Infal
     if !context.leadership.is_current() {
         return Ok(Action::await_change());
     }
+    context.metrics.drains().expect(&key, SystemClock.now());
     let entry = context.entries.of(&key).lock_owned().await;
     let span = tracing::info_span!("pass", namespace = key.0, drain = key.1);
     Ok(guarded(&context, &key, entry).instrument(span).await)

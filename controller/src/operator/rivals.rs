@@ -87,7 +87,7 @@ async fn stand_by(
         context.publish(resource, vec![Happening::warning(unwell::CONFLICT, name.as_str(), message.as_str())]);
     }
     record.amend(|status| unwell::tell(status, unwell::CONFLICT, &message, SystemClock.now())).await?;
-    context.metrics.forget(key);
+    context.metrics.drains().stands_by(key, unwell::CONFLICT, SystemClock.now());
     Ok(Next::After(STANDS_BY))
 }
 

@@ -55,6 +55,8 @@ impl Cluster {
     pub async fn install(&mut self, values: &[&str]) {
         let chart = repository().join("charts/worker-drain").display().to_string();
         let mut install = vec!["install", "worker-drain", &chart, "--namespace", OPERATOR];
+        // Nothing pulls it: Pods run as local processes.
+        install.extend(["--set", "image.repository=worker-drain"]);
         install.extend(values.iter().flat_map(|value| ["--set", value]));
         self.plane.helm(install).ok().await;
         let selector = "app.kubernetes.io/instance=worker-drain";

@@ -26,9 +26,15 @@ spec:
   workers: {celery: {broker: {urlFrom: {secretKeyRef: {name: broker, key: url}}}}}
 ";
 
+/// The labels whose values the chart's README lists.
+const LABELS: [&str; 7] = ["system", "kind", "result", "action", "outcome", "phase", "reason"];
+
 fn chart() -> String {
     repository().join("charts/worker-drain").display().to_string()
 }
+
+/// The value that every release needs.
+const IMAGE: &str = "image.repository=worker-drain";
 
 /// helm without a cluster: whether it was content, and all that it said.
 fn helm(arguments: &[&str]) -> (bool, String) {
@@ -51,7 +57,7 @@ fn the_chart_has_the_crd_that_is_in_crds() {
 
 #[test]
 fn helm_has_nothing_to_complain_of() {
-    let (content, said) = helm(&["lint", "--strict", &chart()]);
+    let (content, said) = helm(&["lint", "--strict", &chart(), "--set", IMAGE]);
     assert!(content && !said.contains("WARNING"), "{said}");
 }
 
@@ -69,6 +75,7 @@ fn every_value_is_documented_and_known_to_the_schema() {
     for line in readme.lines().filter_map(|line| line.strip_prefix("| `")) {
         let name = line.split('`').next().unwrap_or_default();
         let known = values.contains(name) || name.starts_with("worker_drain_") || name.starts_with("--");
+        let known = known || LABELS.contains(&name);
         assert!(known || name.starts_with("WorkerDrain"), "the chart's README has {name}, and the chart has not");
     }
 }
@@ -88,10 +95,22 @@ fn every_metric_flag_and_alert_is_documented() {
     let metrics = words("worker_drain_")(&rules);
     let flags = words("--")(&deployment);
     let alerts = words("WorkerDrain")(&rules);
-    assert_eq!((metrics.len(), flags.len(), alerts.len()), (6, 7, 6), "{metrics:?} {flags:?} {alerts:?}");
+    assert_eq!((metrics.len(), flags.len(), alerts.len()), (10, 7, 9), "{metrics:?} {flags:?} {alerts:?}");
     for name in metrics.iter().chain(&flags).chain(&alerts) {
         assert!(readme.contains(&format!("\n| `{name}")), "the chart's README says nothing of {name}");
     }
+    // A value that is never told would keep an alert from ever firing.
+    let mut compared = 0;
+    for label in LABELS {
+        let row = readme.lines().find(|line| line.starts_with(&format!("| `{label}` |"))).unwrap_or_default();
+        for comparison in ["=", "!="].map(|sign| format!("{label}{sign}\"")) {
+            for value in rules.split(&comparison).skip(1).filter_map(|text| text.split('"').next()) {
+                assert!(row.contains(&format!("`{value}`")), "the chart's README has no {label} {value}");
+                compared += 1;
+            }
+        }
+    }
+    assert_eq!(compared, 2);
 }
 
 /// The paths of all values in a values.yaml: its keys that have no keys below them. It is indented by two.
@@ -120,7 +139,8 @@ fn bad_values_are_refused_by_name() {
         ("replicas=two", "'/replicas': got string, want integer"),
         ("replicas=-1", "'/replicas'"),
         ("image.tga=1", "'/image': additional properties 'tga' not allowed"),
-        ("image.repository=", "'/image/repository'"),
+        ("image.repository=", "image.repository is needed: build the image, push it"),
+        ("image.repository=Worker Drain", "'/image/repository'"),
         ("image.digest=latest", "'/image/digest'"),
         ("image.pullPolicy=Sometimes", "'/image/pullPolicy': value must be one of 'Always', 'IfNotPresent', 'Never'"),
         ("watch.namespaces=media", "'/watch/namespaces': got string, want array"),
@@ -146,7 +166,7 @@ fn bad_values_are_refused_by_name() {
         ("metrics.service.enabled=false,metrics.prometheusRule.enabled=true", "needs metrics.prometheusRule.selector"),
     ];
     for (set, message) in table {
-        let (content, said) = helm(&["template", "worker-drain", &chart(), "--set", set]);
+        let (content, said) = helm(&["template", "worker-drain", &chart(), "--set", IMAGE, "--set", set]);
         assert!(!content, "helm accepts {set}");
         assert!(said.contains(message), "of {set} helm says:\n{said}");
     }
@@ -173,7 +193,7 @@ async fn every_set_of_values_makes_valid_objects(plane: &ControlPlane) {
     let everything = "metrics.serviceMonitor.enabled=true,metrics.serviceMonitor.scrapeTimeout=10s,\
         metrics.serviceMonitor.labels.release=prometheus,metrics.prometheusRule.enabled=true,\
         metrics.prometheusRule.alertLabels.team=media,metrics.service.annotations.a=b,networkPolicy.enabled=true,\
-        networkPolicy.egress.enabled=true,networkPolicy.from[0].namespaceSelector.matchLabels.name=monitoring,\
+        networkPolicy.egress.enabled=true,networkPolicy.egress.nodeMetadata=true,networkPolicy.from[0].namespaceSelector.matchLabels.name=monitoring,\
         podAnnotations.a=b,podLabels.c=d,commonLabels.e=f,aws.region=ap-northeast-2,env[0].name=RUST_BACKTRACE,\
         env[0].value=yes,extraArgs[0]=--a=b c,image.digest=sha256:\
         0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef,image.pullSecrets[0].name=registry,\
@@ -190,7 +210,7 @@ async fn every_set_of_values_makes_valid_objects(plane: &ControlPlane) {
     let namespaced = "watch.namespaces={media,video},secrets.names={broker,other},networkPolicy.enabled=true";
     let long = "fullnameOverride=a-name-that-is-as-long-as-a-label-may-be-which-is-63-letters,crds.keep=false";
     for values in ["replicas=2", everything, least, openshift, namespaced, long] {
-        let template = ["template", "worker-drain", &chart(), "--namespace", "ops", "--set", values];
+        let template = ["template", "worker-drain", &chart(), "--namespace", "ops", "--set", IMAGE, "--set", values];
         let rendered = plane.helm(template).ok().await;
         let dry_run = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"];
         plane.kubectl(dry_run).stdin(rendered).ok().await;
@@ -200,7 +220,7 @@ async fn every_set_of_values_makes_valid_objects(plane: &ControlPlane) {
 async fn a_release_runs_and_may_do_only_its_work(plane: &ControlPlane) {
     // A CRD as an older version of the chart may have had it.
     let older = older_chart();
-    let notes = plane.helm(["install", "worker-drain", &older.1, "--namespace", "ops"]).ok().await;
+    let notes = plane.helm(["install", "worker-drain", &older.1, "--namespace", "ops", "--set", IMAGE]).ok().await;
     assert!(notes.contains("all namespaces") && notes.contains("EKS Pod Identity"), "{notes}");
 
     let pods = plane.pod_commands("ops", "app.kubernetes.io/instance=worker-drain", 2).await;
@@ -230,7 +250,6 @@ async fn a_release_runs_and_may_do_only_its_work(plane: &ControlPlane) {
         "create leases.coordination.k8s.io --namespace ops",
         "get leases.coordination.k8s.io/worker-drain --namespace ops",
         "update leases.coordination.k8s.io/worker-drain --namespace ops",
-        "patch leases.coordination.k8s.io/worker-drain --namespace ops",
     ];
     let no = [
         "list secrets --namespace media",
@@ -246,6 +265,9 @@ async fn a_release_runs_and_may_do_only_its_work(plane: &ControlPlane) {
         "update leases.coordination.k8s.io/other --namespace ops",
         "delete leases.coordination.k8s.io/worker-drain --namespace ops",
         "list leases.coordination.k8s.io --namespace ops",
+        "list leases.coordination.k8s.io/worker-drain --namespace ops",
+        "watch leases.coordination.k8s.io/worker-drain --namespace ops",
+        "patch leases.coordination.k8s.io/worker-drain --namespace ops",
         "get pods --namespace ops",
         "delete pods --namespace ops",
         "create pods --subresource exec --namespace ops",
@@ -303,7 +325,8 @@ async fn an_upgrade_reaches_the_crd_and_an_uninstall_keeps_it(plane: &ControlPla
     };
     column("An-Older-Column").await;
     plane.kubectl(["apply", "-f", "-"]).stdin(DRAIN).ok().await;
-    plane.helm(["upgrade", "worker-drain", &chart(), "--namespace", "ops", "--set", "log.format=text"]).ok().await;
+    let upgrade = ["upgrade", "worker-drain", &chart(), "--namespace", "ops", "--reset-then-reuse-values"];
+    plane.helm(upgrade.into_iter().chain(["--set", "log.format=text"])).ok().await;
     column("Service").await;
     let selector = "app.kubernetes.io/instance=worker-drain";
     wait_until("a Pod of the new revision is there", LONG, async || {
@@ -317,7 +340,7 @@ async fn an_upgrade_reaches_the_crd_and_an_uninstall_keeps_it(plane: &ControlPla
     assert_eq!(plane.kubectl(left.into_iter().chain(["--output=name"])).ok().await, "");
 
     // Installed again under the same name, it takes over what it left; another name must be told to.
-    let other = ["install", "other", &chart(), "--namespace", "ops"];
+    let other = ["install", "other", &chart(), "--namespace", "ops", "--set", IMAGE];
     let why = plane.helm(other).refused().await;
     assert!(why.contains("workerdrains.workerdrain.io") && why.contains("meta.helm.sh/release-name"), "{why}");
     plane.helm(other.into_iter().chain(["--take-ownership"])).ok().await;
@@ -326,7 +349,7 @@ async fn an_upgrade_reaches_the_crd_and_an_uninstall_keeps_it(plane: &ControlPla
 }
 
 async fn a_namespaced_release_has_no_cluster_role(plane: &ControlPlane) {
-    let values = ["--set", "watch.namespaces={media},secrets.names={broker}", "--take-ownership"];
+    let values = ["--set", IMAGE, "--set", "watch.namespaces={media},secrets.names={broker}", "--take-ownership"];
     let install = ["install", "worker-drain", &chart(), "--namespace", "ops"].map(String::from);
     let notes = plane.helm(install.into_iter().chain(values.map(String::from))).ok().await;
     assert!(notes.contains("the namespaces media."), "{notes}");
@@ -362,7 +385,8 @@ async fn a_namespaced_release_has_no_cluster_role(plane: &ControlPlane) {
 }
 
 async fn without_keep_the_crd_goes(plane: &ControlPlane) {
-    let upgrade = ["upgrade", "worker-drain", &chart(), "--namespace", "ops", "--set", "crds.keep=false"];
+    let upgrade =
+        ["upgrade", "worker-drain", &chart(), "--namespace", "ops", "--set", IMAGE, "--set", "crds.keep=false"];
     let notes = plane.helm(upgrade).ok().await;
     assert!(notes.contains("crds.keep is false"), "{notes}");
     plane.helm(["uninstall", "worker-drain", "--namespace", "ops"]).ok().await;

@@ -66,10 +66,12 @@ async fn metrics(operator: &e2e::Operator) {
     let drain = "{drain_namespace=\"media\",drain=\"transcoder\"";
     for line in [
         format!("worker_drain_tasks{drain},phase=\"Serving\"}} 2.0"),
-        format!("worker_drain_reachable{drain},system=\"ecs\"}} 1.0"),
-        format!("worker_drain_reachable{drain},system=\"broker\"}} 1.0"),
+        format!("worker_drain_reachable{drain},system=\"Ecs\"}} 1.0"),
+        format!("worker_drain_reachable{drain},system=\"Broker\"}} 1.0"),
         format!("worker_drain_oldest_hold_timestamp_seconds{drain}}} 0.0"),
         format!("worker_drain_jobs_cut_total{drain}}} 0"),
+        format!("worker_drain_ended_unpermitted_total{drain}}} 0"),
+        format!("worker_drain_hold_expires_in_seconds{drain}}} 7200.0"),
         String::from("worker_drain_leader 1"),
     ] {
         operator.until_measured(&line).await;
@@ -99,7 +101,7 @@ async fn what_has_not_changed_is_not_written() {
 }
 
 async fn passes(operator: &e2e::Operator) -> u64 {
-    number(operator, "worker_drain_passes_total{result=\"ok\"}").await
+    number(operator, "worker_drain_passes_total{result=\"Ok\"}").await
 }
 
 /// A look may be under way when a job ends, and then it sees that by itself: not so each time.
