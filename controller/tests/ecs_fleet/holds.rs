@@ -1,6 +1,7 @@
 //! Holds that are refused, and those beside them.
 
 use ecs_emulator::model::{BlockedRule, Faults};
+use worker_drain::fleet::Fleet;
 use worker_drain_plan::{
     Outcome, TaskId,
     observation::{FailureKind, HoldState},

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use ecs_emulator::model::Faults;
 use jiff::SignedDuration;
 use tokio::time::timeout;
-use worker_drain::fleet::{FleetLook, ecs::Operation};
+use worker_drain::fleet::{Fleet, FleetLook, ecs::Operation};
 use worker_drain_plan::{
     Outcome, TaskId,
     observation::{FailureKind, HoldState, Life},
