@@ -21,7 +21,7 @@ use super::{
     metrics::{Figures, Key, System},
     rivals,
     turns::Turn,
-    unwell,
+    unwell::{self, Unwell},
 };
 use crate::{
     api::{DrainSpec, WorkerDrain},
@@ -83,8 +83,8 @@ pub async fn pass(context: &Context, key: &Key, entry: &mut Entry) -> Result<Nex
             return Ok(Next::Gone);
         }
         Err(why) => {
-            tracing::warn!(why, "the spec is invalid");
-            record.amend(|status| unwell::tell(status, unwell::INVALID_SPEC, &why, SystemClock.now())).await?;
+            let told = Unwell { reason: unwell::INVALID_SPEC, subject: name.clone(), message: why };
+            unwell::tell(context, entry, &resource, &told).await?;
             context.metrics.forget(key);
             context.claims.forget(key);
             return Ok(Next::After(INVALID_AGAIN));
@@ -181,7 +181,7 @@ fn tell(context: &Context, key: &Key, entry: &mut Entry, resource: &DynamicObjec
             why = plan.report.drained.message, "changed"
         );
     }
-    entry.told = Some(told);
+    (entry.told, entry.unwell) = (Some(told), None);
     context.publish(resource, news);
 }
 
@@ -267,16 +267,6 @@ fn left_behind(memory: &Memory) -> String {
         taken => format!("queues may be left taken, which come back when the worker restarts: {}", listed(taken)),
     };
     format!("{holds}; {queues}")
-}
-
-/// Tells that a pass ended by a bug, on that drain alone.
-pub async fn tell_panic(context: &Context, key: &Key, entry: &mut Entry, why: &str) -> Result<(), Failure> {
-    let (namespace, name) = key;
-    let api = drains(context.client.clone(), namespace);
-    let Some(resource) = call_opt("read the WorkerDrain", api.get(name)).await? else { return Ok(()) };
-    let record = ResourceRecord::of(&context.client, &resource, Arc::clone(&entry.pages), SystemClock)?;
-    let message = format!("a pass ended by a bug in worker-drain: {why}. Holds are kept until they expire; report it");
-    record.amend(|status| unwell::tell(status, unwell::INTERNAL_ERROR, &message, SystemClock.now())).await
 }
 
 /// Counts a failure of the pass itself.

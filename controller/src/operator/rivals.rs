@@ -15,13 +15,9 @@ use super::{
     guard::OrFailure,
     metrics::Key,
     pass::{Next, Subject, let_go},
-    unwell,
+    unwell::{self, Unwell},
 };
-use crate::{
-    api::WorkerDrain,
-    clock::{Clock, SystemClock},
-    record::resource::call,
-};
+use crate::{api::WorkerDrain, record::resource::call};
 
 /// So often a drain that stands by sees whether it still has to.
 const STANDS_BY: Duration = Duration::from_secs(15);
@@ -43,10 +39,7 @@ pub async fn instead(
     match verdict(context, key, entry, subject).await? {
         Verdict::Free => Ok(None),
         Verdict::After(_) => Ok(Some(Next::After(SOON))),
-        Verdict::Rival(rival) => stand_by(context, key, subject, &rival).await.map(|next| {
-            entry.told = None;
-            Some(next)
-        }),
+        Verdict::Rival(rival) => stand_by(context, key, entry, subject, &rival).await.map(Some),
     }
 }
 
@@ -69,7 +62,8 @@ async fn verdict(context: &Context, key: &Key, entry: &mut Entry, subject: &Subj
 async fn stand_by(
     context: &Context,
     key: &Key,
-    Subject { resource, record, .. }: &Subject,
+    entry: &mut Entry,
+    Subject { resource, .. }: &Subject,
     (namespace, name): &Key,
 ) -> Result<Next, Failure> {
     let message = format!(
@@ -82,11 +76,8 @@ async fn stand_by(
         context.publish(resource, vec![Happening::normal("Withdrawn", key.1.as_str(), note)]);
         return Ok(Next::Gone);
     }
-    if record.status().await.blocked_by.as_deref() != Some(unwell::CONFLICT) {
-        tracing::warn!(rival = format!("{namespace}/{name}"), "another drain looks after the same service");
-        context.publish(resource, vec![Happening::warning(unwell::CONFLICT, name.as_str(), message.as_str())]);
-    }
-    record.amend(|status| unwell::tell(status, unwell::CONFLICT, &message, SystemClock.now())).await?;
+    let told = Unwell { reason: unwell::CONFLICT, subject: name.clone(), message };
+    unwell::tell(context, entry, resource, &told).await?;
     context.metrics.forget(key);
     Ok(Next::After(STANDS_BY))
 }
