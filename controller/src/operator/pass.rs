@@ -16,8 +16,9 @@ use worker_drain_plan::{
 
 use super::{
     context::{Context, Entry},
-    events::{Happening, Told, happenings, listed},
+    events::{Happening, Told, happenings},
     guard::Guarded,
+    left::Left,
     metrics::{Figures, Key, System},
     rivals,
     turns::Turn,
@@ -244,29 +245,12 @@ async fn abandon(context: &Context, resource: &DynamicObject, entry: &mut Entry)
         Err(failure) => Err(failure),
     };
     let left = match memory {
-        Ok(memory) => left_behind(&memory),
+        Ok(memory) => Left::of(&memory).to_string(),
         Err(failure) => format!("what was left is not known: {}", failure.message),
     };
     tracing::warn!(left, "abandoned");
     context.publish(resource, vec![Happening::warning("Abandoned", name(resource), left)]);
     let_go(&context.client, resource).await
-}
-
-/// What is ours and stays outside, as far as it is remembered.
-fn left_behind(memory: &Memory) -> String {
-    let tasks = || memory.tasks.iter().filter(|(_, task)| !task.gone);
-    let held: Vec<&str> = tasks().filter(|(_, task)| task.held).map(|(id, _)| id.short()).collect();
-    let taken = tasks().filter(|(_, task)| task.nodes.values().any(|node| !node.taken.is_empty()));
-    let taken: Vec<&str> = taken.map(|(id, _)| id.short()).collect();
-    let holds = match held.as_slice() {
-        [] => String::from("no hold was left"),
-        held => format!("holds were left, which expire by themselves: {}", listed(held)),
-    };
-    let queues = match taken.as_slice() {
-        [] => String::from("no queue was left taken"),
-        taken => format!("queues may be left taken, which come back when the worker restarts: {}", listed(taken)),
-    };
-    format!("{holds}; {queues}")
 }
 
 /// Counts a failure of the pass itself.

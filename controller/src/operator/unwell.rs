@@ -109,6 +109,10 @@ pub async fn tell_failure(
     failure: &Failure,
 ) -> Result<(), Failure> {
     let Some(unwell) = Unwell::of_failure(&key.1, end, failure) else { return Ok(()) };
+    if matches!(unwell.reason, RECORD_INVALID | RECORD_DENIED) {
+        // It cannot act, and is in nobody's way.
+        context.claims.forget(key);
+    }
     // A pass may outlive the claim to act; whoever leads then tells what there is to tell.
     if !context.leadership.is_current() {
         return Ok(());
