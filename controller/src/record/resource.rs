@@ -207,47 +207,68 @@ impl<C: Clock> ResourceRecord<C> {
         if let Some(memory) = &known.memory {
             return Ok(Arc::clone(memory));
         }
-        let memory = match &known.status.memory {
+        let text = known.status.memory.as_deref();
+        let packed: Option<Packed> = text.map(str::parse).transpose().map_err(|damaged| unreadable(&damaged))?;
+        let memory = match &packed {
             None => Arc::default(),
-            Some(text) => {
-                let packed = text.parse().map_err(|damaged| unreadable(&damaged))?;
-                self.pages.unpack(&packed).await?
-            }
+            Some(packed) => self.pages.unpack(packed).await?,
         };
+        self.pages.sweep(packed.as_ref(), &known.version).await;
         known.memory = Some(Arc::clone(&memory));
         Ok(memory)
     }
 
     /// Writes the status, unless somebody else has written one since it was read. Whatever else changed meanwhile (the
     /// spec, a label) is no reason to forget what was just done.
-    async fn write(&self, known: &mut Known, status: WorkerDrainStatus) -> Result<(), Failure> {
-        let mut attempt = 1;
-        loop {
+    async fn write(&self, known: &mut Known, status: WorkerDrainStatus) -> Result<(), Unwritten> {
+        for _ in 0..ATTEMPTS {
             match apply(&self.api, &self.drain, &known.version, &status).await {
                 Ok(written) => {
                     known.version = written.metadata.resource_version.unwrap_or_default();
                     known.status = status;
                     return Ok(());
                 }
-                Err(Refused::Conflict) if attempt < ATTEMPTS => {
-                    attempt += 1;
-                    known.version = self.unchanged_version(known).await?;
-                }
-                Err(Refused::Conflict) => return Err(overtaken()),
-                Err(Refused::Failed(failure)) => return Err(failure),
+                Err(Refused::Conflict) => known.version = self.unchanged_version(known, &status).await?,
+                Err(Refused::Failed(failure)) => return Err(Unwritten::by(failure)),
             }
         }
+        // The last look has found the status that was there before.
+        Err(Unwritten::For(overtaken()))
     }
 
-    /// The resource's version now, if its status is still the one that is known.
-    async fn unchanged_version(&self, known: &Known) -> Result<String, Failure> {
-        let now = call("read the WorkerDrain", self.api.get(self.drain.name.as_deref().unwrap_or_default())).await?;
+    /// The resource's version now, if its status is still the one that is known, and not what was to be written.
+    async fn unchanged_version(&self, known: &Known, wanted: &WorkerDrainStatus) -> Result<String, Unwritten> {
+        let name = self.drain.name.as_deref().unwrap_or_default();
+        let now = call("read the WorkerDrain", self.api.get(name)).await.map_err(Unwritten::Perhaps)?;
         let is_ours = now.metadata.uid == self.drain.uid;
         match status_of(&now) {
             Ok(status) if is_ours && same(&status, &known.status) => {
                 Ok(now.metadata.resource_version.unwrap_or_default())
             }
-            _ => Err(overtaken()),
+            Ok(status) if status.memory != wanted.memory => Err(Unwritten::For(overtaken())),
+            // Whoever stands between may have sent it twice, and the second time was refused for the first.
+            _ => Err(Unwritten::Perhaps(overtaken())),
+        }
+    }
+}
+
+/// Why a status is not known to be written.
+enum Unwritten {
+    /// It is not, for certain.
+    For(Failure),
+    /// The answer was lost, and may have been a yes.
+    Perhaps(Failure),
+}
+
+impl Unwritten {
+    /// A failure of the write itself.
+    fn by(failure: Failure) -> Self {
+        if failure.kind == FailureKind::Unreachable { Self::Perhaps(failure) } else { Self::For(failure) }
+    }
+
+    fn failure(self) -> Failure {
+        match self {
+            Self::For(failure) | Self::Perhaps(failure) => failure,
         }
     }
 }
@@ -266,24 +287,33 @@ impl<C: Clock> Record for ResourceRecord<C> {
         if *before == *memory {
             status.memory.clone_from(&known.status.memory);
             fit(&mut status);
-            return if same(&status, &known.status) { Ok(()) } else { self.write(&mut known, status).await };
+            if same(&status, &known.status) {
+                return Ok(());
+            }
+            return self.write(&mut known, status).await.map_err(Unwritten::failure);
         }
         let packed = self.pages.pack(memory, LARGEST_INLINE).await?;
         status.memory = (*memory != Memory::default()).then(|| packed.to_string());
         fit(&mut status);
         let replaced = known.status.memory.as_deref().and_then(|text| text.parse::<Packed>().ok());
-        let written = self.write(&mut known, status).await;
-        match &written {
+        match self.write(&mut known, status).await {
             Ok(()) => {
                 known.memory = Some(Arc::new(memory.clone()));
                 // Only now does nothing name them any more.
                 self.pages.delete(replaced.as_ref()).await;
+                Ok(())
             }
-            // An answer that was lost may have been a yes: the pages stay, and end with the resource.
-            Err(failure) if failure.kind == FailureKind::Unreachable => {}
-            Err(_) => self.pages.delete(Some(&packed)).await,
+            Err(Unwritten::For(failure)) => {
+                self.pages.delete(Some(&packed)).await;
+                Err(failure)
+            }
+            Err(Unwritten::Perhaps(failure)) => {
+                // One of the two is named by the status: the next look tells which.
+                self.pages.doubt(Some(&packed), &known.version).await;
+                self.pages.doubt(replaced.as_ref(), &known.version).await;
+                Err(failure)
+            }
         }
-        written
     }
 }
 
