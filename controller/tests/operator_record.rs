@@ -12,6 +12,7 @@ use kube::{
     client::Body,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use serde_json::{Value, json};
 use test_support::{ControlPlane, LONG, repository, wait_until};
 use tokio::sync::watch;
 use tower::BoxError;
@@ -22,7 +23,7 @@ use worker_drain::{
     record::{
         Record,
         pages::PageCache,
-        resource::{ResourceRecord, drains},
+        resource::{ResourceRecord, amend, drains},
     },
 };
 use worker_drain_plan::{
@@ -239,6 +240,39 @@ async fn of_two_writers_one_succeeds_and_what_others_change_is_in_nobodys_way() 
     lab.kubectl("apply --filename -", DRAIN).await;
     assert!(stale.save(&memory, &report).await.is_err());
     assert_eq!(lab.record().await.load().await.unwrap(), Memory::default());
+}
+
+/// As after an upgrade and back: the CRD is newer than this program.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_of_another_shape_can_be_told_in_and_is_kept() {
+    let lab = Lab::start().await;
+    let field = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/tasksOmitted";
+    let patch = format!(r#"[{{"op": "replace", "path": "{field}", "value": {{"type": "string"}}}}]"#);
+    let crd = ["patch", "crd", "workerdrains.workerdrain.io", "--type=json", "--patch", &patch];
+    lab.plane.kubectl(crd).ok().await;
+    let status = r#"{"status": {"memory": "sheets:two", "tasksOmitted": "many"}}"#;
+    let patch = ["patch", "wd", "transcoder", "--subresource=status", "--type=merge", "--patch", status];
+    wait_until("the API server takes the new shape", LONG, async || {
+        lab.plane.kubectl(patch).output().await.status.success()
+    })
+    .await;
+
+    let read = async || drains(lab.client.clone(), "default").get("transcoder").await.unwrap();
+    let resource = read().await;
+    let failure = ResourceRecord::of(&lab.client, &resource, PageCache::default(), SystemClock).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Invalid);
+    let tell = |status: &mut Value| status["blockedBy"] = json!("RecordInvalid");
+    amend(&lab.client, &resource, tell).await.unwrap();
+    let told = read().await;
+    let expected = json!({"memory": "sheets:two", "tasksOmitted": "many", "blockedBy": "RecordInvalid"});
+    assert_eq!(told.data["status"], expected);
+
+    // Nothing new is not written; and nothing is written over what somebody else wrote.
+    amend(&lab.client, &told, tell).await.unwrap();
+    assert_eq!(read().await.metadata.resource_version, told.metadata.resource_version);
+    let late = amend(&lab.client, &resource, |status| status["memory"] = json!("here:old")).await.unwrap_err();
+    assert!(late.message.contains("somebody else"), "{}", late.message);
+    assert_eq!(read().await.data["status"], expected);
 }
 
 /// A memory too large for a status, and its report; `jobs` tells one from another.

@@ -90,9 +90,11 @@ pub async fn tell(
 ) -> Result<(), Failure> {
     // Also where it cannot be written: an event is then all that a person sees.
     let known = resource.data.pointer("/status/blockedBy").and_then(Value::as_str) == Some(*reason);
-    if entry.unwell.replace(*reason) != Some(*reason) && !known {
+    if entry.unwell.replace(*reason) != Some(*reason) {
         tracing::warn!(reason, message, "only a person can mend this");
-        context.publish(resource, vec![Happening::warning(reason, subject.as_str(), message.as_str())]);
+        if !known {
+            context.publish(resource, vec![Happening::warning(reason, subject.as_str(), message.as_str())]);
+        }
     }
     // The pass that mends it says so, by what it finds in the status.
     entry.told = None;
