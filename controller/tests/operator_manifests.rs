@@ -102,12 +102,54 @@ fn with(path: &str, value: &Value) -> Value {
     manifest
 }
 
+/// What is changed of a drain that is there, and what the API server must say; none: it takes it.
+fn changes() -> Vec<(&'static str, Value, Option<&'static str>)> {
+    vec![
+        ("/fleet/ecs/cluster", json!("other"), Some("fleet.ecs.cluster cannot be changed")),
+        ("/fleet/ecs/service", json!("other"), Some("fleet.ecs.service cannot be changed")),
+        // What the environment said before may be written down, and nothing else then.
+        ("/fleet/ecs/region", json!("eu-west-1"), None),
+        ("/fleet/ecs/region", json!("us-east-1"), Some("fleet.ecs.region cannot be changed")),
+        ("/fleet/ecs/roleArn", json!("arn:aws:iam::123456789012:role/drain"), None),
+        ("/mode", json!("Plan"), None),
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_manifests_are_refused_by_the_api_server_and_offline_alike() {
+async fn a_drain_is_of_one_service_for_good() {
+    let plane = with_crd().await;
+    let mut drain = good();
+    drain["metadata"]["finalizers"] = json!(["workerdrain.io/give-back"]);
+    plane.kubectl(["create", "--filename", "-"]).stdin(drain.to_string()).ok().await;
+    let patch = async |change: &Value| {
+        plane.kubectl(["patch", "wd", "transcoder", "--type=merge", "--patch", &change.to_string()]).output().await
+    };
+    for (path, value, refused) in changes() {
+        let change = path.rsplit('/').filter(|part| !part.is_empty()).fold(value, |inner, part| json!({part: inner}));
+        let said = patch(&json!({"spec": change})).await;
+        match refused {
+            Some(words) => assert!(!said.status.success() && said.stderr.contains(words), "{path}: {}", said.stderr),
+            None => assert!(said.status.success(), "{path}: {}", said.stderr),
+        }
+    }
+    // It is no obstacle to the way out.
+    plane.kubectl(["delete", "wd", "transcoder", "--wait=false"]).ok().await;
+    let said = patch(&json!({"metadata": {"finalizers": null}})).await;
+    assert!(said.status.success(), "{}", said.stderr);
+    plane.kubectl(["wait", "--for=delete", "--timeout=2m", "wd/transcoder"]).ok().await;
+}
+
+async fn with_crd() -> ControlPlane {
     let plane = ControlPlane::start().await;
     let crd = repository().join("crds/workerdrains.yaml").display().to_string();
     plane.kubectl(["apply", "--server-side", "--filename", &crd]).ok().await;
     plane.kubectl(["wait", "--for=condition=Established", "crd/workerdrains.workerdrain.io"]).ok().await;
+    plane
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_manifests_are_refused_by_the_api_server_and_offline_alike() {
+    let plane = with_crd().await;
     // kubectl itself would refuse what it can tell; it is the server's word that counts.
     let apply = ["create", "--dry-run=server", "--validate=strict", "--filename", "-"];
     plane.kubectl(apply).stdin(good().to_string()).ok().await;

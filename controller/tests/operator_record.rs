@@ -2,16 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{
     Client, Config,
     api::{Api, ListParams},
+    client::Body,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use serde_json::{Value, json};
 use test_support::{ControlPlane, LONG, repository, wait_until};
+use tokio::sync::watch;
+use tower::BoxError;
 use uuid::Uuid;
 use worker_drain::{
     api::{DrainSpec, WorkerDrain},
@@ -19,7 +23,7 @@ use worker_drain::{
     record::{
         Record,
         pages::PageCache,
-        resource::{ResourceRecord, drains},
+        resource::{ResourceRecord, amend, drains},
     },
 };
 use worker_drain_plan::{
@@ -38,6 +42,16 @@ spec:
   fleet: {ecs: {cluster: media, service: transcoder}}
   workers: {celery: {broker: {url: 'redis://broker'}}}
 ";
+
+/// What becomes of the next writes of a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lost {
+    Nothing,
+    /// It is not written, and nobody says so.
+    Request,
+    /// It is written, and nobody says so.
+    Answer,
+}
 
 struct Lab {
     plane: ControlPlane,
@@ -64,8 +78,31 @@ impl Lab {
 
     /// A record as a pass makes one: of the resource as it is now.
     async fn record(&self) -> ResourceRecord<SystemClock> {
+        self.record_by(&self.client, &PageCache::default()).await
+    }
+
+    /// The same, by this client and with what passes before it have kept.
+    async fn record_by(&self, client: &Client, kept: &PageCache) -> ResourceRecord<SystemClock> {
         let resource = drains(self.client.clone(), "default").get("transcoder").await.unwrap();
-        ResourceRecord::of(&self.client, &resource, PageCache::default(), SystemClock).unwrap()
+        ResourceRecord::of(client, &resource, kept.clone(), SystemClock).unwrap()
+    }
+
+    /// A client of the same API server, for which writes of a status get lost as they are told to.
+    fn lossy(&self) -> (Client, watch::Sender<Lost>) {
+        let (tell, told) = watch::channel(Lost::Nothing);
+        let client = self.client.clone();
+        let service = tower::service_fn(move |request: hyper::Request<Body>| {
+            let (client, lost) = (client.clone(), *told.borrow());
+            let lost = if request.uri().path().ends_with("/status") { lost } else { Lost::Nothing };
+            async move {
+                if lost == Lost::Request {
+                    return Err(BoxError::from("the request was lost"));
+                }
+                let answer = client.send(request).await?;
+                if lost == Lost::Answer { Err(BoxError::from("the answer was lost")) } else { Ok(answer) }
+            }
+        });
+        (Client::new(service, "default"), tell)
     }
 
     async fn drain(&self) -> WorkerDrain {
@@ -73,8 +110,13 @@ impl Lab {
     }
 
     async fn pages(&self) -> usize {
+        self.page_names().await.len()
+    }
+
+    async fn page_names(&self) -> BTreeSet<String> {
         let api: Api<ControllerRevision> = Api::default_namespaced(self.client.clone());
-        api.list(&ListParams::default()).await.unwrap().items.len()
+        let pages = api.list(&ListParams::default()).await.unwrap().items;
+        pages.into_iter().map(|page| page.metadata.name.unwrap()).collect()
     }
 
     fn policy(drain: &WorkerDrain) -> Policy {
@@ -198,4 +240,96 @@ async fn of_two_writers_one_succeeds_and_what_others_change_is_in_nobodys_way() 
     lab.kubectl("apply --filename -", DRAIN).await;
     assert!(stale.save(&memory, &report).await.is_err());
     assert_eq!(lab.record().await.load().await.unwrap(), Memory::default());
+}
+
+/// As after an upgrade and back: the CRD is newer than this program.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_of_another_shape_can_be_told_in_and_is_kept() {
+    let lab = Lab::start().await;
+    let field = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/tasksOmitted";
+    let patch = format!(r#"[{{"op": "replace", "path": "{field}", "value": {{"type": "string"}}}}]"#);
+    let crd = ["patch", "crd", "workerdrains.workerdrain.io", "--type=json", "--patch", &patch];
+    lab.plane.kubectl(crd).ok().await;
+    let status = r#"{"status": {"memory": "sheets:two", "tasksOmitted": "many"}}"#;
+    let patch = ["patch", "wd", "transcoder", "--subresource=status", "--type=merge", "--patch", status];
+    wait_until("the API server takes the new shape", LONG, async || {
+        lab.plane.kubectl(patch).output().await.status.success()
+    })
+    .await;
+
+    let read = async || drains(lab.client.clone(), "default").get("transcoder").await.unwrap();
+    let resource = read().await;
+    let failure = ResourceRecord::of(&lab.client, &resource, PageCache::default(), SystemClock).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Invalid);
+    let tell = |status: &mut Value| status["blockedBy"] = json!("RecordInvalid");
+    amend(&lab.client, &resource, tell).await.unwrap();
+    let told = read().await;
+    let expected = json!({"memory": "sheets:two", "tasksOmitted": "many", "blockedBy": "RecordInvalid"});
+    assert_eq!(told.data["status"], expected);
+
+    // Nothing new is not written; and nothing is written over what somebody else wrote.
+    amend(&lab.client, &told, tell).await.unwrap();
+    assert_eq!(read().await.metadata.resource_version, told.metadata.resource_version);
+    let late = amend(&lab.client, &resource, |status| status["memory"] = json!("here:old")).await.unwrap_err();
+    assert!(late.message.contains("somebody else"), "{}", late.message);
+    assert_eq!(read().await.data["status"], expected);
+}
+
+/// A memory too large for a status, and its report; `jobs` tells one from another.
+fn large(policy: &Policy, jobs: u32) -> (Memory, worker_drain_plan::Report) {
+    let now = SystemClock.now();
+    let Plan { mut memory, report, .. } = plan(policy, &busy(600, now), &Memory::default(), now);
+    memory.cut.jobs = jobs;
+    (memory, report)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_is_refused_leaves_no_page() {
+    let lab = Lab::start().await;
+    let policy = Lab::policy(&lab.drain().await);
+    let (first, second) = (lab.record().await, lab.record().await);
+    let ((ours, report), (theirs, _)) = (large(&policy, 1), large(&policy, 2));
+    second.load().await.unwrap();
+    first.save(&ours, &report).await.unwrap();
+    let pages = lab.page_names().await;
+    assert!(!pages.is_empty(), "the memory is too large for a status");
+    let failure = second.save(&theirs, &report).await.unwrap_err();
+    assert!(failure.message.contains("somebody else"), "{}", failure.message);
+    assert_eq!(lab.page_names().await, pages, "those of the write that was refused are gone, and no other");
+    assert_eq!(lab.record().await.load().await.unwrap(), ours);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_of_which_nothing_is_heard_leaves_no_page_for_long() {
+    let lab = Lab::start().await;
+    let policy = Lab::policy(&lab.drain().await);
+    let ((client, tell), kept) = (lab.lossy(), PageCache::default());
+    let (one, report) = large(&policy, 1);
+    lab.record_by(&client, &kept).await.save(&one, &report).await.unwrap();
+    let pages_of_one = lab.page_names().await;
+
+    // It was a yes: the next look finds the new pages named, and the old ones go.
+    tell.send(Lost::Answer).unwrap();
+    let (two, report) = large(&policy, 2);
+    let failure = lab.record_by(&client, &kept).await.save(&two, &report).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Unreachable);
+    let all = lab.page_names().await;
+    assert_eq!(all.len(), 2 * pages_of_one.len(), "until then, both are kept");
+    assert_eq!(lab.record_by(&client, &kept).await.load().await.unwrap(), two);
+    let pages_of_two = lab.page_names().await;
+    assert_eq!(pages_of_two, all.difference(&pages_of_one).cloned().collect());
+
+    // It was a no: the write may come late while the drain is as it was, and cannot any more when it has changed.
+    tell.send(Lost::Request).unwrap();
+    let (three, report) = large(&policy, 3);
+    lab.record_by(&client, &kept).await.save(&three, &report).await.unwrap_err();
+    assert_eq!(lab.record_by(&client, &kept).await.load().await.unwrap(), two);
+    assert_eq!(lab.pages().await, 2 * pages_of_two.len(), "what may be named by a write under way is kept");
+    lab.kubectl("label wd transcoder team=media", "").await;
+    assert_eq!(lab.record_by(&client, &kept).await.load().await.unwrap(), two);
+    assert_eq!(lab.page_names().await, pages_of_two);
+    tell.send(Lost::Nothing).unwrap();
+    lab.record_by(&client, &kept).await.save(&three, &report).await.unwrap();
+    assert_eq!(lab.record().await.load().await.unwrap(), three);
+    assert_eq!(lab.pages().await, pages_of_two.len());
 }

@@ -116,16 +116,19 @@ pub struct FleetSpec {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EcsSpec {
-    /// The cluster: its short name, such as `media`, or its ARN.
+    /// The cluster: its short name, such as `media`, or its ARN. Cannot be changed.
     #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = immutable("cluster"))]
     pub cluster: String,
-    /// The service: its short name, such as `transcoder`, or its ARN.
+    /// The service: its short name, such as `transcoder`, or its ARN. Cannot be changed.
     #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = immutable("service"))]
     pub service: String,
     /// The region, such as `ap-northeast-2`. Default: that of the environment worker-drain runs in (`AWS_REGION`, the
-    /// profile, the machine's metadata).
+    /// profile, the machine's metadata). Cannot be changed from one to another.
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(
+        validation = immutable("region"),
         validation = Rule::new("self.matches('^[a-z]{2,8}(-[a-z]+)+-[0-9]+$')")
             .message(Message::Expression("\"'\" + self + \"' is not a region: write one such as ap-northeast-2\"".into()))
     )]
@@ -141,6 +144,15 @@ pub struct EcsSpec {
     )]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role_arn: Option<String>,
+}
+
+/// What says which service it is: one that is drained has holds and queues to get back, and a drain that looks elsewhere
+/// would never give them back.
+fn immutable(field: &str) -> kube::core::Rule {
+    kube::core::Rule::new("self == oldSelf").message(Message::Message(format!(
+        "fleet.ecs.{field} cannot be changed, because what was taken from the service's tasks would never be given back: \
+         delete this WorkerDrain, which gives it back, and make one for the other service"
+    )))
 }
 
 /// The workers that run in the tasks.

@@ -2,7 +2,8 @@
 //! acts; the others stand by, say so, and take over when it is gone.
 //!
 //! The one that is at work already goes on, because it alone remembers which queues have to be given back; of those that
-//! have not begun, the oldest begins. A drain in mode `Plan` does nothing and is in nobody's way.
+//! have not begun, the oldest begins. A drain in mode `Plan` does nothing and is in nobody's way, unless it took queues
+//! before: whoever began anew could not give them back. If one works all the same, that one goes on.
 //!
 //! A service is known by its ARN, which ECS tells: specs may write the same one by name or by ARN, with or without its
 //! Region. Before ECS has told, drains of the same short names *may* be of one service, unless their specs name different
@@ -21,7 +22,7 @@ use serde_json::Value;
 use tokio::sync::Mutex as AsyncMutex;
 use worker_drain_plan::observation::{Failure, FailureKind};
 
-use super::metrics::Key;
+use super::{left::Work, metrics::Key};
 
 /// What is known of all drains that want to act.
 #[derive(Debug, Default)]
@@ -36,8 +37,10 @@ pub struct Claims {
 pub struct Claim {
     uid: Option<String>,
     created: Option<Timestamp>,
-    /// It remembers something, so it has acted and may have to give something back.
-    at_work: bool,
+    /// What it has to undo.
+    work: Work,
+    /// It is in mode `Plan`, and so does not act until it is deleted.
+    plans: bool,
     named: Named,
     service: Known,
 }
@@ -70,7 +73,16 @@ pub enum Verdict {
     /// Not yet: this drain comes first if it is of the same service, and was not looked at yet.
     After(Key),
     /// No: this drain is of the same service, and comes first.
-    Rival(Key),
+    Rival(Rival),
+}
+
+/// The drain that comes first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rival {
+    /// Which.
+    pub drain: Key,
+    /// It is in mode `Plan`, and in the way for what it took before.
+    pub plans: bool,
 }
 
 impl Claims {
@@ -88,17 +100,18 @@ impl Claims {
         Ok(())
     }
 
-    /// Knows a drain as it was just read.
-    pub fn know(&self, key: &Key, drain: &DynamicObject) {
+    /// Knows a drain as it was just read, and whether it has a claim.
+    pub fn know(&self, key: &Key, claim: Option<Claim>) -> bool {
         let mut drains = self.lock();
-        let Some(mut claim) = Claim::of(drain) else {
+        let Some(mut claim) = claim else {
             drains.remove(key);
-            return;
+            return false;
         };
         if let Some(before) = drains.get(key).filter(|it| it.uid == claim.uid && it.named == claim.named) {
             claim.service = before.service.clone();
         }
         drains.insert(key.clone(), claim);
+        true
     }
 
     /// Whether a drain may act on the service that it names, whose ARN ECS was asked for.
@@ -112,14 +125,13 @@ impl Claims {
             Err(_) => claim.service = Known::Untold,
         }
         let claim = claim.clone();
-        let rank = |key: &Key, claim: &Claim| (!claim.at_work, claim.created, key.clone());
+        let rank = |key: &Key, claim: &Claim| (claim.place(), claim.created, key.clone());
         let mut before: Vec<_> = drains.iter().filter(|(other, it)| rank(other, it) < rank(key, &claim)).collect();
         before.sort_by_key(|(other, it)| rank(other, it));
-        let first =
-            |same: Option<bool>| before.iter().find(|(_, it)| it.is_of_same(&claim) == same).map(|it| it.0.clone());
+        let first = |same: Option<bool>| before.iter().find(|(_, it)| it.is_of_same(&claim) == same);
         match (first(Some(true)), first(None)) {
-            (Some(rival), _) => Verdict::Rival(rival),
-            (None, Some(other)) => Verdict::After(other),
+            (Some((rival, it)), _) => Verdict::Rival(Rival { drain: (*rival).clone(), plans: it.plans }),
+            (None, Some((other, _))) => Verdict::After((*other).clone()),
             (None, None) => Verdict::Free,
         }
     }
@@ -135,20 +147,34 @@ impl Claims {
 }
 
 impl Claim {
-    /// A drain's; `None`: it does nothing.
-    pub fn of(drain: &DynamicObject) -> Option<Self> {
+    /// That of a drain with so much to undo; `None`: it does nothing, and nobody needs what it remembers.
+    pub fn of(drain: &DynamicObject, work: Work) -> Option<Self> {
         let spec = drain.data.get("spec")?;
-        if spec.get("mode").and_then(|mode| mode.as_str()) == Some("Plan") {
+        let plans = spec.get("mode").and_then(Value::as_str) == Some("Plan");
+        // One that is deleted undoes what it did, whatever its mode is.
+        if plans && work != Work::Taken && drain.metadata.deletion_timestamp.is_none() {
             return None;
         }
         let ecs = spec.pointer("/fleet/ecs")?;
         Some(Self {
             uid: drain.metadata.uid.clone(),
             created: drain.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            at_work: drain.data.pointer("/status/memory").is_some_and(Value::is_string),
+            work,
+            plans,
             named: Named::of(ecs)?,
             service: Known::Unasked,
         })
+    }
+
+    /// The lower, the sooner it acts. One that only plans is not to stop another one that holds tasks: nobody would renew
+    /// them.
+    fn place(&self) -> u8 {
+        match (self.plans, self.work) {
+            (false, Work::Taken) => 0,
+            (false, Work::Held) => 1,
+            (true, _) => 2,
+            (false, Work::Nothing) => 3,
+        }
     }
 
     /// Whether both are of one service; `None`: that is not known yet.
@@ -197,6 +223,15 @@ mod tests {
         serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
     }
 
+    /// Of a drain that has done nothing yet.
+    fn new(drain: &DynamicObject) -> Option<Claim> {
+        Claim::of(drain, Work::Nothing)
+    }
+
+    fn rival(name: &str) -> Verdict {
+        Verdict::Rival(Rival { drain: at(name), plans: false })
+    }
+
     fn named(cluster: &str, service: &str) -> Value {
         json!({"fleet": {"ecs": {"cluster": cluster, "service": service}}})
     }
@@ -212,8 +247,8 @@ mod tests {
     /// The first was made before the second; `judge` is asked for the second.
     fn second(first: &Value, first_arn: Result<String, Failure>, second: &Value, arn: &str) -> Verdict {
         let claims = Claims::default();
-        claims.know(&at("first"), &drain("first", "2026-01-01T00:00:00Z", first));
-        claims.know(&at("second"), &drain("second", "2026-01-01T00:00:01Z", second));
+        claims.know(&at("first"), new(&drain("first", "2026-01-01T00:00:00Z", first)));
+        claims.know(&at("second"), new(&drain("second", "2026-01-01T00:00:01Z", second)));
         assert_eq!(claims.judge(&at("first"), first_arn), Verdict::Free, "the oldest always may");
         claims.judge(&at("second"), Ok(arn.into()))
     }
@@ -223,7 +258,7 @@ mod tests {
         let short = named("media", "transcoder");
         let long = named("arn:aws:ecs:eu-west-1:123456789012:cluster/media", ARN);
         for (a, b) in [(&short, &long), (&long, &short), (&short, &short)] {
-            assert_eq!(second(a, Ok(ARN.into()), b, ARN), Verdict::Rival(at("first")));
+            assert_eq!(second(a, Ok(ARN.into()), b, ARN), rival("first"));
         }
     }
 
@@ -254,12 +289,12 @@ mod tests {
         let here = named("arn:aws:ecs:eu-west-1:123456789012:cluster/media", "transcoder");
         assert_eq!(second(&elsewhere, failed(FailureKind::Unreachable), &here, ARN), Verdict::Free);
         let claims = Claims::default();
-        claims.know(&at("a"), &drain("a", "2026-01-01T00:00:00Z", &spec));
-        claims.know(&at("b"), &drain("b", "2026-01-01T00:00:01Z", &spec));
+        claims.know(&at("a"), new(&drain("a", "2026-01-01T00:00:00Z", &spec)));
+        claims.know(&at("b"), new(&drain("b", "2026-01-01T00:00:01Z", &spec)));
         assert_eq!(claims.judge(&at("a"), Ok(ARN.into())), Verdict::Free);
         assert_eq!(claims.judge(&at("b"), failed(FailureKind::Throttled)), Verdict::After(at("a")));
-        assert_eq!(claims.judge(&at("b"), Ok(ARN.into())), Verdict::Rival(at("a")));
-        assert_eq!(claims.judge(&at("b"), failed(FailureKind::Throttled)), Verdict::Rival(at("a")), "it is known");
+        assert_eq!(claims.judge(&at("b"), Ok(ARN.into())), rival("a"));
+        assert_eq!(claims.judge(&at("b"), failed(FailureKind::Throttled)), rival("a"), "it is known");
     }
 
     #[test]
@@ -267,24 +302,62 @@ mod tests {
         let claims = Claims::default();
         for (name, created) in [("m-first", "00"), ("a-second", "01"), ("z-third", "02")] {
             let created = format!("2026-01-01T00:00:{created}Z");
-            claims.know(&at(name), &drain(name, &created, &named("media", "transcoder")));
+            claims.know(&at(name), new(&drain(name, &created, &named("media", "transcoder"))));
         }
         assert_eq!(claims.judge(&at("m-first"), Ok(ARN.into())), Verdict::Free);
         for name in ["a-second", "z-third"] {
-            assert_eq!(claims.judge(&at(name), Ok(ARN.into())), Verdict::Rival(at("m-first")));
+            assert_eq!(claims.judge(&at(name), Ok(ARN.into())), rival("m-first"));
+        }
+    }
+
+    /// A service with an older and a younger drain, in these modes and with so much to undo: which of them may act.
+    fn who_acts(old: (&str, Work), young: (&str, Work)) -> (Verdict, Verdict) {
+        let claims = Claims::default();
+        let claim = |name: &str, created: &str, (mode, work): (&str, Work)| {
+            let mut spec = named("media", "transcoder");
+            spec["mode"] = json!(mode);
+            Claim::of(&drain(name, created, &spec), work)
+        };
+        claims.know(&at("old"), claim("old", "2026-01-01T00:00:00Z", old));
+        claims.know(&at("young"), claim("young", "2026-01-01T00:00:01Z", young));
+        // What ECS says of one may be what the other one waits for.
+        claims.judge(&at("old"), Ok(ARN.into()));
+        claims.judge(&at("young"), Ok(ARN.into()));
+        (claims.judge(&at("old"), Ok(ARN.into())), claims.judge(&at("young"), Ok(ARN.into())))
+    }
+
+    #[test]
+    fn who_is_at_work_goes_on_and_first_who_alone_can_give_queues_back() {
+        let young_acts = (rival("young"), Verdict::Free);
+        assert_eq!(who_acts(("Enforce", Work::Nothing), ("Enforce", Work::Held)), young_acts);
+        assert_eq!(who_acts(("Enforce", Work::Held), ("Enforce", Work::Taken)), young_acts);
+        for work in [Work::Nothing, Work::Held, Work::Taken] {
+            assert_eq!(who_acts(("Enforce", work), ("Enforce", work)), (Verdict::Free, rival("old")));
         }
     }
 
     #[test]
-    fn who_is_at_work_goes_on() {
+    fn one_that_only_plans_is_in_the_way_for_queues_that_it_took_and_of_nobody_at_work() {
+        let planning = Verdict::Rival(Rival { drain: at("old"), plans: true });
+        assert_eq!(who_acts(("Plan", Work::Taken), ("Enforce", Work::Nothing)), (Verdict::Free, planning));
+        assert_eq!(who_acts(("Plan", Work::Taken), ("Enforce", Work::Held)).1, Verdict::Free);
+        assert_eq!(who_acts(("Plan", Work::Held), ("Enforce", Work::Nothing)).1, Verdict::Free);
+    }
+
+    #[test]
+    fn one_that_is_deleted_acts_in_every_mode_and_not_beside_one_that_works() {
         let claims = Claims::default();
-        let spec = named("media", "transcoder");
-        let mut young = drain("young", "2026-01-01T00:00:01Z", &spec);
-        young.data["status"] = json!({"memory": "here:x"});
-        claims.know(&at("young"), &young);
-        claims.know(&at("old"), &drain("old", "2026-01-01T00:00:00Z", &spec));
-        assert_eq!(claims.judge(&at("young"), Ok(ARN.into())), Verdict::Free);
-        assert_eq!(claims.judge(&at("old"), Ok(ARN.into())), Verdict::Rival(at("young")));
+        let mut spec = named("media", "transcoder");
+        let young = drain("young", "2026-01-01T00:00:01Z", &spec);
+        spec["mode"] = json!("Plan");
+        let mut old = drain("old", "2026-01-01T00:00:00Z", &spec);
+        old.metadata.deletion_timestamp = old.metadata.creation_timestamp.clone();
+        claims.know(&at("young"), Claim::of(&young, Work::Held));
+        claims.know(&at("old"), Claim::of(&old, Work::Held));
+        claims.judge(&at("young"), Ok(ARN.into()));
+        assert_eq!(claims.judge(&at("old"), Ok(ARN.into())), rival("young"));
+        claims.know(&at("young"), Claim::of(&young, Work::Nothing));
+        assert_eq!(claims.judge(&at("old"), Ok(ARN.into())), Verdict::Free);
     }
 
     #[tokio::test]
@@ -295,21 +368,21 @@ mod tests {
         let (old_drain, young_drain) =
             (drain("z-old", "2026-01-01T00:00:00Z", &spec), drain("a-young", "2026-01-01T00:00:01Z", &spec));
         let all: BTreeMap<Key, Claim> = [
-            (old.clone(), Claim::of(&old_drain).unwrap()),
-            (young.clone(), Claim::of(&young_drain).unwrap()),
-            (at("other"), Claim::of(&drain("other", "2025-01-01T00:00:00Z", &named("media", "other"))).unwrap()),
+            (old.clone(), new(&old_drain).unwrap()),
+            (young.clone(), new(&young_drain).unwrap()),
+            (at("other"), new(&drain("other", "2025-01-01T00:00:00Z", &named("media", "other"))).unwrap()),
         ]
         .into();
         claims.know_all(1, async || Ok(all)).await.unwrap();
-        claims.know(&young, &young_drain);
+        claims.know(&young, new(&young_drain));
         assert_eq!(claims.judge(&young, Ok(ARN.into())), Verdict::After(old.clone()));
-        claims.know(&old, &old_drain);
+        claims.know(&old, new(&old_drain));
         assert_eq!(claims.judge(&old, Ok(ARN.into())), Verdict::Free);
-        assert_eq!(claims.judge(&young, Ok(ARN.into())), Verdict::Rival(old.clone()));
+        assert_eq!(claims.judge(&young, Ok(ARN.into())), rival("z-old"));
         // Once a term is enough, and what ECS has told is kept from pass to pass.
         claims.know_all(1, async || Ok(BTreeMap::new())).await.unwrap();
-        claims.know(&old, &old_drain);
-        assert_eq!(claims.judge(&young, Ok(ARN.into())), Verdict::Rival(old.clone()));
+        claims.know(&old, new(&old_drain));
+        assert_eq!(claims.judge(&young, Ok(ARN.into())), rival("z-old"));
         claims.forget(&old);
         assert_eq!(claims.judge(&young, Ok(ARN.into())), Verdict::Free);
         claims.know_all(2, async || Ok(BTreeMap::new())).await.unwrap();
@@ -320,10 +393,10 @@ mod tests {
     fn of_two_that_were_made_in_the_same_second_the_name_decides() {
         let claims = Claims::default();
         for name in ["b", "a"] {
-            claims.know(&at(name), &drain(name, "2026-01-01T00:00:00Z", &named("media", "transcoder")));
+            claims.know(&at(name), new(&drain(name, "2026-01-01T00:00:00Z", &named("media", "transcoder"))));
         }
         assert_eq!(claims.judge(&at("b"), Ok(ARN.into())), Verdict::After(at("a")));
         assert_eq!(claims.judge(&at("a"), Ok(ARN.into())), Verdict::Free);
-        assert_eq!(claims.judge(&at("b"), Ok(ARN.into())), Verdict::Rival(at("a")));
+        assert_eq!(claims.judge(&at("b"), Ok(ARN.into())), rival("a"));
     }
 }

@@ -116,6 +116,8 @@ pub struct Entry {
     pub pages: PageCache,
     /// What was told of it last.
     pub told: Option<Told>,
+    /// The reason by which it was told last that nothing can be done; `None`: all was well since.
+    pub unwell: Option<&'static str>,
     /// Passes that failed, one after another.
     pub failures: u32,
     /// Who waits for a signal of its workers; ends with us.
@@ -132,7 +134,7 @@ impl Entry {
             *self = Self { uid: drain.metadata.uid.clone(), ..Self::default() };
         }
         if self.term != term {
-            self.told = None;
+            (self.told, self.unwell) = (None, None);
             self.term = term;
         }
     }

@@ -15,6 +15,7 @@ pub mod metrics;
 mod claims;
 mod context;
 mod guard;
+mod left;
 mod outside;
 mod pass;
 mod publish;

@@ -16,12 +16,13 @@ use worker_drain_plan::{
 
 use super::{
     context::{Context, Entry},
-    events::{Happening, Told, happenings, listed},
+    events::{Happening, Told, happenings},
     guard::Guarded,
+    left::Left,
     metrics::{Figures, Key, System},
     rivals,
     turns::Turn,
-    unwell,
+    unwell::{self, Unwell},
 };
 use crate::{
     api::{DrainSpec, WorkerDrain},
@@ -84,8 +85,8 @@ pub async fn pass(context: &Context, key: &Key, entry: &mut Entry) -> Result<Nex
             return Ok(Next::Gone);
         }
         Err(why) => {
-            tracing::warn!(why, "the spec is invalid");
-            record.amend(|status| unwell::tell(status, unwell::INVALID_SPEC, &why, SystemClock.now())).await?;
+            let told = Unwell { reason: unwell::INVALID_SPEC, subject: name.clone(), message: why };
+            unwell::tell(context, entry, &resource, &told).await?;
             context.metrics.drains().unwell(key, unwell::INVALID_SPEC, Some(SystemClock.now()));
             context.claims.forget(key);
             return Ok(Next::After(INVALID_AGAIN));
@@ -190,7 +191,7 @@ fn tell(
             why = plan.report.drained.message, "changed"
         );
     }
-    entry.told = Some(told);
+    (entry.told, entry.unwell) = (Some(told), None);
     context.publish(resource, news);
 }
 
@@ -253,40 +254,12 @@ async fn abandon(context: &Context, resource: &DynamicObject, entry: &mut Entry)
         Err(failure) => Err(failure),
     };
     let left = match memory {
-        Ok(memory) => left_behind(&memory),
+        Ok(memory) => Left::of(&memory).to_string(),
         Err(failure) => format!("what was left is not known: {}", failure.message),
     };
     tracing::warn!(left, "abandoned");
     context.publish(resource, vec![Happening::warning("Abandoned", name(resource), left)]);
     let_go(&context.client, resource).await
-}
-
-/// What is ours and stays outside, as far as it is remembered.
-fn left_behind(memory: &Memory) -> String {
-    let tasks = || memory.tasks.iter().filter(|(_, task)| !task.gone);
-    let held: Vec<&str> = tasks().filter(|(_, task)| task.held).map(|(id, _)| id.short()).collect();
-    let taken = tasks().filter(|(_, task)| task.nodes.values().any(|node| !node.taken.is_empty()));
-    let taken: Vec<&str> = taken.map(|(id, _)| id.short()).collect();
-    let holds = match held.as_slice() {
-        [] => String::from("no hold was left"),
-        held => format!("holds were left, which expire by themselves: {}", listed(held)),
-    };
-    let queues = match taken.as_slice() {
-        [] => String::from("no queue was left taken"),
-        taken => format!("queues may be left taken, which come back when the worker restarts: {}", listed(taken)),
-    };
-    format!("{holds}; {queues}")
-}
-
-/// Tells that a pass ended by a bug, on that drain alone.
-pub async fn tell_panic(context: &Context, key: &Key, entry: &mut Entry, why: &str) -> Result<(), Failure> {
-    let (namespace, name) = key;
-    context.metrics.drains().unwell(key, unwell::INTERNAL_ERROR, None);
-    let api = drains(context.client.clone(), namespace);
-    let Some(resource) = call_opt("read the WorkerDrain", api.get(name)).await? else { return Ok(()) };
-    let record = ResourceRecord::of(&context.client, &resource, Arc::clone(&entry.pages), SystemClock)?;
-    let message = format!("a pass ended by a bug in worker-drain: {why}. Holds are kept until they expire; report it");
-    record.amend(|status| unwell::tell(status, unwell::INTERNAL_ERROR, &message, SystemClock.now())).await
 }
 
 /// Counts a failure of the pass itself.

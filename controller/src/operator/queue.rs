@@ -32,6 +32,7 @@ use super::{
     lease::Leadership,
     metrics::{Key, PassEnd},
     pass::{self, Next},
+    unwell,
 };
 use crate::{
     api::WorkerDrain,
@@ -163,12 +164,6 @@ async fn guarded(context: &Context, key: &Key, mut entry: OwnedMutexGuard<Entry>
     // Without its type: the compiler gives up on whether a future so deep may be sent.
     let (end, next) = judged(pass::pass(context, key, &mut entry).boxed(), PASS_BOUND).await;
     context.metrics.passed(end, began.elapsed());
-    if let (PassEnd::Panic, Err(bug)) = (end, &next) {
-        tracing::error!(why = bug.message, "a pass has panicked; only this drain suffers");
-        let told = pass::tell_panic(context, key, &mut entry, &bug.message).map_ok(|()| Next::Gone);
-        // If even that fails, the log has it.
-        let _ = judged(Box::pin(told), PASS_BOUND).await;
-    }
     match next {
         Ok(Next::After(wait)) => {
             entry.failures = 0;
@@ -182,6 +177,13 @@ async fn guarded(context: &Context, key: &Key, mut entry: OwnedMutexGuard<Entry>
         }
         Err(failure) => {
             pass::count_failure(context, &failure);
+            if end == PassEnd::Panic {
+                tracing::error!(why = failure.message, "a pass has panicked; only this drain suffers");
+            }
+            let told = unwell::tell_failure(context, key, &mut entry, end, &failure).map_ok(|()| Next::Gone);
+            if let (_, Err(untold)) = judged(Box::pin(told), PASS_BOUND).await {
+                tracing::warn!(why = untold.message, "that the pass failed could not be told");
+            }
             let wait = backoff(entry.failures);
             entry.failures = entry.failures.saturating_add(1);
             tracing::warn!(why = failure.message, again_in = ?wait, "the pass failed; every hold is kept");

@@ -6,21 +6,29 @@ use kube::{
     Client,
     api::{Api, ApiResource, DynamicObject, ListParams, ObjectMeta},
 };
-use worker_drain_plan::{observation::Failure, policy::Mode};
+use worker_drain_plan::{
+    observation::{Failure, FailureKind},
+    policy::Mode,
+};
 
 use super::{
-    claims::{Claim, Verdict},
+    claims::{Claim, Rival, Verdict},
     context::{Context, Entry},
     events::Happening,
     guard::OrFailure,
+    left::{Left, Work},
     metrics::Key,
     pass::{Next, Subject, let_go},
-    unwell,
+    unwell::{self, Unwell},
 };
 use crate::{
     api::WorkerDrain,
     clock::{Clock, SystemClock},
-    record::resource::call,
+    record::{
+        Record,
+        pages::PageCache,
+        resource::{ResourceRecord, call},
+    },
 };
 
 /// So often a drain that stands by sees whether it still has to.
@@ -32,30 +40,32 @@ const SOON: Duration = Duration::from_secs(1);
 /// So many drains are read at a time; each may have a status of 60 KiB.
 const PAGE: u32 = 50;
 
-/// What becomes of a pass over a drain that may not act; `None`: it may. Errors: the drains that there are could not be
-/// read, or this one could not be written.
+/// What becomes of a pass over a drain that may not act; `None`: it may. Errors: the drains that there are, or what this one
+/// remembers, could not be read, or this one could not be written.
 pub async fn instead(
     context: &Context,
     key: &Key,
     entry: &mut Entry,
     subject: &Subject,
 ) -> Result<Option<Next>, Failure> {
-    match verdict(context, key, entry, subject).await? {
+    let left = Left::of(&subject.record.load().await?);
+    match verdict(context, key, entry, subject, &left).await? {
         Verdict::Free => Ok(None),
         Verdict::After(_) => Ok(Some(Next::After(SOON))),
-        Verdict::Rival(rival) => stand_by(context, key, subject, &rival).await.map(|next| {
-            entry.told = None;
-            Some(next)
-        }),
+        Verdict::Rival(rival) => stand_by(context, key, entry, subject, &rival, &left).await.map(Some),
     }
 }
 
-async fn verdict(context: &Context, key: &Key, entry: &mut Entry, subject: &Subject) -> Result<Verdict, Failure> {
-    let Subject { resource, spec, .. } = subject;
+async fn verdict(
+    context: &Context,
+    key: &Key,
+    entry: &mut Entry,
+    Subject { resource, spec, .. }: &Subject,
+    left: &Left,
+) -> Result<Verdict, Failure> {
     let term = context.leadership.term();
     context.claims.know_all(term, || all(&context.client, &context.namespaces)).await?;
-    context.claims.know(key, resource);
-    if spec.policy.mode == Mode::Plan {
+    if !context.claims.know(key, Claim::of(resource, left.work())) {
         return Ok(Verdict::Free);
     }
     let arn = match entry.outside.fleet(&spec.ecs, &context.limiters).await {
@@ -63,32 +73,64 @@ async fn verdict(context: &Context, key: &Key, entry: &mut Entry, subject: &Subj
         OrFailure::Failure(failure) => Err(failure),
     };
     // Why there is none, the pass finds out, and tells.
-    Ok(context.claims.judge(key, arn))
+    let verdict = context.claims.judge(key, arn);
+    // One that does nothing needs nobody's leave.
+    let looks_only = spec.policy.mode == Mode::Plan && !spec.policy.withdrawn;
+    Ok(if looks_only { Verdict::Free } else { verdict })
 }
 
 async fn stand_by(
     context: &Context,
     key: &Key,
-    Subject { resource, record, .. }: &Subject,
-    (namespace, name): &Key,
+    entry: &mut Entry,
+    Subject { resource, .. }: &Subject,
+    rival: &Rival,
+    left: &Left,
 ) -> Result<Next, Failure> {
-    let message = format!(
-        "the WorkerDrain {namespace}/{name} looks after the same service, so this one does nothing: delete one of the two. \
-         This one takes over when the other one is gone"
-    );
     if resource.metadata.deletion_timestamp.is_some() {
         let_go(&context.client, resource).await?;
-        let note = format!("nothing was given back: the WorkerDrain {namespace}/{name} looks after the service");
-        context.publish(resource, vec![Happening::normal("Withdrawn", key.1.as_str(), note)]);
+        context.publish(resource, vec![let_go_beside(key, rival, left)]);
         return Ok(Next::Gone);
     }
-    if record.status().await.blocked_by.as_deref() != Some(unwell::CONFLICT) {
-        tracing::warn!(rival = format!("{namespace}/{name}"), "another drain looks after the same service");
-        context.publish(resource, vec![Happening::warning(unwell::CONFLICT, name.as_str(), message.as_str())]);
-    }
-    record.amend(|status| unwell::tell(status, unwell::CONFLICT, &message, SystemClock.now())).await?;
+    let told = Unwell { reason: unwell::CONFLICT, subject: rival.drain.1.clone(), message: conflict(rival, left) };
+    unwell::tell(context, entry, resource, &told).await?;
     context.metrics.drains().stands_by(key, unwell::CONFLICT, SystemClock.now());
     Ok(Next::After(STANDS_BY))
+}
+
+/// What helps one that stands by.
+fn conflict(Rival { drain: (namespace, name), plans }: &Rival, left: &Left) -> String {
+    let mut message = format!("the WorkerDrain {namespace}/{name} ");
+    message.push_str(if *plans {
+        "of the same service is in mode Plan, but took queues before that it alone can give back, so this one does nothing: \
+         delete that one, and it gives them back, or set it to mode Enforce. This one takes over when the other one is gone, or \
+         the tasks that it took them from are"
+    } else {
+        "looks after the same service, so this one does nothing: delete one of the two. This one takes over when the other \
+         one is gone"
+    });
+    if left.work() == Work::Taken {
+        let taken = format!(
+            ". If it is this one that is deleted, nobody gives back the queues that it took before from {}",
+            left.taken()
+        );
+        message.push_str(&taken);
+    }
+    message
+}
+
+/// What is told of one that is deleted while it stands by. It gives nothing back: the other one may have cancelled the same
+/// workers, and holds the same tasks.
+fn let_go_beside(key: &Key, Rival { drain: (namespace, name), .. }: &Rival, left: &Left) -> Happening {
+    let whose = format!("the WorkerDrain {namespace}/{name} looks after the service");
+    match left.work() {
+        Work::Nothing => Happening::normal("Withdrawn", &key.1, format!("nothing was to be given back: {whose}")),
+        Work::Held => {
+            let note = format!("{whose}, and the holds of {} are left to it", left.held());
+            Happening::normal("Withdrawn", &key.1, note)
+        }
+        Work::Taken => Happening::warning("Abandoned", &key.1, format!("{whose}, so nothing was given back; {left}")),
+    }
 }
 
 /// The claims of all drains that are watched.
@@ -106,10 +148,12 @@ async fn all(client: &Client, namespaces: &[String]) -> Result<BTreeMap<Key, Cla
         loop {
             let params = ListParams { limit: Some(PAGE), continue_token: next, ..ListParams::default() };
             let page = call("list the WorkerDrains", api.list(&params)).await?;
-            all.extend(page.items.iter().filter_map(|drain| {
+            for drain in &page.items {
                 let ObjectMeta { namespace, name, .. } = &drain.metadata;
-                Some(((namespace.clone().unwrap_or_default(), name.clone()?), Claim::of(drain)?))
-            }));
+                let (Some(name), Some(work)) = (name, work(client, drain).await?) else { continue };
+                let key = (namespace.clone().unwrap_or_default(), name.clone());
+                all.extend(Claim::of(drain, work).map(|claim| (key, claim)));
+            }
             next = page.metadata.continue_.filter(|token| !token.is_empty());
             if next.is_none() {
                 break;
@@ -117,4 +161,18 @@ async fn all(client: &Client, namespaces: &[String]) -> Result<BTreeMap<Key, Cla
         }
     }
     Ok(all)
+}
+
+/// What a drain has to undo; `None`: what it remembers cannot be read, so that it cannot act. Errors: the API server does not
+/// answer.
+async fn work(client: &Client, drain: &DynamicObject) -> Result<Option<Work>, Failure> {
+    let memory = match ResourceRecord::of(client, drain, PageCache::default(), SystemClock) {
+        Ok(record) => record.load().await,
+        Err(failure) => Err(failure),
+    };
+    match memory {
+        Ok(memory) => Ok(Some(Left::of(&memory).work())),
+        Err(failure) if matches!(failure.kind, FailureKind::Invalid | FailureKind::Denied) => Ok(None),
+        Err(failure) => Err(failure),
+    }
 }

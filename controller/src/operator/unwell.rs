@@ -1,9 +1,21 @@
-//! What a status tells when there is no report to render: the planner was never asked.
+//! What is told of a drain when there is no report to render: the planner was never asked, or nothing came of it.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{Resource, api::DynamicObject};
+use serde_json::{Value, json};
+use worker_drain_plan::observation::{Failure, FailureKind};
 
-use crate::api::{WorkerDrainStatus, status::condition};
+use super::{
+    context::{Context, Entry},
+    events::Happening,
+    metrics::{Key, PassEnd},
+};
+use crate::{
+    api::status::condition,
+    clock::{Clock, SystemClock},
+    record::resource::{amend, call_opt, drains},
+};
 
 /// The spec cannot be used: surfaces as the reason of `Ready` and `Stalled` until a person has mended it.
 pub const INVALID_SPEC: &str = "InvalidSpec";
@@ -11,30 +23,200 @@ pub const INVALID_SPEC: &str = "InvalidSpec";
 /// Another drain looks after the same service: surfaces as the reason of `Ready` and `Stalled` until that one is gone.
 pub const CONFLICT: &str = "Conflict";
 
-/// A pass ended by a bug of this program: surfaces as the reason of `Ready` and `Stalled` until a pass ends well.
+/// What is remembered cannot be read, or the status cannot be written as it is: surfaces as the reason of `Ready` and
+/// `Stalled` until a pass ends well.
+pub const RECORD_INVALID: &str = "RecordInvalid";
+
+/// The API server does not let us read or write what every pass reads or writes: surfaces likewise.
+pub const RECORD_DENIED: &str = "RecordDenied";
+
+/// A pass took too long: surfaces likewise.
+pub const PASS_CUT_OFF: &str = "PassCutOff";
+
+/// A pass ended by a bug of this program: surfaces likewise.
 pub const INTERNAL_ERROR: &str = "InternalError";
 
-/// Tells it in the conditions; what was known of tasks and rollouts stays as it was.
-pub fn tell(status: &mut WorkerDrainStatus, reason: &str, message: &str, now: Timestamp) {
+/// All of them.
+#[cfg(test)]
+pub const REASONS: [&str; 6] = [INVALID_SPEC, CONFLICT, RECORD_INVALID, RECORD_DENIED, PASS_CUT_OFF, INTERNAL_ERROR];
+
+/// What is the matter with a drain, for a person to mend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unwell {
+    /// In one word of docs/conditions.md.
+    pub reason: &'static str,
+    /// Whom the event is about.
+    pub subject: String,
+    /// What is the matter, and what helps.
+    pub message: String,
+}
+
+impl Unwell {
+    /// What a pass that ended so is to be told by. `None`: it may mend itself, or the API server takes no word from us.
+    fn of_failure(drain: &str, end: PassEnd, Failure { kind, message }: &Failure) -> Option<Self> {
+        let (reason, message) = match (end, kind) {
+            (PassEnd::Panic, _) => (
+                INTERNAL_ERROR,
+                format!(
+                    "a pass ended by a bug in worker-drain: {message}. Holds are kept until they expire; report it"
+                ),
+            ),
+            (PassEnd::Timeout, _) => (
+                PASS_CUT_OFF,
+                format!(
+                    "{message}. It is tried again by itself, but no hold is renewed before a pass ends well: if this stays, \
+                     see whether many drains wait for ECS, restart the operator, and report it with its log"
+                ),
+            ),
+            (PassEnd::Error, FailureKind::Invalid) => {
+                (RECORD_INVALID, format!("{message}. Nothing is done meanwhile: holds are kept until they expire"))
+            }
+            (PassEnd::Error, FailureKind::Denied) => (
+                RECORD_DENIED,
+                format!(
+                    "{message}. Nothing is done meanwhile: holds are kept until they expire. Give the operator's \
+                     ServiceAccount the rights that its chart gives it"
+                ),
+            ),
+            _ => return None,
+        };
+        Some(Self { reason, subject: drain.to_owned(), message })
+    }
+}
+
+/// Tells what is the matter: in the conditions, and once in an event. What was known of tasks and rollouts, and what is
+/// remembered, stays as it was. Errors: the conditions could not be written.
+pub async fn tell(
+    context: &Context,
+    entry: &mut Entry,
+    resource: &DynamicObject,
+    Unwell { reason, subject, message }: &Unwell,
+) -> Result<(), Failure> {
+    // Also where it cannot be written: an event is then all that a person sees.
+    let known = resource.data.pointer("/status/blockedBy").and_then(Value::as_str) == Some(*reason);
+    if entry.unwell.replace(*reason) != Some(*reason) {
+        tracing::warn!(reason, message, "only a person can mend this");
+        if !known {
+            context.publish(resource, vec![Happening::warning(reason, subject.as_str(), message.as_str())]);
+        }
+    }
+    // The pass that mends it says so, by what it finds in the status.
+    entry.told = None;
+    let (generation, now) = (resource.meta().generation, SystemClock.now());
+    amend(&context.client, resource, |status| write(status, generation, reason, message, now)).await
+}
+
+/// Tells of a pass that failed what only a person can mend. Errors: that could not be told.
+pub async fn tell_failure(
+    context: &Context,
+    key: &Key,
+    entry: &mut Entry,
+    end: PassEnd,
+    failure: &Failure,
+) -> Result<(), Failure> {
+    let Some(unwell) = Unwell::of_failure(&key.1, end, failure) else { return Ok(()) };
+    context.metrics.drains().unwell(key, unwell.reason, None);
+    if matches!(unwell.reason, RECORD_INVALID | RECORD_DENIED) {
+        // It cannot act, and is in nobody's way.
+        context.claims.forget(key);
+    }
+    // A pass may outlive the claim to act; whoever leads then tells what there is to tell.
+    if !context.leadership.is_current() {
+        return Ok(());
+    }
+    // Anew, because the pass may have written before it failed.
+    let resource = call_opt("read the WorkerDrain", drains(context.client.clone(), &key.0).get(&key.1)).await?;
+    match resource {
+        Some(resource) => tell(context, entry, &resource, &unwell).await,
+        None => Ok(()),
+    }
+}
+
+/// The status may be one that this program cannot read, so no more is taken for granted than that it is JSON.
+fn write(status: &mut Value, generation: Option<i64>, reason: &str, message: &str, now: Timestamp) {
     let message: String = message.chars().take(1000).collect();
+    let before = status["conditions"].take();
     let condition = |type_: &str, answer: &str| {
-        let before = status.conditions.iter().find(|before| before.type_ == type_ && before.status == answer);
-        Condition {
+        let is_same = |before: &&Value| before["type"] == type_ && before["status"] == answer;
+        let since = before.as_array().into_iter().flatten().find(is_same);
+        let condition = Condition {
             type_: type_.into(),
             status: answer.into(),
             reason: reason.into(),
             message: message.clone(),
-            last_transition_time: before.map_or(Time(now), |before| before.last_transition_time.clone()),
+            last_transition_time: Time(now),
             observed_generation: None,
+        };
+        let mut condition = json!(condition);
+        if let Some(since) = since.and_then(|before| before.get("lastTransitionTime")) {
+            condition["lastTransitionTime"] = since.clone();
         }
+        condition
     };
-    let conditions = [
+    status["conditions"] = json!([
         condition(condition::READY, "False"),
         condition(condition::DRAINED, "Unknown"),
         condition(condition::RECONCILING, "False"),
         condition(condition::STALLED, "True"),
-    ];
-    status.conditions = conditions.into();
-    status.phase = Some(String::from("Unknown"));
-    status.blocked_by = Some(reason.into());
+    ]);
+    status["phase"] = json!("Unknown");
+    status["blockedBy"] = json!(reason);
+    if let Some(generation) = generation {
+        status["observedGeneration"] = json!(generation);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::api::WorkerDrainStatus;
+
+    fn at(second: u32) -> Timestamp {
+        format!("2026-01-01T00:00:{second:02}Z").parse().unwrap()
+    }
+
+    #[test]
+    fn all_but_the_conditions_stays_whatever_it_is() {
+        let unheard = json!({
+            "memory": "v2:x", "tasks": "another shape", "conditions": [
+                {"type": "Ready", "status": "True", "lastTransitionTime": at(0)},
+                {"type": "Stalled", "status": "True", "lastTransitionTime": at(0)},
+            ],
+        });
+        let mut status = unheard.clone();
+        write(&mut status, Some(3), RECORD_INVALID, "why", at(9));
+        assert_eq!((&status["memory"], &status["tasks"]), (&unheard["memory"], &unheard["tasks"]));
+        let since = |number: usize| status["conditions"][number]["lastTransitionTime"].clone();
+        assert_eq!((since(0), since(3)), (json!(Time(at(9))), json!(at(0))), "Ready has changed, Stalled has not");
+        let again = status.clone();
+        write(&mut status, Some(3), RECORD_INVALID, "why", at(20));
+        assert_eq!(status, again, "nothing new is nothing to write");
+    }
+
+    #[test]
+    fn it_is_a_status_that_can_be_read() {
+        let mut status = json!({});
+        write(&mut status, None, CONFLICT, "why", at(9));
+        let status: WorkerDrainStatus = serde_json::from_value(status).unwrap();
+        assert_eq!((status.conditions.len(), status.blocked_by.as_deref()), (4, Some(CONFLICT)));
+    }
+
+    #[rstest]
+    #[case(PassEnd::Error, FailureKind::Invalid, Some(RECORD_INVALID))]
+    #[case(PassEnd::Error, FailureKind::Denied, Some(RECORD_DENIED))]
+    #[case(PassEnd::Error, FailureKind::Unreachable, None)]
+    #[case(PassEnd::Error, FailureKind::Throttled, None)]
+    #[case(PassEnd::Timeout, FailureKind::Unreachable, Some(PASS_CUT_OFF))]
+    #[case(PassEnd::Panic, FailureKind::Invalid, Some(INTERNAL_ERROR))]
+    fn what_only_a_person_can_mend_is_told(
+        #[case] end: PassEnd,
+        #[case] kind: FailureKind,
+        #[case] reason: Option<&'static str>,
+    ) {
+        let told = Unwell::of_failure("transcoder", end, &Failure::new(kind, "why"));
+        assert_eq!(told.as_ref().map(|told| told.reason), reason);
+        assert!(told.is_none_or(|told| told.message.contains("why")));
+    }
 }

@@ -2,9 +2,10 @@
 //!
 //! A page is a `ControllerRevision` (apps/v1), Kubernetes' own kind for "an immutable snapshot of state data" of a
 //! controller. It is owned by its `WorkerDrain`, and so never outlives it. Pages are made first and named in the status
-//! then: a process that dies in between leaves pages that nothing names, never a status that names nothing.
+//! then: a process that dies in between leaves pages that nothing names, never a status that names nothing. Those of a write
+//! that was refused are deleted at once; those of one whose answer was lost when a later look can tell.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use k8s_openapi::{
@@ -41,8 +42,17 @@ const LARGEST_MEMORY: usize = 64 * 1024 * 1024;
 /// zlib's own default: a memory is packed often, and read seldom.
 const LEVEL: u8 = 6;
 
-/// What was read from pages last, kept between passes, so that pages are read once.
-pub type PageCache = Arc<Mutex<Option<(Packed, Arc<Memory>)>>>;
+/// What is known of a drain's pages from pass to pass.
+pub type PageCache = Arc<Mutex<Kept>>;
+
+/// None of it matters: without it, pages are read again, and those that nothing names end with the drain.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// What was read last, so that pages are read once.
+    read: Option<(Packed, Arc<Memory>)>,
+    /// Pages that may be named by nothing, each with the version of the drain on which a write rests that may still name it.
+    doubtful: BTreeMap<String, Option<String>>,
+}
 
 /// What a status holds as its memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +72,16 @@ pub enum Damaged {
     /// It is not what was written.
     #[error("it is damaged ({0})")]
     Content(String),
+}
+
+impl Packed {
+    /// The names of its pages, if it has any.
+    fn pages(&self) -> &[String] {
+        match self {
+            Self::Here(_) => &[],
+            Self::Pages(names) => names,
+        }
+    }
 }
 
 impl fmt::Display for Packed {
@@ -153,10 +173,15 @@ impl Pages {
         for page in text.as_bytes().chunks(LARGEST_PAGE) {
             let page = self.page(std::str::from_utf8(page).expect("base64 is ASCII"));
             names.push(page.metadata.name.clone().unwrap_or_default());
-            call("write a page of memory", self.api.create(&PostParams::default(), &page)).await?;
+            let made = call("write a page of memory", self.api.create(&PostParams::default(), &page)).await;
+            if let Err(failure) = made {
+                // The last one may have been made all the same.
+                self.cache.lock().await.doubtful.extend(names.into_iter().map(|name| (name, None)));
+                return Err(failure);
+            }
         }
         let packed = Packed::Pages(names);
-        *self.cache.lock().await = Some((packed.clone(), Arc::new(memory.clone())));
+        self.cache.lock().await.read = Some((packed.clone(), Arc::new(memory.clone())));
         Ok(packed)
     }
 
@@ -182,7 +207,7 @@ impl Pages {
             Packed::Pages(names) => names,
         };
         let mut cache = self.cache.lock().await;
-        if let Some((known, memory)) = &*cache
+        if let Some((known, memory)) = &cache.read
             && known == packed
         {
             return Ok(Arc::clone(memory));
@@ -194,21 +219,46 @@ impl Pages {
             text.push_str(part.ok_or_else(|| unreadable(&format!("its page {name} is gone")))?);
         }
         let memory = decode(&text).map(Arc::new).map_err(|damaged| unreadable(&damaged))?;
-        *cache = Some((packed.clone(), Arc::clone(&memory)));
+        cache.read = Some((packed.clone(), Arc::clone(&memory)));
         Ok(memory)
     }
 
-    /// Deletes pages that nothing names any more. If that fails, they end with the drain.
+    /// Deletes pages that nothing names any more. What cannot be deleted now is tried again by [`sweep`](Self::sweep).
     pub async fn delete(&self, packed: Option<&Packed>) {
-        if let Some(Packed::Pages(names)) = packed {
-            for name in names {
-                let params = DeleteParams::default();
-                let request = self.api.delete(name, &params);
-                if let Err(failure) = call_opt("delete a page of memory", request).await {
-                    tracing::warn!(page = name, why = failure.message, "a page of memory was left behind");
-                }
+        for name in packed.into_iter().flat_map(Packed::pages) {
+            if !self.is_deleted(name).await {
+                self.cache.lock().await.doubtful.insert(name.clone(), None);
             }
         }
+    }
+
+    /// These pages may be named by the status or not: the answer to a write that rests on this version was lost.
+    pub async fn doubt(&self, packed: Option<&Packed>, version: &str) {
+        let names = packed.into_iter().flat_map(Packed::pages);
+        self.cache.lock().await.doubtful.extend(names.map(|name| (name.clone(), Some(version.to_owned()))));
+    }
+
+    /// Deletes doubtful pages that a status, as it was read in this version, does not name. A write that rests on that very
+    /// version may be under way still, and so may be what it names.
+    pub async fn sweep(&self, named: Option<&Packed>, version: &str) {
+        let mut cache = self.cache.lock().await;
+        let named = |name: &String| named.is_some_and(|packed| packed.pages().contains(name));
+        cache.doubtful.retain(|name, _| !named(name));
+        let over = cache.doubtful.iter().filter(|(_, rests_on)| rests_on.as_deref() != Some(version));
+        let over: Vec<String> = over.map(|(name, _)| name.clone()).collect();
+        for name in over {
+            if self.is_deleted(&name).await {
+                cache.doubtful.remove(&name);
+            }
+        }
+    }
+
+    async fn is_deleted(&self, name: &str) -> bool {
+        let params = DeleteParams::default();
+        let deleted = call_opt("delete a page of memory", self.api.delete(name, &params)).await;
+        deleted
+            .inspect_err(|failure| tracing::warn!(page = name, why = failure.message, "a page was left behind"))
+            .is_ok()
     }
 }
 

@@ -12,6 +12,7 @@ use kube::{
     api::{Api, ApiResource, DynamicObject, Patch, PatchParams},
     core::ObjectMeta,
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::{sync::Mutex, time::timeout};
 use worker_drain_plan::{
@@ -98,16 +99,73 @@ pub fn status_of(resource: &DynamicObject) -> Result<WorkerDrainStatus, serde_js
     }
 }
 
+/// Changes a status otherwise than by a report, whatever this program can read of it: all else is written back as it was
+/// read, so that what is remembered stays to the letter. Writes nothing if nothing changes. Errors: it was not written, or
+/// somebody else has changed the resource since it was read.
+pub async fn amend(
+    client: &Client,
+    resource: &DynamicObject,
+    change: impl FnOnce(&mut Value) + Send,
+) -> Result<(), Failure> {
+    let before = resource.data.get("status").filter(|status| status.is_object()).cloned().unwrap_or_else(|| json!({}));
+    let mut status = before.clone();
+    change(&mut status);
+    if status == before {
+        return Ok(());
+    }
+    let api = drains(client.clone(), resource.metadata.namespace.as_deref().unwrap_or_default());
+    let version = resource.metadata.resource_version.as_deref().unwrap_or_default();
+    match apply(&api, &resource.metadata, version, &status).await {
+        Ok(_) => Ok(()),
+        Err(Refused::Conflict) => Err(overtaken()),
+        Err(Refused::Failed(failure)) => Err(failure),
+    }
+}
+
+/// Writes a status whole, under our name, if the resource still has this version. Never in part: what we wrote before and
+/// leave out, the API server takes out.
+async fn apply(
+    api: &Api<DynamicObject>,
+    drain: &ObjectMeta,
+    version: &str,
+    status: &(impl Serialize + Sync),
+) -> Result<DynamicObject, Refused> {
+    let name = drain.name.as_deref().unwrap_or_default();
+    let body = json!({
+        "apiVersion": format!("{}/{}", crate::api::GROUP, crate::api::VERSION),
+        "kind": "WorkerDrain",
+        "metadata": {
+            "name": name, "namespace": drain.namespace, "uid": drain.uid, "resourceVersion": version,
+        },
+        "status": status,
+    });
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let patch = Patch::Apply(&body);
+    match timeout(CALL_BOUND, api.patch_status(name, &params, &patch)).await {
+        Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(Refused::Conflict),
+        Ok(result) => call("write the status", std::future::ready(result)).await.map_err(Refused::Failed),
+        Err(_) => Err(Refused::Failed(Failure::new(
+            FailureKind::Unreachable,
+            "the Kubernetes API server did not answer when the status was written",
+        ))),
+    }
+}
+
+/// Why a status was not written, or may not have been.
+enum Refused {
+    /// It was not: the resource has changed.
+    Conflict,
+    /// Anything else.
+    Failed(Failure),
+}
+
 /// The status and the memory of one drain, as of one look at its resource. One is made for each pass, from a resource
 /// that was read for it.
 #[derive(Debug)]
 pub struct ResourceRecord<C> {
     api: Api<DynamicObject>,
     pages: Pages,
-    name: String,
-    namespace: String,
-    uid: String,
-    generation: Option<i64>,
+    drain: ObjectMeta,
     clock: C,
     known: Mutex<Known>,
 }
@@ -125,20 +183,16 @@ impl<C: Clock> ResourceRecord<C> {
     /// The record in this resource. Errors: its status is not one that this program can read, and so neither is what it
     /// remembers.
     pub fn of(client: &Client, resource: &DynamicObject, cache: PageCache, clock: C) -> Result<Self, Failure> {
-        let ObjectMeta { name, namespace, uid, resource_version, generation, .. } = &resource.metadata;
-        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let metadata = &resource.metadata;
         let status = status_of(resource).map_err(|error| {
             let why = "it may have been written by a newer worker-drain, which should then go on with it";
             Failure::new(FailureKind::Invalid, format!("the status cannot be read ({error}): {why}"))
         })?;
-        let known = Known { version: text(resource_version), status, memory: None };
+        let known = Known { version: metadata.resource_version.clone().unwrap_or_default(), status, memory: None };
         Ok(Self {
-            api: drains(client.clone(), &text(namespace)),
-            pages: Pages::of(client.clone(), &resource.metadata, cache),
-            name: text(name),
-            namespace: text(namespace),
-            uid: text(uid),
-            generation: *generation,
+            api: drains(client.clone(), metadata.namespace.as_deref().unwrap_or_default()),
+            pages: Pages::of(client.clone(), metadata, cache),
+            drain: metadata.clone(),
             clock,
             known: Mutex::new(known),
         })
@@ -149,90 +203,74 @@ impl<C: Clock> ResourceRecord<C> {
         self.known.lock().await.status.clone()
     }
 
-    /// Changes the status otherwise than by a report; what is remembered stays.
-    pub async fn amend(&self, change: impl FnOnce(&mut WorkerDrainStatus) + Send) -> Result<(), Failure> {
-        let mut known = self.known.lock().await;
-        let mut status = known.status.clone();
-        change(&mut status);
-        status.memory.clone_from(&known.status.memory);
-        status.observed_generation = self.generation;
-        if same(&status, &known.status) { Ok(()) } else { self.write(&mut known, status).await }
-    }
-
     async fn remembered(&self, known: &mut Known) -> Result<Arc<Memory>, Failure> {
         if let Some(memory) = &known.memory {
             return Ok(Arc::clone(memory));
         }
-        let memory = match &known.status.memory {
+        let text = known.status.memory.as_deref();
+        let packed: Option<Packed> = text.map(str::parse).transpose().map_err(|damaged| unreadable(&damaged))?;
+        let memory = match &packed {
             None => Arc::default(),
-            Some(text) => {
-                let packed = text.parse().map_err(|damaged| unreadable(&damaged))?;
-                self.pages.unpack(&packed).await?
-            }
+            Some(packed) => self.pages.unpack(packed).await?,
         };
+        self.pages.sweep(packed.as_ref(), &known.version).await;
         known.memory = Some(Arc::clone(&memory));
         Ok(memory)
     }
 
     /// Writes the status, unless somebody else has written one since it was read. Whatever else changed meanwhile (the
     /// spec, a label) is no reason to forget what was just done.
-    async fn write(&self, known: &mut Known, status: WorkerDrainStatus) -> Result<(), Failure> {
-        let mut attempt = 1;
-        loop {
-            match self.apply(&known.version, &status).await {
+    async fn write(&self, known: &mut Known, status: WorkerDrainStatus) -> Result<(), Unwritten> {
+        for _ in 0..ATTEMPTS {
+            match apply(&self.api, &self.drain, &known.version, &status).await {
                 Ok(written) => {
                     known.version = written.metadata.resource_version.unwrap_or_default();
                     known.status = status;
                     return Ok(());
                 }
-                Err(Refused::Conflict) if attempt < ATTEMPTS => {
-                    attempt += 1;
-                    known.version = self.unchanged_version(known).await?;
-                }
-                Err(Refused::Conflict) => return Err(overtaken()),
-                Err(Refused::Failed(failure)) => return Err(failure),
+                Err(Refused::Conflict) => known.version = self.unchanged_version(known, &status).await?,
+                Err(Refused::Failed(failure)) => return Err(Unwritten::by(failure)),
             }
         }
+        // The last look has found the status that was there before.
+        Err(Unwritten::For(overtaken()))
     }
 
-    /// The resource's version now, if its status is still the one that is known.
-    async fn unchanged_version(&self, known: &Known) -> Result<String, Failure> {
-        let now = call("read the WorkerDrain", self.api.get(&self.name)).await?;
-        let is_ours = now.metadata.uid.as_ref() == Some(&self.uid);
+    /// The resource's version now, if its status is still the one that is known, and not what was to be written.
+    async fn unchanged_version(&self, known: &Known, wanted: &WorkerDrainStatus) -> Result<String, Unwritten> {
+        let name = self.drain.name.as_deref().unwrap_or_default();
+        let now = call("read the WorkerDrain", self.api.get(name)).await.map_err(Unwritten::Perhaps)?;
+        let is_ours = now.metadata.uid == self.drain.uid;
         match status_of(&now) {
             Ok(status) if is_ours && same(&status, &known.status) => {
                 Ok(now.metadata.resource_version.unwrap_or_default())
             }
-            _ => Err(overtaken()),
-        }
-    }
-
-    async fn apply(&self, version: &str, status: &WorkerDrainStatus) -> Result<DynamicObject, Refused> {
-        let body = json!({
-            "apiVersion": format!("{}/{}", crate::api::GROUP, crate::api::VERSION),
-            "kind": "WorkerDrain",
-            "metadata": {
-                "name": self.name, "namespace": self.namespace, "uid": self.uid, "resourceVersion": version,
-            },
-            "status": status,
-        });
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        let patch = Patch::Apply(&body);
-        let request = self.api.patch_status(&self.name, &params, &patch);
-        match timeout(CALL_BOUND, request).await {
-            Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(Refused::Conflict),
-            Ok(result) => call("write the status", std::future::ready(result)).await.map_err(Refused::Failed),
-            Err(_) => Err(Refused::Failed(Failure::new(
-                FailureKind::Unreachable,
-                "the Kubernetes API server did not answer when the status was written",
-            ))),
+            Ok(status) if status.memory != wanted.memory => Err(Unwritten::For(overtaken())),
+            // Whoever stands between may have sent it twice, and the second time was refused for the first.
+            _ => Err(Unwritten::Perhaps(overtaken())),
         }
     }
 }
 
-enum Refused {
-    Conflict,
-    Failed(Failure),
+/// Why a status is not known to be written.
+enum Unwritten {
+    /// It is not, for certain.
+    For(Failure),
+    /// The answer was lost, and may have been a yes.
+    Perhaps(Failure),
+}
+
+impl Unwritten {
+    /// A failure of the write itself.
+    fn by(failure: Failure) -> Self {
+        if failure.kind == FailureKind::Unreachable { Self::Perhaps(failure) } else { Self::For(failure) }
+    }
+
+    fn failure(self) -> Failure {
+        match self {
+            Self::For(failure) | Self::Perhaps(failure) => failure,
+        }
+    }
 }
 
 impl<C: Clock> Record for ResourceRecord<C> {
@@ -245,28 +283,37 @@ impl<C: Clock> Record for ResourceRecord<C> {
         let mut known = self.known.lock().await;
         let before = self.remembered(&mut known).await?;
         let mut status = render(Some(&known.status), report, self.clock.now());
-        status.observed_generation = self.generation;
+        status.observed_generation = self.drain.generation;
         if *before == *memory {
             status.memory.clone_from(&known.status.memory);
             fit(&mut status);
-            return if same(&status, &known.status) { Ok(()) } else { self.write(&mut known, status).await };
+            if same(&status, &known.status) {
+                return Ok(());
+            }
+            return self.write(&mut known, status).await.map_err(Unwritten::failure);
         }
         let packed = self.pages.pack(memory, LARGEST_INLINE).await?;
         status.memory = (*memory != Memory::default()).then(|| packed.to_string());
         fit(&mut status);
         let replaced = known.status.memory.as_deref().and_then(|text| text.parse::<Packed>().ok());
-        let written = self.write(&mut known, status).await;
-        match &written {
+        match self.write(&mut known, status).await {
             Ok(()) => {
                 known.memory = Some(Arc::new(memory.clone()));
                 // Only now does nothing name them any more.
                 self.pages.delete(replaced.as_ref()).await;
+                Ok(())
             }
-            // An answer that was lost may have been a yes: the pages stay, and end with the resource.
-            Err(failure) if failure.kind == FailureKind::Unreachable => {}
-            Err(_) => self.pages.delete(Some(&packed)).await,
+            Err(Unwritten::For(failure)) => {
+                self.pages.delete(Some(&packed)).await;
+                Err(failure)
+            }
+            Err(Unwritten::Perhaps(failure)) => {
+                // One of the two is named by the status: the next look tells which.
+                self.pages.doubt(Some(&packed), &known.version).await;
+                self.pages.doubt(replaced.as_ref(), &known.version).await;
+                Err(failure)
+            }
         }
-        written
     }
 }
 

@@ -325,9 +325,7 @@ fn every_metric_and_label_is_in_the_charts_readme() {
     let row = |name: &str| {
         readme.lines().find(|line| line.starts_with(&format!("| `{name}` |"))).unwrap_or_default().to_owned()
     };
-    let reasons = words::<Reason>()
-        .into_iter()
-        .chain([unwell::INVALID_SPEC, unwell::CONFLICT, unwell::INTERNAL_ERROR].map(String::from));
+    let reasons = words::<Reason>().into_iter().chain(unwell::REASONS.map(String::from));
     // Those of which nothing waits for anything, or that only answer "yes".
     let never = ["AllSeen", "NoOldTasks", "QueuesEmpty", "NotStalled"];
     let reasons = reasons.filter(|reason| is_blocked(reason) && !never.contains(&reason.as_str())).collect();
@@ -368,7 +366,7 @@ fn every_phase_and_reason_is_explained() {
     let page = std::fs::read_to_string(page).unwrap();
     let first_cells = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
     let explained: BTreeSet<&str> = first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
-    let ours = [unwell::INVALID_SPEC, unwell::CONFLICT, unwell::INTERNAL_ERROR].map(String::from);
+    let ours = unwell::REASONS.map(String::from);
     let words = [words::<Phase>(), words::<TaskPhase>(), words::<Reason>(), words::<RolloutOutcome>(), ours.into()];
     let unexplained: Vec<String> =
         words.concat().into_iter().filter(|word| !explained.contains(word.as_str())).collect();

@@ -7,6 +7,7 @@ mod gone;
 mod http;
 mod image;
 mod many;
+mod record;
 mod replicas;
 mod rivals;
 mod trouble;

@@ -1,7 +1,7 @@
 //! Several drains of one service.
 
-use e2e::{Cluster, SERVICE, Setup, Stage};
-use serde_json::Value;
+use e2e::{Cluster, SERVICE, Setup, Stage, TaskView};
+use serde_json::{Value, json};
 use test_support::{LONG, wait_until};
 
 const STANDS_BY: fn(&Value) -> bool = |drain| Cluster::condition(drain, "Ready") == Some(("False", "Conflict"));
@@ -39,12 +39,71 @@ async fn of_several_drains_of_one_service_one_acts_and_another_takes_over_when_i
     let drain = cluster.until("second", "it stands by", STANDS_BY).await;
     assert!(drain["status"]["memory"].is_null(), "it has never acted: {drain}");
 
-    // One that stands by goes without a trace; when the one that works is gone, the next one works.
+    // One that stands by and has done nothing goes without a trace; when the one that works is gone, the next one works.
     cluster.kubectl("delete wd a-third --timeout=2m").ok().await;
     assert!(stage.tasks().iter().all(|task| task.is_held), "holds are kept: {:?}", stage.tasks());
     cluster.kubectl("delete wd transcoder --timeout=3m").ok().await;
     cluster.until("second", "it takes over", WORKS).await;
     stage.until_held(&stage.tasks()).await;
+}
+
+/// Whoever began anew would not know which queues have to be given back if the deployment fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_is_set_to_plan_in_mid_rollout_is_not_taken_over_from_and_gives_back_when_deleted() {
+    let (stage, cluster) = tokio::join!(Stage::start(Setup::default()), Cluster::start(&[]));
+    let _operator = cluster.operator(0, &stage);
+    let old = mid_drain(&stage, &cluster).await;
+    cluster.apply(&renamed(&stage, "second")).await;
+    cluster.until("second", "it stands by", STANDS_BY).await;
+
+    cluster.kubectl("patch wd transcoder --type=merge --patch {\"spec\":{\"mode\":\"Plan\"}}").ok().await;
+    let plans = |drain: &Value| STANDS_BY(drain) && message(drain).contains("is in mode Plan, but took queues before");
+    let drain = cluster.until("second", "it still stands by, and says why", plans).await;
+    assert!(drain["status"]["memory"].is_null(), "it has never acted: {drain}");
+
+    // Not taken over by the second one, which would begin to cancel again.
+    cluster.kubectl("delete wd second --timeout=2m").ok().await;
+    cluster.until_events("second", &["Conflict", "Withdrawn"]).await;
+    assert!(old.iter().all(|task| stage.task(task.id).is_held), "the first one's holds are kept: {:?}", stage.tasks());
+    cluster.kubectl("delete wd transcoder --timeout=3m").ok().await;
+    assert!(stage.tasks().iter().all(|task| !task.is_held), "holds are left: {:?}", stage.tasks());
+    stage.until_consuming(&old).await;
+    cluster.until_events(SERVICE, &["Withdrawn"]).await;
+}
+
+/// As after an edit under an older CRD, which let the service be changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_stands_by_and_has_taken_queues_does_not_go_silently() {
+    let (stage, cluster) = tokio::join!(Stage::start(Setup::default()), Cluster::start(&[]));
+    let _operator = cluster.operator(0, &stage);
+    let old = mid_drain(&stage, &cluster).await;
+    cluster.apply(&renamed(&stage, "second")).await;
+    cluster.until("second", "it stands by", STANDS_BY).await;
+    let first = cluster.drain(SERVICE).await;
+    let patch = json!({"status": {"memory": first["status"]["memory"]}});
+    cluster.kubectl(&format!("patch wd second --subresource=status --type=merge --patch {patch}")).ok().await;
+    let warned = |drain: &Value| STANDS_BY(drain) && message(drain).contains("nobody gives back the queues");
+    let drain = cluster.until("second", "it says what would be lost", warned).await;
+    let short = first["status"]["tasks"][0]["task"].as_str().expect("tasks are shown");
+    assert!(message(&drain).contains(short), "tasks are named: {drain}");
+
+    cluster.kubectl("delete wd second --timeout=2m").ok().await;
+    cluster.until_events("second", &["Conflict", "Abandoned"]).await;
+    assert!(old.iter().all(|task| stage.task(task.id).is_held), "the first one goes on: {:?}", stage.tasks());
+    // The one that works gives everything back.
+    cluster.kubectl("delete wd transcoder --timeout=3m").ok().await;
+    stage.until_consuming(&old).await;
+}
+
+/// A drain in the middle of a deployment that does not come to an end: the old tasks take no more jobs.
+async fn mid_drain(stage: &Stage, cluster: &Cluster) -> Vec<TaskView> {
+    cluster.apply(&stage.drain_with_secret()).await;
+    let old = stage.tasks();
+    stage.until_held(&old).await;
+    stage.fill("job").await;
+    stage.deploy_a_bad_one(2);
+    stage.until_cancelled(&old).await;
+    old
 }
 
 fn renamed(stage: &Stage, name: &str) -> String {

@@ -148,6 +148,7 @@ async fn a_drain_that_cannot_work_is_its_own_trouble_alone() {
         let drain = cluster.drain(name).await;
         assert_eq!(Cluster::condition(&drain, "Stalled").map(|it| it.0), Some("True"), "{drain}");
     }
+    cluster.until_events("contradiction", &["InvalidSpec"]).await;
     denied(&stage, &cluster).await;
     // Nothing was ever done for them, so nothing keeps them.
     cluster.kubectl("delete wd contradiction no-broker no-url intruder --timeout=2m").ok().await;
