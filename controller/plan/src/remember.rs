@@ -207,10 +207,11 @@ fn took_effect(task: &Task, permitting: &Permitted, at_work: bool, looked_at: Ti
         // One on proof is given again if the proof is good still.
         (Life::Running, HoldState::Free) if by_deadline(permitting) => Effect::Seen,
         (Life::Running, _) if at_work && !by_deadline(permitting) => Effect::None,
-        // What is seen may be older than the permit.
-        (Life::Running, _) if looked_at.duration_since(permitting.at) < turn::BELIEVED_AFTER => Effect::Unknown,
-        (Life::Missing, _) => Effect::Unknown,
-        (Life::Running | Life::Starting, _) => Effect::None,
+        // A hold that is seen may be older than the permit.
+        (Life::Running, HoldState::Until(_)) if looked_at.duration_since(permitting.at) >= turn::BELIEVED_AFTER => {
+            Effect::None
+        }
+        (Life::Running | Life::Starting | Life::Missing, _) => Effect::Unknown,
     }
 }
 

@@ -290,6 +290,9 @@ impl World {
             Change::Drained(evidence, _) if self.members[m].nodes[n].came_back_at >= evidence => {
                 self.tally.death("its worker came back after the proof, and was stopped at once");
             }
+            Change::Drained(..) if self.setup.faults.has(Fault::Withdrawn) => {
+                self.tally.death("the user withdrew the drain when it had been let go");
+            }
             Change::Drained(..) if self.may_be_told_late() => {
                 self.tally.death("its worker was told to take jobs by what was sent before the proof");
             }
