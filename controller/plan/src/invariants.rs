@@ -25,7 +25,7 @@ mod turn;
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use self::gate::{is_awaited, is_behind_gate};
 use self::raw::{
@@ -35,7 +35,7 @@ use self::raw::{
 pub use self::{gate::rule_13, turn::rule_14};
 use crate::{
     Action, Ground, Memory, NodeName, Observation, Plan, Policy, TaskId,
-    memory::Why,
+    memory::{TaskMemory, Why},
     observation::{HoldState, Life, Mapping},
     plan,
     policy::{DeadlineAction, HoldMode},
@@ -244,7 +244,12 @@ fn the_memory_is_neither_short_nor_long(judged: Judged<'_>) -> Check {
     demand(4, short.is_none(), || format!("{short:?} has not ended and is forgotten"))?;
     let counted = |task: &TaskId| memory.rollout.as_ref().is_some_and(|rollout| rollout.old.contains(task));
     let mut after = memory.tasks.iter();
-    let long = after.find(|(task, known)| known.gone && !counted(task) && !fleet.tasks.contains_key(*task));
+    // An answer from the past may show it once more.
+    let missed =
+        |since: Timestamp| judged.observation.fleet.at().duration_since(since) >= SignedDuration::from_secs(10);
+    let is_over =
+        |task: &TaskId, known: &TaskMemory| known.gone && !counted(task) && known.missing_since.is_some_and(missed);
+    let long = after.find(|(task, known)| is_over(task, known) && !fleet.tasks.contains_key(*task));
     demand(4, long.is_none(), || format!("{long:?} has ended, and is still remembered"))
 }
 

@@ -64,7 +64,7 @@ pub fn remember(policy: &Policy, observation: &Observation, memory: &Memory, now
         rollout::follow(fleet, &mut memory, now);
         gate::follow(policy, observation, rollout, &mut memory, now);
     }
-    forget(fleet, &mut memory);
+    forget(fleet, &mut memory, looked_at);
     memory.short_since = shortage(policy, fleet, observation, &memory, now);
     memory
 }
@@ -243,9 +243,13 @@ fn shortage(
     (situation.consuming() < situation.floor()).then(|| memory.short_since.map_or(now, |since| since.min(now)))
 }
 
-/// Forgets what ended, is counted by no rollout, and is not even seen any more.
-fn forget(fleet: &FleetView, memory: &mut Memory) {
+/// Forgets what ended, is counted by no rollout, and is not even seen any more: for longer than an answer may be old, or one
+/// from the past would make it a task that nobody knows.
+fn forget(fleet: &FleetView, memory: &mut Memory, looked_at: Timestamp) {
     let Memory { rollout, tasks, .. } = memory;
     let counted = |id: &TaskId| rollout.as_ref().is_some_and(|rollout| rollout.old.contains(id));
-    tasks.retain(|id, task| !task.gone || counted(id) || fleet.tasks.contains_key(id));
+    let missed = |task: &TaskMemory| {
+        task.missing_since.is_some_and(|since| looked_at.duration_since(since) >= turn::BELIEVED_AFTER)
+    };
+    tasks.retain(|id, task| !task.gone || counted(id) || fleet.tasks.contains_key(id) || !missed(task));
 }

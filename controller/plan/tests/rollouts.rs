@@ -13,7 +13,7 @@ use worker_drain_plan::{
     policy::{Deadline, DeadlineAction, HoldMode},
     report::{Counts, Phase, Reason, RolloutOutcome},
 };
-use world::{HOUR, SECOND, World};
+use world::{HOUR, Member, SECOND, World, task_id};
 
 #[test]
 fn how_a_rollout_ended_is_told_by_how_its_old_tasks_did() {
@@ -310,4 +310,25 @@ fn whoever_was_permitted_in_a_scale_in_was_permitted_though_a_deployment_overtak
     world.run(20);
     let past = &world.memory.past[0];
     assert_eq!((past.outcome, past.ended_unpermitted), (RolloutOutcome::Drained, 0), "{}", world.story);
+}
+
+#[test]
+fn an_answer_from_the_past_begins_no_rollout_again() {
+    let mut world = World::of(1).settled();
+    world.deploy("app:2").schedule();
+    while !world.tasks["t1"].permitted {
+        world.later(SECOND * 2).pass();
+    }
+    world.stop("t1");
+    world.later(SECOND * 2).pass();
+    let ended = world.tasks["t1"].clone();
+    world.say("it has ended, and is not listed any more").tasks.remove("t1");
+    world.later(SECOND * 2).pass();
+    world.tasks.insert("t1".to_owned(), Member { life: Life::Running, ..ended });
+    let plan = world.say("one answer shows it as it was").later(SECOND * 2).pass();
+    assert_eq!((plan.report.rollout, plan.report.past.len()), (None, 1), "{}", world.story);
+    world.tasks.remove("t1");
+    world.later(SECOND * 2).pass();
+    let plan = world.later(SECOND * 10).pass();
+    assert!(!plan.memory.tasks.contains_key(&task_id("t1")), "it is forgotten in the end");
 }

@@ -162,7 +162,9 @@ pub fn write(seed: u64, faults: FaultSet, desired: u32, safety: u64) -> Vec<Beat
 /// How a fault shows at one time; `None` for those that are drawn call by call, or are part of the setup.
 fn happening(fault: Fault, chance: &mut Chance, desired: u32) -> Option<Happening> {
     let pick = chance.below(1 << 20);
-    let outage = |outage, chance: &mut Chance| Some(Happening::Outage(outage, chance.between(5 * SECOND, 3 * MINUTE)));
+    if let Some(outage) = outage(fault, pick) {
+        return Some(Happening::Outage(outage, chance.between(5 * SECOND, 3 * MINUTE)));
+    }
     match fault {
         Fault::SecondDeployment => Some(Happening::Deploy),
         Fault::ForcedDeployment => Some(Happening::ForceDeploy),
@@ -173,19 +175,6 @@ fn happening(fault: Fault, chance: &mut Chance, desired: u32) -> Option<Happenin
         Fault::ScaleIn => Some(Happening::Scale(-1 - i32::from(pick.is_multiple_of(2) && desired > 2))),
         Fault::ScaleToZero => Some(Happening::ScaleToZero),
         Fault::ServiceDeleted => chance.percent(30).then_some(Happening::DeleteService),
-        Fault::EcsDown => outage(Outage::EcsDown, chance),
-        Fault::EcsDenied => outage(Outage::EcsDenied, chance),
-        Fault::EcsInvalid => outage(Outage::EcsInvalid, chance),
-        Fault::EcsThrottled => outage(Outage::EcsThrottled, chance),
-        Fault::HoldRefused => outage(Outage::HoldsRefused, chance),
-        Fault::HoldsFail if pick.is_multiple_of(2) => outage(Outage::HoldsDenied, chance),
-        Fault::HoldsFail => outage(Outage::HoldsThrottled, chance),
-        Fault::EcsPartial => outage(Outage::EcsPartial, chance),
-        Fault::BrokerDown => outage(Outage::BrokerDown, chance),
-        Fault::BrokerDenied => outage(Outage::BrokerDenied, chance),
-        Fault::BrokerInvalid => outage(Outage::BrokerInvalid, chance),
-        Fault::RecordRefused => outage(Outage::RecordDown, chance),
-        Fault::RecordUnreadable => outage(Outage::RecordUnreadable, chance),
         Fault::HoldLost => Some(Happening::LoseHold(pick)),
         Fault::WorkerFrozen => Some(Happening::Freeze(pick, chance.between(2 * SECOND, 2 * MINUTE))),
         Fault::WorkerRestarted => Some(Happening::Restart(pick)),
@@ -209,29 +198,28 @@ fn happening(fault: Fault, chance: &mut Chance, desired: u32) -> Option<Happenin
         Fault::Paused => Some(Happening::PausePolicy(chance.between(10 * SECOND, 3 * MINUTE))),
         Fault::PlanMode => Some(Happening::PlanMode(chance.between(10 * SECOND, 3 * MINUTE))),
         Fault::Withdrawn => Some(Happening::Withdraw(chance.between(10 * SECOND, 2 * MINUTE))),
-        Fault::StaleReads
-        | Fault::Crowded
-        | Fault::EcsError
-        | Fault::EcsReplyLost
-        | Fault::EcsLate
-        | Fault::EcsSlow
-        | Fault::ShortHolds
-        | Fault::RequestLost
-        | Fault::RequestLate
-        | Fault::RequestDoubled
-        | Fault::ReplyLost
-        | Fault::ReplySlow
-        | Fault::ReplyDoubled
-        | Fault::ReplyReordered
-        | Fault::ReplyMalformed
-        | Fault::ReplyForeign
-        | Fault::ConnectionLost
-        | Fault::SlowBoot
-        | Fault::ClockSkew
-        | Fault::Signals
-        | Fault::RecordStale
-        | Fault::PermitStopDeadline => None,
+        _ => None,
     }
+}
+
+/// What is out of order by this fault, if that is how it shows.
+fn outage(fault: Fault, pick: u64) -> Option<Outage> {
+    Some(match fault {
+        Fault::EcsDown => Outage::EcsDown,
+        Fault::EcsDenied => Outage::EcsDenied,
+        Fault::EcsInvalid => Outage::EcsInvalid,
+        Fault::EcsThrottled => Outage::EcsThrottled,
+        Fault::HoldRefused => Outage::HoldsRefused,
+        Fault::HoldsFail if pick.is_multiple_of(2) => Outage::HoldsDenied,
+        Fault::HoldsFail => Outage::HoldsThrottled,
+        Fault::EcsPartial => Outage::EcsPartial,
+        Fault::BrokerDown => Outage::BrokerDown,
+        Fault::BrokerDenied => Outage::BrokerDenied,
+        Fault::BrokerInvalid => Outage::BrokerInvalid,
+        Fault::RecordRefused => Outage::RecordDown,
+        Fault::RecordUnreadable => Outage::RecordUnreadable,
+        _ => return None,
+    })
 }
 
 /// How often in one history. What strikes at one await of many must strike often to meet the ones that matter.

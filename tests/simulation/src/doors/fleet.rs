@@ -125,7 +125,7 @@ impl SimFleet<'_> {
             tasks.entry(id).and_modify(|task| task.hold = hold);
         }
         // As the real one does: the service may have been read before a deployment, and its tasks after it.
-        if sim.world().unlisted(&service, &tasks).next().is_some() {
+        if service.unlisted(&tasks).next().is_some() {
             service = self.call(Operation::DescribeServices, World::service_view).await?;
             if sim.world().has_newer(&service, &tasks) {
                 return Err(Failure::new(FailureKind::Unreachable, "a task is of a deployment that is not listed yet"));

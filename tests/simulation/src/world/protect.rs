@@ -241,25 +241,14 @@ impl World {
         }
         let track = self.members[m].track;
         let (silent, announced) = track.at_stop.unwrap_or_default();
-        if let Change::Drained(evidence, planned) = track.change {
-            let came_back = self.members[m].nodes[n].came_back_at >= evidence;
-            let was_there = self.jobs[job].delivered_at <= track.changed_at;
-            if was_there && self.jobs[job].eta > evidence && self.setup.policy.drain.scheduled == Scheduled::Ignore {
-                // It was held in the worker, and its start time came.
-                self.tally.death("its start time came after the proof, and drain.scheduled is Ignore");
+        if let Change::Drained(evidence, planned) = track.change
+            && self.jobs[job].delivered_at <= track.changed_at
+        {
+            if let Some(excuse) = self.excuse(m, n, job, evidence, planned) {
+                self.tally.death(excuse);
                 return;
             }
-            if was_there && !self.members[m].nodes[n].heard {
-                // One of several workers in the task, silent from its first moment on, or since the drain was made:
-                // nobody could know of it.
-                self.tally.death("its worker had never answered anybody");
-                return;
-            }
-            if was_there && !came_back && track.changed_at > planned + GOOD_FOR {
-                self.tally.death("by a permit that reached ECS later than its plan was good for");
-                return;
-            }
-            if was_there && !came_back {
+            if self.members[m].nodes[n].came_back_at < evidence {
                 let what = {
                     let Job { eta, delivered_at, started_at, .. } = &self.jobs[job];
                     let released = track.changed_at;
@@ -308,6 +297,21 @@ impl World {
             Change::Never => self.tally.death("it was never seen unheld before it was stopped"),
             Change::Lost => self.tally.death("somebody else took its hold away"),
         }
+    }
+
+    /// Why a job may be cut off that was in a task when we released it, though its worker never came back.
+    fn excuse(&self, m: usize, n: usize, job: JobId, evidence: u64, planned: u64) -> Option<&'static str> {
+        let (track, node) = (&self.members[m].track, &self.members[m].nodes[n]);
+        if self.jobs[job].eta > evidence && self.setup.policy.drain.scheduled == Scheduled::Ignore {
+            // It was held in the worker.
+            return Some("its start time came after the proof, and drain.scheduled is Ignore");
+        }
+        if !node.heard {
+            // One of several workers in the task, silent from its first moment on, or since the drain was made.
+            return Some("its worker had never answered anybody");
+        }
+        let late = node.came_back_at < evidence && track.changed_at > planned + GOOD_FOR;
+        late.then_some("by a permit that reached ECS later than its plan was good for")
     }
 
     /// A rollout has ended, and this is what is told of it. `before` is what was remembered of it until then,

@@ -49,6 +49,15 @@ pub struct ServiceSnap {
     pub revisions: BTreeMap<RevisionId, Revision>,
 }
 
+impl ServiceSnap {
+    /// Tasks that are meant to run, and are of a deployment that is not listed.
+    pub fn unlisted<'a>(&'a self, tasks: &'a BTreeMap<TaskId, Task>) -> impl Iterator<Item = &'a TaskId> {
+        let runs = |task: &Task| matches!(task.life, Life::Starting | Life::Running);
+        let unlisted = move |task: &Task| runs(task) && !self.revisions.contains_key(&task.revision);
+        tasks.iter().filter(move |(_, task)| unlisted(task)).map(|(id, _)| id)
+    }
+}
+
 impl World {
     /// The service, as a read tells it.
     pub fn service_view(&mut self) -> ServiceSnap {
@@ -113,18 +122,7 @@ impl World {
         tasks
     }
 
-    /// Tasks that are meant to run, and are of a deployment that is not listed.
-    pub fn unlisted<'a>(
-        &self,
-        service: &'a ServiceSnap,
-        tasks: &'a BTreeMap<TaskId, Task>,
-    ) -> impl Iterator<Item = &'a TaskId> + use<'a> {
-        let runs = |task: &Task| matches!(task.life, Life::Starting | Life::Running);
-        let unlisted = move |task: &Task| runs(task) && !service.revisions.contains_key(&task.revision);
-        tasks.iter().filter(move |(_, task)| unlisted(task)).map(|(id, _)| id)
-    }
-
-    /// One of those is younger than the current deployment, and so young that it may be of the next one.
+    /// One of the tasks whose deployment is not listed is younger than the current deployment, and so young that it may be of the next one.
     pub fn has_newer(&self, service: &ServiceSnap, tasks: &BTreeMap<TaskId, Task>) -> bool {
         let current = service.revisions.get(&service.current).and_then(|current| current.created_at);
         let made = |id: &TaskId| {
@@ -132,7 +130,7 @@ impl World {
             Some(task.created_at.0)
         };
         let is_newer = |made: u64| current.is_none_or(|since| stamp(made) > since) && self.now < made + LISTED_WITHIN;
-        self.unlisted(service, tasks).filter_map(made).any(is_newer)
+        service.unlisted(tasks).filter_map(made).any(is_newer)
     }
 
     /// Reads the holds of these tasks, as far as they run.
