@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches promtool, Prometheus' own tool, by which the tests try the chart's alerts: out of Debian's package prometheus, of
 # which nothing is installed. It goes to .cache/promtool/. Does nothing when it is there or promtool is on the PATH; needs
-# no root.
+# root, or sudo, only where apt's lists have to be brought up to date.
 set -euo pipefail
 
 fail() {
@@ -25,8 +25,15 @@ making=$(mktemp -d "$cache/making.XXXXXX")
 trap 'rm -rf "$making"' EXIT
 
 echo "fetching promtool: 20 MB, this once"
-(cd "$making" && apt-get download -qq prometheus) >"$making/log" 2>&1 ||
-    fail "could not download Debian's package prometheus (are its lists up to date? apt-get update): $(tail -5 "$making/log")"
+download() {
+    (cd "$making" && apt-get download -qq prometheus) >"$making/log" 2>&1
+}
+update() {
+    if [ "$(id -u)" -eq 0 ]; then apt-get update -qq; else sudo apt-get update -qq; fi
+}
+# The lists may be missing or old: bring them up to date once, and try again.
+download || { update >"$making/log" 2>&1 && download; } ||
+    fail "could not download Debian's package prometheus: $(tail -5 "$making/log")"
 dpkg-deb --fsys-tarfile "$making"/prometheus_*.deb | tar -x -C "$making" ./usr/bin/promtool ||
     fail "Debian's package prometheus has no promtool; put it on the PATH by your own means"
 # Whole or not at all.
