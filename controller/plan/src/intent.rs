@@ -35,9 +35,6 @@ pub fn intend(memory: &mut Memory, situation: &Situation<'_>, actions: &[Action]
 pub fn absorb(memory: &mut Memory, outcomes: &[(Action, Outcome)], now: Timestamp) {
     for (action, outcome) in outcomes {
         let Some(task) = memory.tasks.get_mut(action.task()) else { continue };
-        if action.step() == Step::Permit && !matches!(outcome, Outcome::Failed(_)) {
-            task.permitting = None;
-        }
         match outcome {
             Outcome::Refused { reason } => set_back(task, action.step(), reason, None, now),
             Outcome::Failed(failure) => set_back(task, action.step(), &failure.message, Some(failure.kind), now),
@@ -70,6 +67,7 @@ fn done(memory: &mut Memory, action: &Action, now: Timestamp) {
     match action {
         Action::Permit { ground, .. } if task.permitted.is_none() => {
             task.permitted = Some(Permitted { at: now, ground: ground.clone() });
+            task.permitting = None;
             count_cut(memory, ground);
         }
         Action::Release { .. } => task.held = false,

@@ -5,7 +5,11 @@
 mod world;
 
 use jiff::{SignedDuration, Timestamp};
-use worker_drain_plan::{Action, Ground, Memory, Outcome, Plan, TaskId, absorb, memory::TaskMemory};
+use worker_drain_plan::{
+    Action, Ground, Memory, Outcome, Plan, TaskId, absorb,
+    memory::{Permitted, TaskMemory},
+    observation::{Failure, FailureKind},
+};
 use world::{SECOND, World};
 
 fn permits(plan: &Plan) -> usize {
@@ -57,6 +61,28 @@ fn a_hold_that_was_handed_back_is_ours_no_more() {
     let (task, mut memory) = remembered(TaskMemory { held: true, ..TaskMemory::default() });
     absorb(&mut memory, &[(Action::Release { task: task.clone() }, Outcome::Done)], at(1));
     assert!(!memory.tasks[&task].held);
+}
+
+#[test]
+fn a_permit_is_open_until_it_is_known_what_became_of_it() {
+    let permitting = Some(Permitted { at: at(1), ground: Ground::Drained });
+    let open = || remembered(TaskMemory { permitting: permitting.clone(), ..TaskMemory::default() });
+    let failed = Failure::new(FailureKind::Unreachable, "no answer");
+    for (outcome, is_open) in [
+        (Outcome::Failed(failed), true),
+        // As when it is being stopped already, because an earlier one took effect.
+        (Outcome::Refused { reason: "TASK_NOT_VALID".into() }, true),
+        (Outcome::Stale, true),
+        (Outcome::Done, false),
+    ] {
+        let (task, mut memory) = open();
+        let permit = Action::Permit { task: task.clone(), ground: Ground::Drained };
+        absorb(&mut memory, &[(permit, outcome.clone())], at(2));
+        assert_eq!(memory.tasks[&task].permitting.is_some(), is_open, "{outcome:?}");
+    }
+    let (task, mut memory) = open();
+    absorb(&mut memory, &[(Action::Release { task: task.clone() }, Outcome::Done)], at(2));
+    assert_eq!(memory.tasks[&task].permitting, permitting, "of another step it tells nothing");
 }
 
 #[test]

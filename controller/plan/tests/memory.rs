@@ -280,3 +280,41 @@ fn a_permit_that_took_no_effect_is_none() {
     let past = world.later(SECOND).pass().report.past.remove(0);
     assert_eq!(past.outcome, RolloutOutcome::EndedUnpermitted, "{}", world.story);
 }
+
+/// What a look at a running task tells of a permit of which nobody heard what became of it.
+#[test]
+fn an_open_permit_is_closed_by_what_is_seen() {
+    let (drained, deadline) = (Ground::Drained, Ground::Deadline { jobs: Some(1) });
+    let hour = |world: &mut World| world.task("t1").held_until = Some(world.now + HOUR);
+    let free = |world: &mut World| world.task("t1").held_until = None;
+    type Change<'a> = &'a dyn Fn(&mut World);
+    let silent_and_free: Change = &|world| (free(world), world.node("t1").frozen = true).0;
+    let busy: Change = &|world| (hour(world), world.job("t1")).0;
+    let silent: Change = &|world| (hour(world), world.node("t1").frozen = true).0;
+    for (what, ground, seconds, change, is_open, is_permitted) in [
+        (
+            "nothing holds it, and it does not answer: it is held again if it can be",
+            &drained,
+            60,
+            silent_and_free,
+            true,
+            false,
+        ),
+        ("nothing holds it, and its deadline has passed", &deadline, 60, &free as Change, false, true),
+        ("it is at work", &drained, 1, busy, false, false),
+        ("it is at work, as it may be after a deadline; the hold may be of before", &deadline, 1, busy, true, false),
+        ("it is held, which may be of before", &drained, 9, silent, true, false),
+        ("it is held still", &drained, 10, silent, false, false),
+    ] {
+        let mut world = World::of(1).settled();
+        world.deploy("app:2").start_all().run(1);
+        let at = world.now;
+        world.memory.tasks.get_mut(&task_id("t1")).unwrap().permitting = Some(Permitted { at, ground: ground.clone() });
+        world.later(SECOND * seconds);
+        change(&mut world);
+        let observation = world.observe();
+        let plan = plan(&world.policy, &observation, &world.memory, world.now);
+        let task = known(&plan, "t1");
+        assert_eq!((task.permitting.is_some(), task.permitted.is_some()), (is_open, is_permitted), "{what}");
+    }
+}

@@ -64,7 +64,7 @@ pub fn judge_begin(world: &mut World, who: usize, is_hold: bool) {
 /// take. Of a process that was paused, or whose clock jumped, no more is asked.
 pub fn judge_attempt(world: &mut World, who: usize) {
     let planned = world.taps[who].planned_ms;
-    if world.paused_at[who] >= planned || !world.is_off(Fault::ClockJumps) {
+    if world.paused_at[who] >= planned || world.setup.faults.has(Fault::ClockJumps) {
         return;
     }
     world.tally.rule("nothing is tried on an old plan");

@@ -71,7 +71,10 @@ impl World {
         let track = &mut self.members[m].track;
         (track.change, track.changed_at) = (Change::Held, self.now);
         self.tell(|| format!("ECS holds t{} for {minutes} min", m + 1));
-        if !late {
+        if late {
+            // Who looked before it could not know.
+            self.disturbed_at = self.now;
+        } else {
             self.judge_hold(m, before, until);
         }
         Ok(())
@@ -340,7 +343,9 @@ impl World {
                 _ => false,
             }
         };
-        let all_let_go = old().all(let_go) && old().count() == told.tasks as usize;
+        // One of several workers that was frozen from the first, and never heard of, may take jobs when it thaws.
+        let known = !self.setup.faults.has(Fault::WorkerFrozen);
+        let all_let_go = known && old().all(let_go) && old().count() == told.tasks as usize;
         let said = told.outcome;
         self.tally.rule("a rollout is told as it went");
         match (said, cut) {
