@@ -337,14 +337,13 @@ impl World {
             let Some(Member { track, nodes, .. }) = self.member_named(id).map(|m| &self.members[m]) else {
                 return false;
             };
-            match track.change {
-                Change::Drained(asked, _) => nodes.iter().all(|node| node.came_back_at.max(node.worked_at) < asked),
-                Change::Deadline => true,
-                _ => false,
-            }
+            let Change::Drained(asked, _) = track.change else { return false };
+            nodes.iter().all(|node| node.came_back_at.max(node.worked_at) < asked)
         };
-        // One of several workers that was frozen from the first, and never heard of, may take jobs when it thaws.
-        let known = !self.setup.faults.has(Fault::WorkerFrozen);
+        // One of several workers that was frozen from the first, and never heard of, may take jobs when it thaws; a drain that
+        // is withdrawn takes its permits back; and by a clock that jumps a task ends before its time.
+        let unknowable = [Fault::WorkerFrozen, Fault::Withdrawn, Fault::ClockJumps];
+        let known = !unknowable.iter().any(|fault| self.setup.faults.has(*fault));
         let all_let_go = known && old().all(let_go) && old().count() == told.tasks as usize;
         let said = told.outcome;
         self.tally.rule("a rollout is told as it went");
