@@ -284,10 +284,10 @@ fn a_permit_that_took_no_effect_is_none() {
 /// What a look at a running task tells of a permit of which nobody heard what became of it.
 #[test]
 fn an_open_permit_is_closed_by_what_is_seen() {
+    type Change<'a> = &'a dyn Fn(&mut World);
     let (drained, deadline) = (Ground::Drained, Ground::Deadline { jobs: Some(1) });
     let hour = |world: &mut World| world.task("t1").held_until = Some(world.now + HOUR);
     let free = |world: &mut World| world.task("t1").held_until = None;
-    type Change<'a> = &'a dyn Fn(&mut World);
     let silent_and_free: Change = &|world| (free(world), world.node("t1").frozen = true).0;
     let busy: Change = &|world| (hour(world), world.job("t1")).0;
     let silent: Change = &|world| (hour(world), world.node("t1").frozen = true).0;
