@@ -40,7 +40,7 @@ test-matrix: parts ## Runs every Celery from 5.3 on, with every pool, over Redis
 
 .PHONY: static
 static: parts ## Builds the image's static binary for its test, unoptimised
-	@rustup target list --installed | grep -qx '$(MUSL)' || rustup target add --quiet '$(MUSL)' || \
+	@rustup target list --installed | grep -qx '$(MUSL)' || rustup --quiet target add '$(MUSL)' || \
 	  { echo "the static binary needs Rust's target $(MUSL): rustup target add $(MUSL)" >&2; exit 1; }
 	@CC_$(subst -,_,$(MUSL))=musl-gcc cargo build --quiet --locked --profile static --package worker-drain --target '$(MUSL)'
 

@@ -16,7 +16,7 @@ use worker_drain_plan::{
 
 use crate::{
     clock::Clock,
-    fleet::{Fleet, FleetLook},
+    fleet::{Fleet, FleetObservation},
     identity::Expected,
     record::Record,
     workers::Workers,
@@ -39,7 +39,7 @@ pub struct Drain<F, W, R, C> {
 
 /// What one pass saw, decided and did.
 #[derive(Clone, Debug)]
-pub struct Pass {
+pub struct Reconciliation {
     /// What it saw.
     pub observation: Observation,
     /// What it decided.
@@ -51,17 +51,17 @@ pub struct Pass {
 impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
     /// Runs one pass. Errors: the memory cannot be read or written; nothing was done then, or no more than the memory
     /// already tells of.
-    pub async fn pass(&self) -> Result<Pass, Failure> {
-        let mut pass = self.look().await?;
-        let plan = &mut pass.plan;
+    pub async fn reconcile(&self) -> Result<Reconciliation, Failure> {
+        let mut done = self.observe_and_plan().await?;
+        let plan = &mut done.plan;
         self.record.save(&plan.memory, &plan.report).await?;
-        if !plan.dry && !plan.actions.is_empty() {
-            pass.outcomes = self.act(plan).await;
-            self.learn(&pass.observation, plan, &pass.outcomes);
+        if !plan.dry_run && !plan.actions.is_empty() {
+            done.outcomes = self.act(plan).await;
+            self.learn(&done.observation, plan, &done.outcomes);
             self.record.save(&plan.memory, &plan.report).await?;
         }
-        self.workers.listen(&pass.plan.awaited).await;
-        Ok(pass)
+        self.workers.listen(&done.plan.awaited).await;
+        Ok(done)
     }
 
     /// Brings memory and report up to date with what became of the actions. What was seen is the same, so planning on
@@ -74,11 +74,11 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
     }
 
     /// Looks and decides, and does nothing. Errors: the memory cannot be read.
-    pub async fn look(&self) -> Result<Pass, Failure> {
+    pub async fn observe_and_plan(&self) -> Result<Reconciliation, Failure> {
         let memory = self.record.load().await?;
         let observation = self.observe(&memory).await;
         let plan = self.plan(&observation, &memory, self.clock.now());
-        Ok(Pass { observation, plan, outcomes: Vec::new() })
+        Ok(Reconciliation { observation, plan, outcomes: Vec::new() })
     }
 
     /// What is to be done; and, beside the policy's own notes, what is to be said of the signals, which are none of its
@@ -91,8 +91,8 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
 
     async fn observe(&self, memory: &Memory) -> Observation {
         let at = self.clock.now();
-        let look = match self.fleet.observe(&memory.tracked()).await {
-            Ok(look) => look,
+        let seen = match self.fleet.observe(&memory.tracked()).await {
+            Ok(seen) => seen,
             Err(failure) => {
                 // Without the fleet nobody knows whose nodes to ask for, and nothing could be decided on their answers.
                 let fleet = Seen::Err { failure, at: self.clock.now() };
@@ -102,16 +102,16 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
         };
         // Before the workers: a message goes from its queue to a worker, so that the other way round one on its way would
         // be in neither.
-        let queues = match to_count(&self.policy, &look.view, memory) {
+        let queues = match to_count(&self.policy, &seen.view, memory) {
             Some(queues) => Some(self.workers.count(queues).await),
             None => None,
         };
         let asked_at = self.clock.now();
-        let workers = match self.workers.observe(&expected(&look, memory)).await {
+        let workers = match self.workers.observe(&expected(&seen, memory)).await {
             Ok(value) => Seen::Ok { value, at: asked_at },
             Err(failure) => Seen::Err { failure, at: self.clock.now() },
         };
-        Observation { fleet: Seen::Ok { value: look.view, at }, workers, queues }
+        Observation { fleet: Seen::Ok { value: seen.view, at }, workers, queues }
     }
 
     /// Takes each kind of action as one batch, in the order in which the plan lists the kinds. Makes no choices, but
@@ -183,14 +183,14 @@ impl Batch {
 }
 
 /// Whose workers to look for: every task that has not ended, with the nodes that were seen to be its own before.
-fn expected(look: &FleetLook, memory: &Memory) -> BTreeMap<TaskId, Expected> {
-    look.view
+fn expected(seen: &FleetObservation, memory: &Memory) -> BTreeMap<TaskId, Expected> {
+    seen.view
         .tasks
         .iter()
         .filter(|(_, task)| !matches!(task.life, Life::Stopped { .. } | Life::Missing))
         .map(|(id, task)| {
             let nodes = memory.tasks.get(id).map(|known| known.nodes.keys().cloned().collect()).unwrap_or_default();
-            let identity = look.identities.get(id).cloned().unwrap_or_default();
+            let identity = seen.identities.get(id).cloned().unwrap_or_default();
             (id.clone(), Expected { identity, nodes, running: task.life == Life::Running })
         })
         .collect()

@@ -159,7 +159,7 @@ fn busy(tasks: u128, now: Timestamp) -> Observation {
         tasks: known,
         longest_hold: SignedDuration::from_hours(48),
     };
-    let workers = WorkersView { tasks: mapped, nodes, strangers: [].into(), silences: [].into() };
+    let workers = WorkersView { tasks: mapped, nodes, unmatched_workers: [].into(), silences: [].into() };
     let (fleet, workers) = (Seen::Ok { value: view, at: now }, Seen::Ok { value: workers, at: now });
     Observation { fleet, workers, queues: None }
 }

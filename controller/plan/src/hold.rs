@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     actions::Action,
-    memory::Setback,
+    memory::Retry,
     names::TaskId,
     observation::{HoldState, Life},
     policy::DeadlineAction,
@@ -58,7 +58,7 @@ pub fn without_room(situation: &Situation<'_>) -> BTreeSet<TaskId> {
 fn lasting(situation: &Situation<'_>, member: &Member<'_>) -> Option<SignedDuration> {
     let wanted = wanted(situation, member)?;
     // One from a time that is still to come is of a clock that was put back since.
-    let waits = |refused: &Setback| refused.at <= situation.now && situation.now < retry_at(refused);
+    let waits = |refused: &Retry| refused.at <= situation.now && situation.now < retry_at(refused);
     if member.memory.refused().is_some_and(waits) {
         return None;
     }
@@ -123,7 +123,7 @@ fn whole_minutes(lasting: SignedDuration) -> SignedDuration {
 }
 
 /// When a refused hold is asked for again: after 15 s, then twice as long each time, up to 4 minutes.
-pub fn retry_at(refused: &Setback) -> Timestamp {
+pub fn retry_at(refused: &Retry) -> Timestamp {
     let wait = SignedDuration::from_secs(15 << refused.times.saturating_sub(1).min(4));
     refused.at.saturating_add(wait).unwrap_or(Timestamp::MAX)
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::{
     actions::{Action, Ground, Outcome, Step},
-    memory::{Memory, Permitted, Setback, TaskMemory},
+    memory::{Memory, Permitted, Retry, TaskMemory},
     observation::FailureKind,
     situation::Situation,
 };
@@ -41,7 +41,7 @@ pub fn absorb(memory: &mut Memory, outcomes: &[(Action, Outcome)], now: Timestam
             Outcome::Stale => {}
             Outcome::Done => {
                 // Unless another of the task's nodes was set back just now.
-                task.setbacks.retain(|step, setback| *step != action.step() || setback.at == now);
+                task.retries.retain(|step, retry| *step != action.step() || retry.at == now);
                 done(memory, action, now);
             }
         }
@@ -49,17 +49,17 @@ pub fn absorb(memory: &mut Memory, outcomes: &[(Action, Outcome)], now: Timestam
 }
 
 fn set_back(task: &mut TaskMemory, step: Step, reason: &str, kind: Option<FailureKind>, now: Timestamp) {
-    let before = task.setbacks.get(&step);
+    let before = task.retries.get(&step);
     // The nodes of a task are told one by one, at one time.
     let more = u32::from(before.is_none_or(|before| before.at != now));
-    let setback = Setback {
+    let retry = Retry {
         reason: reason.to_owned(),
         kind,
         since: before.map_or(now, |before| before.since),
         at: now,
         times: before.map_or(0, |before| before.times).saturating_add(more),
     };
-    task.setbacks.insert(step, setback);
+    task.retries.insert(step, retry);
 }
 
 fn done(memory: &mut Memory, action: &Action, now: Timestamp) {

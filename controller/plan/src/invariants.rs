@@ -109,7 +109,7 @@ pub fn rule_1(judged: Judged<'_>) -> Check {
                     })?;
                 }
                 let proven = judged.plan.memory.tasks.get(task).and_then(|known| known.idle).is_some_and(|run| {
-                    run.looks >= 2 && run.last.duration_since(run.first) >= judged.policy.drain.idle_for
+                    run.observations >= 2 && run.last.duration_since(run.first) >= judged.policy.drain.idle_for
                 });
                 demand(1, proven, || format!("{task} was permitted without two idle looks far enough apart"))?;
             }
@@ -215,7 +215,7 @@ pub fn rule_4(judged: Judged<'_>) -> Check {
             .map(|known| known.taken.clone())
             .unwrap_or_default()
     };
-    for action in judged.plan.actions.iter().filter(|_| !judged.plan.dry) {
+    for action in judged.plan.actions.iter().filter(|_| !judged.plan.dry_run) {
         if let Action::Cancel { task, node, queues } = action {
             let known = taken(&judged.plan.memory, task, node);
             let forgotten = queues.iter().find(|queue| known.iter().all(|taken| taken.name != **queue));

@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     actions::Step,
-    memory::{PhaseSince, Setback},
+    memory::{PhaseSince, Retry},
     policy::Mode,
     report::TaskReport,
     situation::Situation,
@@ -62,7 +62,7 @@ pub struct Plan {
     /// What is to be done, in this order.
     pub actions: Vec<Action>,
     /// The actions are for show only: nothing may be done (mode `Plan`).
-    pub dry: bool,
+    pub dry_run: bool,
     /// No action may be begun after this: what it was decided on is too old then.
     pub good_until: Timestamp,
     /// What a person is told.
@@ -85,14 +85,14 @@ const GOOD_FOR: SignedDuration = SignedDuration::from_secs(10);
 /// planning again on the same observation with the plan's own memory gives the same plan.
 pub fn plan(policy: &Policy, observation: &Observation, memory: &Memory, now: Timestamp) -> Plan {
     let policy = &in_force(policy);
-    let dry = policy.mode == Mode::Plan;
+    let dry_run = policy.mode == Mode::Plan;
     let good_until = now.saturating_add(GOOD_FOR).unwrap_or(Timestamp::MAX);
     let seen = remember::remember(policy, observation, memory, now);
     let Some(fleet) = observation.fleet.ok() else {
         let report = summary::blind(policy, observation, &seen);
         let wake_after = wake::wake_blind(&seen);
         let (actions, awaited) = (Vec::new(), Awaited::new());
-        return Plan { actions, dry, good_until, report, memory: seen, wake_after, awaited };
+        return Plan { actions, dry_run, good_until, report, memory: seen, wake_after, awaited };
     };
     let situation = Situation::new(policy, fleet, observation, &seen, now);
     let actions = decide(&situation);
@@ -109,15 +109,15 @@ pub fn plan(policy: &Policy, observation: &Observation, memory: &Memory, now: Ti
     }
     for (id, known) in &mut memory.tasks {
         // What is not tried again is over. That a hold was refused is not: it waits for its next try.
-        known.setbacks.retain(|step, _| *step == Step::Hold || steps.contains(*step, id));
+        known.retries.retain(|step, _| *step == Step::Hold || steps.contains(*step, id));
     }
-    if !dry {
+    if !dry_run {
         intent::intend(&mut memory, &situation, &actions);
     }
-    let wake_after = wake::wake_after(&situation, !dry && actions.iter().any(|action| !is_vain(&seen, action)));
-    let awaited = if dry { Awaited::new() } else { awaited::awaited(&situation) };
+    let wake_after = wake::wake_after(&situation, !dry_run && actions.iter().any(|action| !is_vain(&seen, action)));
+    let awaited = if dry_run { Awaited::new() } else { awaited::awaited(&situation) };
     let report = summary::report(&situation, observation, tasks, &steps);
-    Plan { actions, dry, good_until, report, memory, wake_after, awaited }
+    Plan { actions, dry_run, good_until, report, memory, wake_after, awaited }
 }
 
 /// To withdraw a drain is to want everything back, whatever else was wanted before: a drain that was paused, or only
@@ -128,8 +128,8 @@ fn in_force(policy: &Policy) -> Policy {
 
 /// It was tried so often that haste does not help.
 fn is_vain(memory: &Memory, action: &Action) -> bool {
-    let setback = memory.tasks.get(action.task()).and_then(|task| task.setbacks.get(&action.step()));
-    setback.is_some_and(Setback::is_stubborn)
+    let retry = memory.tasks.get(action.task()).and_then(|task| task.retries.get(&action.step()));
+    retry.is_some_and(Retry::is_stubborn)
 }
 
 /// All rules, in the order in which their actions are taken: what keeps jobs safe comes first, what lets go comes last.

@@ -36,10 +36,10 @@ pub struct Memory {
     pub tasks: BTreeMap<TaskId, TaskMemory>,
     /// Since when the fleet cannot be observed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub fleet_trouble: Option<Trouble>,
+    pub fleet_error: Option<ObserveError>,
     /// Since when the workers cannot be observed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub workers_trouble: Option<Trouble>,
+    pub workers_error: Option<ObserveError>,
     /// Since when fewer tasks than the floor asks for are seen consuming.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub short_since: Option<Timestamp>,
@@ -139,7 +139,7 @@ pub struct TaskMemory {
     pub permitting: Option<Permitted>,
     /// What was last tried with it, and not done.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub setbacks: BTreeMap<Step, Setback>,
+    pub retries: BTreeMap<Step, Retry>,
     /// Where it was in the last report, and since when.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<PhaseSince>,
@@ -161,8 +161,8 @@ impl TaskMemory {
     }
 
     /// Its hold was refused, or cannot be set.
-    pub fn refused(&self) -> Option<&Setback> {
-        self.setbacks.get(&Step::Hold).filter(|setback| setback.is_lasting())
+    pub fn refused(&self) -> Option<&Retry> {
+        self.retries.get(&Step::Hold).filter(|retry| retry.is_lasting())
     }
 }
 
@@ -205,13 +205,13 @@ pub struct IdleRun {
     /// When the first question of the last of them was sent.
     pub last: Timestamp,
     /// How many looks.
-    pub looks: u32,
+    pub observations: u32,
 }
 
 impl IdleRun {
     /// It was seen at least twice, and the last look began at least this long after the first had ended.
     pub fn proves(&self, idle_for: SignedDuration) -> bool {
-        self.looks >= 2 && self.last.duration_since(self.first) >= idle_for
+        self.observations >= 2 && self.last.duration_since(self.first) >= idle_for
     }
 }
 
@@ -226,7 +226,7 @@ pub struct Permitted {
 
 /// Something was tried with a task, and was not done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Setback {
+pub struct Retry {
     /// Why, in the outside's own words.
     pub reason: String,
     /// How it failed. `None`: the outside answered, and refused it for this task.
@@ -240,7 +240,7 @@ pub struct Setback {
     pub times: u32,
 }
 
-impl Setback {
+impl Retry {
     /// It is no accident: it was refused, or is not allowed, or failed more than once.
     pub fn is_lasting(&self) -> bool {
         self.times > 1 || !self.is_passing()
@@ -268,7 +268,7 @@ pub struct PhaseSince {
 
 /// An outside system cannot be observed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trouble {
+pub struct ObserveError {
     /// When the first attempt failed.
     pub since: Timestamp,
     /// When the last attempt failed.

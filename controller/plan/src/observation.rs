@@ -176,7 +176,7 @@ pub struct WorkersView {
     /// What each node answered. A node of a task that is not here did not answer at all.
     pub nodes: BTreeMap<NodeName, Answer>,
     /// Nodes that answered and belong to no task of this fleet: other fleets on the same broker, or a naming mistake.
-    pub strangers: BTreeSet<NodeName>,
+    pub unmatched_workers: BTreeSet<NodeName>,
     /// Why a node did not answer, for a person, where more is known than silence.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub silences: BTreeMap<NodeName, String>,

@@ -43,9 +43,8 @@ pub enum HoldMode {
 /// How a leaving task is drained.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainPolicy {
-    /// The floor: the percentage of the desired count that must be seen consuming before we cancel another consumer.
-    /// `None`: the fleet's own minimum.
-    pub min_consuming_percent: Option<u32>,
+    /// The floor: how many tasks must be seen consuming before we cancel another consumer. `None`: the fleet's own minimum.
+    pub min_consuming: Option<MinConsuming>,
     /// Idleness must be seen at least twice, this far apart.
     pub idle_for: SignedDuration,
     /// What becomes of jobs with a later start time that a worker holds.
@@ -57,6 +56,33 @@ pub struct DrainPolicy {
     /// What must be empty before an old task loses its queues. `None`: nothing.
     #[serde(default)]
     pub gate: Option<Gate>,
+}
+
+/// How many tasks must go on consuming.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MinConsuming {
+    /// This share of the desired count, in percent.
+    Percent(u32),
+    /// So many tasks; never more than are desired.
+    Tasks(u32),
+}
+
+impl MinConsuming {
+    /// In tasks, of so many desired: a percentage is rounded up, as Amazon ECS rounds its minimum
+    /// (Amazon ECS Developer Guide, "Deploy Amazon ECS services by replacing tasks").
+    pub fn of(self, desired: u32) -> u32 {
+        match self {
+            Self::Percent(percent) => percent_of(desired, percent, true),
+            Self::Tasks(tasks) => tasks.min(desired),
+        }
+    }
+}
+
+/// A share of a count, rounded as asked.
+pub fn percent_of(count: u32, percent: u32, round_up: bool) -> u32 {
+    let product = u64::from(count) * u64::from(percent);
+    let share = if round_up { product.div_ceil(100) } else { product / 100 };
+    u32::try_from(share).unwrap_or(u32::MAX)
 }
 
 /// The queue gate: as long as it is shut, old tasks keep their queues and stay held.

@@ -11,7 +11,7 @@ use crate::{
     evidence::{Evidence, Intake, Work},
     gate,
     intent::count_cut,
-    memory::{IdleRun, Leaving, Memory, Permitted, TaskMemory, Trouble, Why},
+    memory::{IdleRun, Leaving, Memory, ObserveError, Permitted, TaskMemory, Why},
     names::TaskId,
     observation::{FleetView, HoldState, Life, Mapping, Observation, Seen, Task, WorkersView},
     policy::Policy,
@@ -30,12 +30,12 @@ const MISSING_FOR: SignedDuration = SignedDuration::from_secs(60);
 /// The memory after this look, and before anything is done.
 pub fn remember(policy: &Policy, observation: &Observation, memory: &Memory, now: Timestamp) -> Memory {
     let mut memory = memory.clone();
-    memory.fleet_trouble = trouble(memory.fleet_trouble.take(), &observation.fleet);
+    memory.fleet_error = trouble(memory.fleet_error.take(), &observation.fleet);
     let Some(fleet) = observation.fleet.ok() else { return memory };
     // How long something has been so is told by looks: the time that passes between a look and its decision is none.
-    let looked_at = observation.fleet.at();
+    let observed_at = observation.fleet.at();
     let ended_before = ended_tasks(&memory);
-    memory.workers_trouble = trouble(memory.workers_trouble.take(), &observation.workers);
+    memory.workers_error = trouble(memory.workers_error.take(), &observation.workers);
 
     for (id, task) in &fleet.tasks {
         // What ended before we ever saw it is no business of ours.
@@ -43,16 +43,16 @@ pub fn remember(policy: &Policy, observation: &Observation, memory: &Memory, now
             continue;
         }
         let known = memory.tasks.entry(id.clone()).or_default();
-        life(known, task, looked_at);
+        life(known, task, observed_at);
         held(policy, task, known, now);
     }
     for (_, task) in memory.tasks.iter_mut().filter(|(id, _)| !fleet.tasks.contains_key(id)) {
-        missing(task, looked_at);
+        missing(task, observed_at);
     }
     if let Some(workers) = observation.workers.ok() {
         nodes(&mut memory, workers);
     }
-    turn::follow(policy, fleet, &mut memory, looked_at);
+    turn::follow(policy, fleet, &mut memory, observed_at);
     let is_certain = !turn::is_turning(&memory);
     if is_certain {
         leaving(policy, fleet, &ended_before, &mut memory, now);
@@ -64,7 +64,7 @@ pub fn remember(policy: &Policy, observation: &Observation, memory: &Memory, now
         rollout::follow(fleet, &mut memory, now);
         gate::follow(policy, observation, rollout, &mut memory, now);
     }
-    forget(fleet, &mut memory, looked_at);
+    forget(fleet, &mut memory, observed_at);
     memory.short_since = shortage(policy, fleet, observation, &memory, now);
     memory
 }
@@ -77,29 +77,29 @@ fn ended(task: &Task) -> bool {
     matches!(task.life, Life::Stopped { .. } | Life::Missing)
 }
 
-fn trouble<T>(before: Option<Trouble>, seen: &Seen<T>) -> Option<Trouble> {
+fn trouble<T>(before: Option<ObserveError>, seen: &Seen<T>) -> Option<ObserveError> {
     let Seen::Err { at, .. } = seen else { return None };
     match before {
         Some(before) if before.last == *at => Some(before),
         Some(before) => {
-            Some(Trouble { since: before.since.min(*at), last: *at, times: before.times.saturating_add(1) })
+            Some(ObserveError { since: before.since.min(*at), last: *at, times: before.times.saturating_add(1) })
         }
-        None => Some(Trouble { since: *at, last: *at, times: 1 }),
+        None => Some(ObserveError { since: *at, last: *at, times: 1 }),
     }
 }
 
-fn life(memory: &mut TaskMemory, task: &Task, looked_at: Timestamp) {
+fn life(memory: &mut TaskMemory, task: &Task, observed_at: Timestamp) {
     match task.life {
         Life::Stopped { .. } => memory.gone = true,
-        Life::Missing => missing(memory, looked_at),
+        Life::Missing => missing(memory, observed_at),
         Life::Starting | Life::Running | Life::Stopping => memory.missing_since = None,
     }
 }
 
-fn missing(memory: &mut TaskMemory, looked_at: Timestamp) {
-    let since = memory.missing_since.map_or(looked_at, |since| since.min(looked_at));
+fn missing(memory: &mut TaskMemory, observed_at: Timestamp) {
+    let since = memory.missing_since.map_or(observed_at, |since| since.min(observed_at));
     memory.missing_since = Some(since);
-    if memory.permitted.is_some() || looked_at.duration_since(since) >= MISSING_FOR {
+    if memory.permitted.is_some() || observed_at.duration_since(since) >= MISSING_FOR {
         memory.gone = true;
     }
 }
@@ -147,13 +147,13 @@ pub fn stay(memory: &mut TaskMemory) {
 /// A hold that seemed to fail took effect after all.
 fn held(policy: &Policy, task: &Task, memory: &mut TaskMemory, now: Timestamp) {
     let is_held = matches!(task.hold, HoldState::Until(end) if end.duration_since(now) >= policy.hold.expires_in / 2);
-    memory.setbacks.retain(|step, setback| !(is_held && *step == Step::Hold && setback.is_passing()));
+    memory.retries.retain(|step, retry| !(is_held && *step == Step::Hold && retry.is_passing()));
 }
 
 /// Idle runs grow while a leaving task is seen drained, and end as soon as it is not. A permit is void when the task is
 /// seen at work again: its worker restarted or was given work by somebody else, and the scheduler has not stopped it.
 fn proofs(policy: &Policy, fleet: &FleetView, observation: &Observation, memory: &mut Memory, now: Timestamp) {
-    let (workers, looked_at) = (observation.workers.ok(), observation.fleet.at());
+    let (workers, observed_at) = (observation.workers.ok(), observation.fleet.at());
     let mut let_go = Vec::new();
     for (id, task) in &fleet.tasks {
         let Some(memory) = memory.tasks.get_mut(id) else { continue };
@@ -162,7 +162,7 @@ fn proofs(policy: &Policy, fleet: &FleetView, observation: &Observation, memory:
         if at_work && task.life == Life::Running && !memory.permitted.as_ref().is_some_and(by_deadline) {
             memory.permitted = None;
         }
-        match memory.permitting.as_ref().map(|permitting| took_effect(task, permitting, at_work, looked_at)) {
+        match memory.permitting.as_ref().map(|permitting| took_effect(task, permitting, at_work, observed_at)) {
             Some(Effect::Seen) if memory.permitted.is_none() => {
                 let_go.extend(memory.permitting.as_ref().map(|permitting| permitting.ground.clone()));
                 memory.permitted = memory.permitting.take();
@@ -201,14 +201,14 @@ enum Effect {
 }
 
 /// A permit is given and then written down; between the two its reply may be lost, or we may be killed.
-fn took_effect(task: &Task, permitting: &Permitted, at_work: bool, looked_at: Timestamp) -> Effect {
+fn took_effect(task: &Task, permitting: &Permitted, at_work: bool, observed_at: Timestamp) -> Effect {
     match (&task.life, task.hold) {
         (Life::Stopping | Life::Stopped { .. }, _) => Effect::Seen,
         // One on proof is given again if the proof is good still.
         (Life::Running, HoldState::Free) if by_deadline(permitting) => Effect::Seen,
         (Life::Running, _) if at_work && !by_deadline(permitting) => Effect::None,
         // A hold that is seen may be older than the permit.
-        (Life::Running, HoldState::Until(_)) if looked_at.duration_since(permitting.at) >= turn::BELIEVED_AFTER => {
+        (Life::Running, HoldState::Until(_)) if observed_at.duration_since(permitting.at) >= turn::BELIEVED_AFTER => {
             Effect::None
         }
         (Life::Running | Life::Starting | Life::Missing, _) => Effect::Unknown,
@@ -224,8 +224,8 @@ pub fn by_deadline(permitted: &Permitted) -> bool {
 pub fn prolong(run: Option<IdleRun>, (asked, answered): (Timestamp, Timestamp)) -> IdleRun {
     match run.filter(|run| asked.duration_since(run.last).abs() <= UNBROKEN) {
         Some(run) if run.last >= asked => run,
-        Some(run) => IdleRun { last: asked, looks: run.looks.saturating_add(1), ..run },
-        None => IdleRun { first: answered, last: asked, looks: 1 },
+        Some(run) => IdleRun { last: asked, observations: run.observations.saturating_add(1), ..run },
+        None => IdleRun { first: answered, last: asked, observations: 1 },
     }
 }
 
@@ -245,11 +245,11 @@ fn shortage(
 
 /// Forgets what ended, is counted by no rollout, and is not even seen any more: for longer than an answer may be old, or one
 /// from the past would make it a task that nobody knows.
-fn forget(fleet: &FleetView, memory: &mut Memory, looked_at: Timestamp) {
+fn forget(fleet: &FleetView, memory: &mut Memory, observed_at: Timestamp) {
     let Memory { rollout, tasks, .. } = memory;
     let counted = |id: &TaskId| rollout.as_ref().is_some_and(|rollout| rollout.old.contains(id));
     let missed = |task: &TaskMemory| {
-        task.missing_since.is_some_and(|since| looked_at.duration_since(since) >= turn::BELIEVED_AFTER)
+        task.missing_since.is_some_and(|since| observed_at.duration_since(since) >= turn::BELIEVED_AFTER)
     };
     tasks.retain(|id, task| !task.gone || counted(id) || fleet.tasks.contains_key(id) || !missed(task));
 }

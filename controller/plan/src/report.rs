@@ -44,7 +44,7 @@ pub struct Report {
     /// What holds the drain up, in a few words for a column. Empty if nothing does.
     pub blocked_by: String,
     /// Nodes that answered and belong to no task of this fleet.
-    pub strangers: Vec<NodeName>,
+    pub unmatched_workers: Vec<NodeName>,
     /// Advice that is neither a failure nor a reason to wait.
     pub notes: Vec<String>,
 }

@@ -13,7 +13,7 @@ use crate::{
     memory::{Memory, TaskMemory, Why},
     names::{RevisionId, TaskId},
     observation::{FleetView, HoldState, Life, Observation, Task},
-    policy::{DeadlineAction, HoldMode, Policy},
+    policy::{DeadlineAction, HoldMode, MinConsuming, Policy, percent_of},
 };
 
 /// How long after its start a task may be without a node before that is worth a word: a worker takes a while to come up.
@@ -111,11 +111,10 @@ impl<'a> Situation<'a> {
         self.members.values().filter(|member| is_live(member))
     }
 
-    /// The floor, in tasks: rounded up, as the scheduler rounds its own
-    /// (Amazon ECS Developer Guide, "Deploy Amazon ECS services by replacing tasks").
+    /// The floor, in tasks.
     pub fn floor(&self) -> u32 {
-        let percent = self.policy.drain.min_consuming_percent.unwrap_or(self.fleet.minimum_healthy_percent);
-        percent_of(self.fleet.desired, percent, true)
+        let own = MinConsuming::Percent(self.fleet.minimum_healthy_percent);
+        self.policy.drain.min_consuming.unwrap_or(own).of(self.fleet.desired)
     }
 
     /// The scheduler's own ceiling, in tasks: rounded down, as it does.
@@ -194,13 +193,6 @@ impl Member<'_> {
     pub fn is_proven(&self, idle_for: SignedDuration) -> bool {
         self.evidence.is_drained() && self.memory.idle.is_some_and(|run| run.proves(idle_for))
     }
-}
-
-/// A share of a count, rounded as asked.
-pub fn percent_of(count: u32, percent: u32, round_up: bool) -> u32 {
-    let product = u64::from(count) * u64::from(percent);
-    let share = if round_up { product.div_ceil(100) } else { product / 100 };
-    u32::try_from(share).unwrap_or(u32::MAX)
 }
 
 /// How many there are.

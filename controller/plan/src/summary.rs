@@ -3,7 +3,7 @@
 use crate::{
     actions::Step,
     gate, hold,
-    memory::{Memory, Setback, Why},
+    memory::{Memory, Retry, Why},
     observation::{FailureKind, Observation, Seen},
     pace,
     policy::{HoldMode, Mode, Policy},
@@ -40,7 +40,11 @@ pub fn report(
         cut: situation.memory.cut,
         counts: counts(situation, &tasks),
         tasks,
-        strangers: observation.workers.ok().map(|seen| seen.strangers.iter().cloned().collect()).unwrap_or_default(),
+        unmatched_workers: observation
+            .workers
+            .ok()
+            .map(|seen| seen.unmatched_workers.iter().cloned().collect())
+            .unwrap_or_default(),
         notes: notes(situation),
     }
 }
@@ -84,7 +88,7 @@ pub fn blind(policy: &Policy, observation: &Observation, memory: &Memory) -> Rep
         cut: memory.cut,
         counts: Counts::default(),
         tasks: Vec::new(),
-        strangers: Vec::new(),
+        unmatched_workers: Vec::new(),
         notes: Vec::new(),
     }
 }
@@ -144,8 +148,8 @@ fn counts(situation: &Situation<'_>, tasks: &[TaskReport]) -> Counts {
 /// What cannot be seen outside, if anything.
 fn trouble(observation: &Observation, memory: &Memory) -> Option<Verdict> {
     let (failure, trouble, reason) = match (&observation.fleet, &observation.workers) {
-        (Seen::Err { failure, .. }, _) => (failure, &memory.fleet_trouble, fleet_reason(failure.kind)),
-        (_, Seen::Err { failure, .. }) => (failure, &memory.workers_trouble, workers_reason(failure.kind)),
+        (Seen::Err { failure, .. }, _) => (failure, &memory.fleet_error, fleet_reason(failure.kind)),
+        (_, Seen::Err { failure, .. }) => (failure, &memory.workers_error, workers_reason(failure.kind)),
         _ => return None,
     };
     let lasting = trouble.as_ref().map_or(String::new(), |trouble| {
@@ -187,29 +191,29 @@ fn ready(situation: &Situation<'_>, observation: &Observation, tasks: &[TaskRepo
 /// What is tried with a task again and again in vain, with the words of the first such task. That the scheduler refuses to
 /// hold one task is nothing that is out of order: such a task is at risk.
 fn set_back(situation: &Situation<'_>, tasks: &[TaskReport], steps: &Steps<'_>) -> Option<Verdict> {
-    let counts = |member: &Member<'_>, step: Step, setback: &Setback| {
+    let counts = |member: &Member<'_>, step: Step, retry: &Retry| {
         let goes_on =
             if step == Step::Hold { hold::is_wanted(situation, member) } else { steps.contains(step, member.id) };
         goes_on
-            && match setback.kind {
+            && match retry.kind {
                 None if step == Step::Hold => false,
-                Some(_) if !setback.is_passing() => true,
-                _ => setback.is_stubborn(),
+                Some(_) if !retry.is_passing() => true,
+                _ => retry.is_stubborn(),
             }
     };
-    let mut setbacks = tasks.iter().filter_map(|told| {
+    let mut retries = tasks.iter().filter_map(|told| {
         let member = situation.members.get(&told.task)?;
-        let mut known = member.memory.setbacks.iter();
-        let (step, setback) = known.find(|(step, setback)| counts(member, **step, setback))?;
-        Some((told, *step, setback))
+        let mut known = member.memory.retries.iter();
+        let (step, retry) = known.find(|(step, retry)| counts(member, **step, retry))?;
+        Some((told, *step, retry))
     });
-    let (told, step, setback) = setbacks.next()?;
-    let reason = match (setback.kind, step) {
+    let (told, step, retry) = retries.next()?;
+    let reason = match (retry.kind, step) {
         (None, _) => Reason::ActionRefused,
         (Some(kind), Step::Cancel | Step::GiveBack) => workers_reason(kind),
         (Some(kind), Step::Hold | Step::Permit | Step::Release) => fleet_reason(kind),
     };
-    let others = tell::tasks(setbacks.map(|(told, ..)| &told.task));
+    let others = tell::tasks(retries.map(|(told, ..)| &told.task));
     let others = if others.is_empty() { others } else { format!(" (likewise {others})") };
     let message = format!("task {}: {}{others}", told.task.short(), told.waiting_for);
     Some(Verdict { answer: Some(false), reason, message })

@@ -8,7 +8,7 @@ use crate::{
     actions::{Action, Step},
     evidence::{Intake, Mapped, Work},
     gate, hold,
-    memory::Setback,
+    memory::Retry,
     names::{RevisionId, TaskId},
     observation::{HoldState, Life},
     policy::DeadlineAction,
@@ -154,19 +154,20 @@ fn waiting_for(
 
 /// What is tried with it again and has failed more than once, or is not allowed; of its hold other words tell.
 fn set_back(situation: &Situation<'_>, member: &Member<'_>, steps: &Steps<'_>) -> Option<String> {
-    let mut setbacks =
-        member.memory.setbacks.iter().filter(|(step, setback)| {
-            **step != Step::Hold && setback.is_lasting() && steps.contains(**step, member.id)
-        });
-    let (step, setback) = setbacks.next()?;
+    let mut retries = member
+        .memory
+        .retries
+        .iter()
+        .filter(|(step, retry)| **step != Step::Hold && retry.is_lasting() && steps.contains(**step, member.id));
+    let (step, retry) = retries.next()?;
     let what = match step {
         Step::Hold => "hold it",
         Step::Cancel => "tell it to take no more jobs",
         Step::GiveBack => "give its queues back",
         Step::Permit | Step::Release => "release its hold",
     };
-    let since = age(situation.now.duration_since(setback.since));
-    Some(format!("to {what} was tried {} time(s) in vain, for {since}: {}", setback.times, setback.reason))
+    let since = age(situation.now.duration_since(retry.since));
+    Some(format!("to {what} was tried {} time(s) in vain, for {since}: {}", retry.times, retry.reason))
 }
 
 fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since: Timestamp) -> String {
@@ -249,8 +250,8 @@ fn unmapped(member: &Member<'_>) -> String {
 
 fn unheld(member: &Member<'_>, steps: &Steps<'_>) -> String {
     match member.memory.refused() {
-        Some(Setback { kind: None, reason, .. }) => format!("its hold was refused ({reason}); it is asked for again"),
-        Some(Setback { reason, .. }) => format!("its hold cannot be set ({reason}); it is tried again"),
+        Some(Retry { kind: None, reason, .. }) => format!("its hold was refused ({reason}); it is asked for again"),
+        Some(Retry { reason, .. }) => format!("its hold cannot be set ({reason}); it is tried again"),
         None if steps.contains(Step::Hold, member.id) => String::from("it is about to be held"),
         None => String::from("it is held as soon as an old task is released"),
     }

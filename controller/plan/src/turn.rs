@@ -16,16 +16,16 @@ pub const BELIEVED_AFTER: SignedDuration = SignedDuration::from_secs(10);
 
 /// Follows which revision is current. A newer one is believed at once. Whoever withdraws wants everything back, whichever
 /// is current.
-pub fn follow(policy: &Policy, fleet: &FleetView, memory: &mut Memory, looked_at: Timestamp) {
+pub fn follow(policy: &Policy, fleet: &FleetView, memory: &mut Memory, observed_at: Timestamp) {
     let made_at = fleet.revisions.get(&fleet.current).and_then(|revision| revision.created_at);
     let shown = || Current { revision: fleet.current.clone(), made_at, turning: None };
     memory.current = Some(match memory.current.take() {
         Some(known) if known.revision == fleet.current => Current { turning: None, ..known },
         Some(known) if made_at < known.made_at && made_at.is_some() && !policy.withdrawn => {
             let before = known.turning.clone();
-            let turning = before.filter(|turning| turning.to == fleet.current && turning.since <= looked_at);
-            let turning = turning.unwrap_or_else(|| Turning { to: fleet.current.clone(), since: looked_at });
-            if looked_at.duration_since(turning.since) >= BELIEVED_AFTER {
+            let turning = before.filter(|turning| turning.to == fleet.current && turning.since <= observed_at);
+            let turning = turning.unwrap_or_else(|| Turning { to: fleet.current.clone(), since: observed_at });
+            if observed_at.duration_since(turning.since) >= BELIEVED_AFTER {
                 shown()
             } else {
                 Current { turning: Some(turning), ..known }

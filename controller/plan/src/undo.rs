@@ -33,8 +33,8 @@ pub fn give_backs(situation: &Situation<'_>, holds: &[Action]) -> Vec<Action> {
 fn may_be_stopping(situation: &Situation<'_>, member: &Member<'_>, holds: &[Action]) -> bool {
     let asked = || holds.iter().any(|hold| hold.task() == member.id);
     member.task.hold == HoldState::Free
-        && match member.memory.setbacks.get(&Step::Hold) {
-            Some(setback) => situation.now.duration_since(setback.since) < turn::BELIEVED_AFTER,
+        && match member.memory.retries.get(&Step::Hold) {
+            Some(retry) => situation.now.duration_since(retry.since) < turn::BELIEVED_AFTER,
             None => asked(),
         }
 }

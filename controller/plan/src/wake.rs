@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     evidence::Work,
-    memory::{Memory, Trouble},
+    memory::{Memory, ObserveError},
     observation::{HoldState, Life},
     situation::Situation,
     turn,
@@ -51,7 +51,7 @@ pub fn wake_after(situation: &Situation<'_>, acted: bool) -> SignedDuration {
     if turn::is_turning(situation.memory) {
         wake = wake.min(LEAVING_MIN);
     }
-    match &situation.memory.workers_trouble {
+    match &situation.memory.workers_error {
         Some(trouble) => wake.min(backoff(trouble)),
         None => wake,
     }
@@ -79,10 +79,10 @@ fn until_proven(apart: SignedDuration, first: Timestamp, now: Timestamp) -> Sign
 
 /// When to look again, if the fleet could not be seen.
 pub fn wake_blind(memory: &Memory) -> SignedDuration {
-    memory.fleet_trouble.as_ref().map_or(READ_BACK, backoff)
+    memory.fleet_error.as_ref().map_or(READ_BACK, backoff)
 }
 
 /// 1 s, then twice as long each time, up to 30 s.
-fn backoff(trouble: &Trouble) -> SignedDuration {
+fn backoff(trouble: &ObserveError) -> SignedDuration {
     SignedDuration::from_secs(1 << trouble.times.saturating_sub(1).min(5)).min(TROUBLE_MAX)
 }

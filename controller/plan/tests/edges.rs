@@ -25,11 +25,11 @@ fn drained_tasks_are_kept_while_too_few_others_take_jobs() {
     world.task("t4").nodes.clear();
     world.all_jobs_end();
     for _ in 0..5 {
-        let plan = world.later(SECOND * 2).pass();
+        let plan = world.later(SECOND * 2).reconcile();
         assert_eq!(permits(&plan), 0, "{}", world.story);
     }
     world.say("one of the new ones comes up: one old one is enough now").come_up("t3");
-    let plan = world.later(SECOND * 2).pass();
+    let plan = world.later(SECOND * 2).reconcile();
     assert_eq!(permits(&plan), 1, "{}", world.story);
 }
 

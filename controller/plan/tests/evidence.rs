@@ -12,7 +12,7 @@ use worker_drain_plan::{
     memory::TaskMemory,
     observation::{Answer, FleetView, HoldState, Job, Life, Mapping, Queue, Seen, Task, WorkersView},
     plan,
-    policy::{DrainPolicy, HoldMode, HoldPolicy, Mode, Policy, Scheduled},
+    policy::{DrainPolicy, HoldMode, HoldPolicy, MinConsuming, Mode, Policy, Scheduled},
 };
 use world::{SECOND, World};
 
@@ -161,7 +161,7 @@ struct Proof {
 impl Proof {
     fn begin() -> Self {
         let mut world = World::of(1).settled();
-        let _ = world.deploy("app:2").schedule().pass();
+        let _ = world.deploy("app:2").schedule().reconcile();
         assert!(world.node("t1").queues.is_empty(), "it was cancelled");
         Self { memory: world.memory.clone(), now: world.now, world }
     }
@@ -287,7 +287,7 @@ fn idle_run_after(instances: &[Option<&str>]) -> u32 {
         let again = plan(&policy, &observation, &memory, now).memory;
         assert_eq!(again, memory, "the same look is remembered once");
     }
-    memory.tasks[&task].idle.map_or(0, |run| run.looks)
+    memory.tasks[&task].idle.map_or(0, |run| run.observations)
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn policy() -> Policy {
     Policy {
         hold: HoldPolicy { mode, expires_in: minutes(120) },
         drain: DrainPolicy {
-            min_consuming_percent: Some(0),
+            min_consuming: Some(MinConsuming::Percent(0)),
             idle_for: minutes(10),
             scheduled: Scheduled::Ignore,
             deadline: None,

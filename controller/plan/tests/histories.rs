@@ -12,7 +12,7 @@ use worker_drain_plan::{
     Outcome, Plan, absorb,
     invariants::{self, Judged},
     observation::{FailureKind, Life, Mapping},
-    policy::{Deadline, DeadlineAction, HoldMode, Scheduled},
+    policy::{Deadline, DeadlineAction, HoldMode, MinConsuming, Scheduled},
 };
 use world::{Counting, HOUR, World};
 
@@ -45,7 +45,7 @@ enum Event {
     Lost(usize),
     Later(i64),
     Pause(bool),
-    Pass,
+    Reconcile,
     /// The pass is killed after it has taken so many actions, and before it wrote down what became of them.
     KilledPass(usize),
     /// A second instance looks, decides, and writes down what it is about to do; then it is paused.
@@ -65,7 +65,7 @@ struct Beginning {
     desired: u32,
     minimum: u32,
     maximum: u32,
-    min_consuming: Option<u32>,
+    min_consuming: Option<MinConsuming>,
     mode: HoldMode,
     scheduled: Scheduled,
     deadline: Option<Deadline>,
@@ -81,7 +81,12 @@ fn beginning() -> impl Strategy<Value = Beginning> {
         1..5u32,
         prop_oneof![Just(100u32), Just(50), Just(0)],
         prop_oneof![3 => Just(200u32), 1 => Just(150), 1 => Just(100)],
-        prop_oneof![2 => Just(None), 1 => Just(Some(0u32)), 1 => Just(Some(50))],
+        prop_oneof![
+            3 => Just(None),
+            1 => Just(Some(MinConsuming::Percent(0))),
+            1 => Just(Some(MinConsuming::Percent(50))),
+            1 => Just(Some(MinConsuming::Tasks(2))),
+        ],
         prop_oneof![3 => Just(HoldMode::Standing), 1 => Just(HoldMode::OnRollout)],
         prop_oneof![Just(Scheduled::Ignore), Just(Scheduled::Wait)],
         deadline,
@@ -113,7 +118,7 @@ impl ReferenceStateMachine for Anything {
     fn transitions(_: &Beginning) -> BoxedStrategy<Event> {
         let some = 0..8usize;
         prop_oneof![
-            12 => Just(Event::Pass),
+            12 => Just(Event::Reconcile),
             6 => Just(Event::Schedule),
             4 => prop_oneof![Just(1i64), Just(5), Just(20), Just(90), Just(4_000)].prop_map(Event::Later),
             2 => Just(Event::Deploy),
@@ -168,7 +173,7 @@ impl StateMachineTest for History {
         world.maximum_percent = beginning.maximum;
         world.policy.hold.mode = beginning.mode;
         world.policy.drain.scale_in = beginning.mode == HoldMode::Standing;
-        world.policy.drain.min_consuming_percent = beginning.min_consuming;
+        world.policy.drain.min_consuming = beginning.min_consuming;
         world.policy.drain.scheduled = beginning.scheduled;
         world.policy.drain.deadline = beginning.deadline;
         if beginning.gate {
@@ -252,7 +257,7 @@ impl History {
             Event::RefuseHolds(yes) => world.refuse_holds = yes.then(|| "DEPLOYMENT_BLOCKED".into()),
             Event::Later(seconds) => drop(world.later(SignedDuration::from_secs(seconds))),
             Event::Pause(yes) => world.policy.paused = yes,
-            Event::Pass => drop(world.pass()),
+            Event::Reconcile => drop(world.reconcile()),
             Event::KilledPass(after) => self.faulty(|index| if index < after { Fault::Late } else { Fault::Lost }),
             Event::FaultyPass { lost, late } => {
                 self.faulty(|index| match (lost >> (index % 32) & 1, late >> (index % 32) & 1) {

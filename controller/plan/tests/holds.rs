@@ -46,11 +46,11 @@ fn a_standing_hold_is_renewed_at_half_and_cut_back_only_if_it_is_far_too_long() 
 fn a_refused_hold_is_asked_for_again_ever_more_seldom() {
     let mut world = World::of(1);
     world.refuse_holds = Some("DEPLOYMENT_BLOCKED".into());
-    world.pass();
+    world.reconcile();
     for seconds in [15, 30, 60, 120, 240, 240, 240] {
         let plan = world.later(SECOND * (seconds - 1)).plan();
         assert_eq!(hold(&plan, "t1"), None, "not {seconds} s yet");
-        let plan = world.later(SECOND).pass();
+        let plan = world.later(SECOND).reconcile();
         assert_eq!(hold(&plan, "t1"), Some(HOUR * 2), "after {seconds} s");
     }
 }
@@ -65,7 +65,7 @@ fn holds_until_deadline(hours: i64) -> Vec<(i64, i64)> {
     world.job("t1").deploy("app:2").schedule();
     let mut holds = Vec::new();
     for number in 0..hours * 2 {
-        let plan = world.pass();
+        let plan = world.reconcile();
         holds.extend(hold(&plan, "t1").map(|lasting| (number, lasting.as_secs() / half.as_secs())));
         world.later(half);
     }
@@ -87,11 +87,11 @@ fn a_hold_that_somebody_else_set_is_not_released() {
         world.task("t1").held_until = Some(world.now + HOUR);
         let mut ours = world.clone().settled();
         wants_no_holds(&mut world);
-        assert_eq!(world.pass().actions, []);
+        assert_eq!(world.reconcile().actions, []);
 
         // One that we set is, for as long as it is there.
         ours.task("t1").held_until = Some(ours.now + MINUTE);
-        ours.pass();
+        ours.reconcile();
         wants_no_holds(&mut ours);
         assert_eq!(ours.later(SECOND).plan().actions, [Action::Release { task: "t1".into() }]);
         ours.task("t1").held_until = None;
@@ -99,7 +99,7 @@ fn a_hold_that_somebody_else_set_is_not_released() {
         let plan = ours.plan();
         assert_eq!(plan.actions.len(), usize::from(is_last), "{:?}", plan.actions);
         assert_eq!(plan.report.phase == Phase::Withdrawing, is_last, "{:?}", plan.report.phase);
-        assert_eq!(ours.pass().actions.len(), usize::from(is_last));
-        assert_eq!(ours.later(SECOND).pass().actions, [], "it was released, and that is enough");
+        assert_eq!(ours.reconcile().actions.len(), usize::from(is_last));
+        assert_eq!(ours.later(SECOND).reconcile().actions, [], "it was released, and that is enough");
     }
 }

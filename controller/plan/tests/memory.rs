@@ -21,7 +21,7 @@ fn permitted() -> World {
     let mut world = World::of(1).settled();
     world.deploy("app:2").schedule();
     while !world.tasks["t1"].permitted {
-        world.later(SECOND * 2).pass();
+        world.later(SECOND * 2).reconcile();
     }
     world
 }
@@ -83,15 +83,15 @@ fn a_permit_that_was_given_and_not_written_down_is_known_by_its_effect() {
         let plan = world.plan();
         match plan.actions.iter().find(|action| matches!(action, Action::Permit { .. })) {
             Some(permit) => break permit.clone(),
-            None => world.pass(),
+            None => world.reconcile(),
         };
     };
     world.say("t1 is released, and we are killed before that is written down").apply(&permit);
-    let plan = world.later(SECOND * 2).pass();
+    let plan = world.later(SECOND * 2).reconcile();
     let permitted = known(&plan, "t1").permitted.as_ref().map(|permitted| &permitted.ground);
     assert_eq!(permitted, Some(&Ground::Drained), "{}", world.story);
     assert!(plan.actions.iter().all(|action| action.task().as_str() != "t1"), "it is not held again");
-    assert_eq!(world.schedule().later(SECOND * 2).pass().report.past[0].outcome, RolloutOutcome::Drained);
+    assert_eq!(world.schedule().later(SECOND * 2).reconcile().report.past[0].outcome, RolloutOutcome::Drained);
 }
 
 #[test]
@@ -99,13 +99,13 @@ fn whoever_was_permitted_to_stop_gets_no_queues_back() {
     let mut world = World::of(2).settled();
     world.job("t2").deploy("app:2").start_all();
     while !world.tasks["t1"].permitted {
-        world.later(SECOND * 2).pass();
+        world.later(SECOND * 2).reconcile();
     }
     world.say("the workers of the new revision crash for good, and t1 may stop at any moment");
     world.task("t3").nodes.clear();
     world.task("t4").nodes.clear();
-    world.later(SECOND).pass();
-    let plan = world.later(SECOND * 60).pass();
+    world.later(SECOND).reconcile();
+    let plan = world.later(SECOND * 60).reconcile();
     assert_eq!(given_back(&plan), ["t2"], "{}", world.story);
 }
 
@@ -113,13 +113,13 @@ fn whoever_was_permitted_to_stop_gets_no_queues_back() {
 fn a_shortage_begins_when_the_floor_is_missed_and_not_when_it_is_met() {
     let mut world = World::of(2).settled();
     world.job("t1").job("t2").deploy("app:2").schedule().run(3);
-    world.say("the new ones are just enough, for long").later(SignedDuration::from_mins(10)).pass();
+    world.say("the new ones are just enough, for long").later(SignedDuration::from_mins(10)).reconcile();
     world.say("one of them misses a look").node("t3").frozen = true;
-    let plan = world.later(SECOND).pass();
+    let plan = world.later(SECOND).reconcile();
     assert_eq!(given_back(&plan), [] as [&str; 0], "{}", world.story);
-    let plan = world.later(SECOND * 59).pass();
+    let plan = world.later(SECOND * 59).reconcile();
     assert_eq!(given_back(&plan), [] as [&str; 0], "{}", world.story);
-    let plan = world.later(SECOND).pass();
+    let plan = world.later(SECOND).reconcile();
     assert_eq!(given_back(&plan).len(), 1, "{}", world.story);
 }
 
@@ -128,15 +128,15 @@ fn a_task_that_its_scheduler_knows_no_more_has_ended_after_a_minute() {
     let is_awaited = |world: &World| world.memory.tracked().contains(&task_id("t1"));
     let mut world = World::of(1).settled();
     world.tasks.remove("t1");
-    world.pass();
-    world.later(SECOND * 59).pass();
+    world.reconcile();
+    world.later(SECOND * 59).reconcile();
     assert!(is_awaited(&world), "it may be missing from one answer and be there in the next");
-    world.later(SECOND).pass();
+    world.later(SECOND).reconcile();
     assert!(!is_awaited(&world));
 
     let mut world = permitted();
     world.tasks.remove("t1");
-    world.later(SECOND).pass();
+    world.later(SECOND).reconcile();
     assert!(!is_awaited(&world), "it was permitted to stop, and did");
     assert_eq!(world.memory.past[0].outcome, RolloutOutcome::Drained);
 }
@@ -150,9 +150,9 @@ fn a_task_that_is_missing_from_an_answer_is_not_forgotten() {
     world.say("t1 is missing from one answer; meanwhile its worker reconnects, and forgets what was given back");
     let mut missing = world.tasks.remove("t1").unwrap();
     missing.nodes.values_mut().for_each(|node| node.queues.clear());
-    world.later(SECOND).pass();
+    world.later(SECOND).reconcile();
     world.tasks.insert("t1".into(), missing);
-    let plan = world.later(SECOND).pass();
+    let plan = world.later(SECOND).reconcile();
     assert_eq!(given_back(&plan), ["t1"], "{}", world.story);
 }
 
@@ -163,7 +163,7 @@ fn what_ended_before_it_was_ever_seen_is_counted_by_no_rollout() {
     world.stop(&lost);
     world.shows_ended = true;
     world.job("t1").deploy("app:2").start_all();
-    let plan = world.pass();
+    let plan = world.reconcile();
     assert!(plan.report.tasks.iter().all(|task| task.task != task_id(&lost)), "{}", world.story);
     world.all_jobs_end().run(12);
     let past = &world.memory.past[0];
@@ -178,9 +178,9 @@ fn what_crashed_before_it_was_to_leave_is_counted_by_no_rollout_though_it_is_sho
     for crashed in ["t3", "t4"] {
         world.stop(crashed);
     }
-    world.say("both workers of revision 2 crash").later(SECOND).pass();
+    world.say("both workers of revision 2 crash").later(SECOND).reconcile();
     world.say("revision 3 mends it").deploy("app:3").start_all();
-    world.later(SECOND).pass();
+    world.later(SECOND).reconcile();
     world.all_jobs_end().run(12);
     let past = &world.memory.past[0];
     assert_eq!((past.tasks, past.outcome), (2, RolloutOutcome::Drained), "{}", world.story);
@@ -191,7 +191,7 @@ fn a_job_for_later_is_awaited_only_where_it_counts_as_work() {
     for (scheduled, awaited) in [(Scheduled::Ignore, 0), (Scheduled::Wait, 1)] {
         let mut world = World::of(1).settled();
         world.policy.drain.scheduled = scheduled;
-        world.deploy("app:2").schedule().pass();
+        world.deploy("app:2").schedule().reconcile();
         let job = world.new_job();
         world.node("t1").scheduled.push(job);
         assert_eq!(world.later(SECOND).plan().awaited.len(), awaited, "{scheduled:?}");
@@ -204,7 +204,7 @@ fn a_clock_that_is_put_back_delays_nothing() {
     let put_back = |world: &mut World| world.now = world.now.saturating_add(-HOUR * 2).unwrap();
     let mut world = World::of(1).settled();
     world.job("t1").deploy("app:2").schedule().run(3);
-    world.all_jobs_end().pass();
+    world.all_jobs_end().reconcile();
     assert!(known(&world.plan(), "t1").idle.is_some(), "t1 was seen idle once");
     put_back(&mut world);
     world.run(5);
@@ -213,11 +213,11 @@ fn a_clock_that_is_put_back_delays_nothing() {
     let mut world = World::of(1).settled();
     world.refuse_holds = Some("DEPLOYMENT_BLOCKED".into());
     world.task("t1").held_until = None;
-    world.job("t1").deploy("app:2").start_all().pass();
+    world.job("t1").deploy("app:2").start_all().reconcile();
     assert!(known(&world.plan(), "t1").refused().is_some());
     world.refuse_holds = None;
     put_back(&mut world);
-    let plan = world.pass();
+    let plan = world.reconcile();
     assert!(plan.actions.iter().any(|action| matches!(action, Action::Hold { .. })), "{}", world.story);
 }
 
@@ -252,7 +252,7 @@ fn a_permit_that_took_effect_unheard_is_a_permit() {
                 let plan = world.plan();
                 match plan.actions.iter().find(|action| matches!(action, Action::Permit { .. })) {
                     Some(permit) => break (permit.clone(), plan.clone()),
-                    None => world.pass(),
+                    None => world.reconcile(),
                 };
             };
             world.memory = plan.memory;
@@ -262,7 +262,7 @@ fn a_permit_that_took_effect_unheard_is_a_permit() {
             }
             world.task("t1").permitted = false;
             world.stop("t1");
-            let past = world.later(SECOND * 300).pass().report.past.remove(0);
+            let past = world.later(SECOND * 300).reconcile().report.past.remove(0);
             assert_eq!((past.outcome, past.ended_unpermitted), (outcome, 0), "{}", world.story);
             assert_eq!(past.jobs_cut, u32::from(deadline.is_some()), "{}", world.story);
         }
@@ -275,9 +275,9 @@ fn a_permit_that_took_no_effect_is_none() {
     world.set_back.insert(Step::Permit, Outcome::Failed(Failure::new(FailureKind::Unreachable, "no answer")));
     world.deploy("app:2").schedule().run(4);
     assert!(known(&world.plan(), "t1").permitting.is_some(), "{}", world.story);
-    world.say("somebody else gives it a job").job("t1").later(SECOND).pass();
+    world.say("somebody else gives it a job").job("t1").later(SECOND).reconcile();
     world.stop("t1");
-    let past = world.later(SECOND).pass().report.past.remove(0);
+    let past = world.later(SECOND).reconcile().report.past.remove(0);
     assert_eq!(past.outcome, RolloutOutcome::EndedUnpermitted, "{}", world.story);
 }
 

@@ -32,7 +32,7 @@ fn of_a_fleet_that_cannot_be_seen_nothing_is_claimed() {
     ] {
         let mut world = World::of(1).settled();
         (world.policy.withdrawn, world.policy.paused, world.fleet_down) = (withdrawn, paused, Some(kind));
-        let plan = world.pass();
+        let plan = world.reconcile();
         assert_eq!(told(&plan), (None, reason, reason.to_string().as_str(), Some(needs_a_person)));
         let Verdict { answer, reason: why, .. } = &plan.report.ready;
         assert_eq!((plan.report.phase, *answer, *why), (phase, Some(false), reason), "withdrawn: {withdrawn}");
@@ -50,7 +50,7 @@ fn of_workers_that_cannot_be_asked_it_is_said_whether_a_person_must_mend_it() {
     ] {
         let mut world = World::of(1).settled();
         world.broker_down = Some(kind);
-        let plan = world.pass();
+        let plan = world.reconcile();
         assert_eq!(plan.report.ready.reason, reason);
         let expected = (Some(true), Reason::NoOldTasks, reason.to_string(), Some(needs_a_person));
         let (answer, drained, blocked_by, stalled) = told(&plan);
@@ -62,9 +62,9 @@ fn of_workers_that_cannot_be_asked_it_is_said_whether_a_person_must_mend_it() {
 fn what_a_drain_waits_for_is_told_as_long_as_it_waits() {
     let mut world = World::of(1).settled();
     assert_eq!(told(&world.plan()), (Some(true), Reason::NoOldTasks, "", Some(false)));
-    let plan = world.job("t1").deploy("app:2").schedule().pass();
+    let plan = world.job("t1").deploy("app:2").schedule().reconcile();
     assert_eq!(told(&plan), (Some(false), Reason::InProgress, "", Some(false)), "it is being cancelled");
-    world.later(SECOND).pass();
+    world.later(SECOND).reconcile();
     assert_eq!(told(&world.plan()), (Some(false), Reason::JobsRunning, "JobsRunning", Some(false)), "jobs end");
     world.node("t1").frozen = true;
     assert_eq!(told(&world.plan()), (Some(false), Reason::NodeSilent, "NodeSilent", Some(false)));
@@ -72,11 +72,11 @@ fn what_a_drain_waits_for_is_told_as_long_as_it_waits() {
     let policy = world.policy.clone();
     world.policy.drain.deadline = Some(Deadline { after: SECOND, action: DeadlineAction::Hold });
     let overdue = (Some(false), Reason::DeadlineExceeded, "DeadlineExceeded", Some(true));
-    assert_eq!(told(&world.later(SECOND).pass()), overdue, "a person may end the job");
+    assert_eq!(told(&world.later(SECOND).reconcile()), overdue, "a person may end the job");
     world.policy = policy;
     world.gate().counting = Counting::Fails(FailureKind::Unreachable);
     let unknown = (Some(false), Reason::QueuesUnknown, "QueuesUnknown", Some(false));
-    assert_eq!(told(&world.pass()), unknown, "old tasks are there, though of the gate nothing can be told");
+    assert_eq!(told(&world.reconcile()), unknown, "old tasks are there, though of the gate nothing can be told");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_revision_that_may_be_an_answer_from_the_past_settles_nothing() {
     world.deploy("app:2").schedule().run(12);
     assert!(world.plan().report.settled);
     world.say("revision 1, of which no task is left, is shown as current").current = 0;
-    let plan = world.later(SECOND).pass();
+    let plan = world.later(SECOND).reconcile();
     assert_eq!(told(&plan), (None, Reason::InProgress, "", Some(false)));
     assert!(!plan.report.settled && plan.report.notes[0].starts_with("the service shows app:1 as current again"));
 }
@@ -97,8 +97,8 @@ fn only_a_worker_that_lacks_what_was_taken_keeps_a_drain_from_being_withdrawn() 
         world.job("t1").job("t2").deploy("app:2").schedule().run(3);
         world.policy.withdrawn = true;
         world.node(frozen).frozen = true;
-        world.pass();
-        assert_eq!(world.later(SECOND).pass().report.phase, phase, "{frozen} is silent");
+        world.reconcile();
+        assert_eq!(world.later(SECOND).reconcile().report.phase, phase, "{frozen} is silent");
     }
 }
 
@@ -107,9 +107,9 @@ fn a_hold_that_somebody_else_set_keeps_no_drain_from_being_withdrawn() {
     let mut world = World::of(1);
     world.policy.hold.mode = HoldMode::OnRollout;
     world.task("t1").held_until = Some("2026-01-02T00:00:00Z".parse().unwrap());
-    world.pass();
+    world.reconcile();
     world.policy.withdrawn = true;
-    assert_eq!(world.pass().report.phase, Phase::Withdrawn);
+    assert_eq!(world.reconcile().report.phase, Phase::Withdrawn);
     assert!(world.task("t1").held_until.is_some(), "it is not ours to release");
 }
 
@@ -150,7 +150,7 @@ fn jobs_are_told_by_where_they_are_and_the_oldest_by_its_age() {
             let node = world.node("t1");
             node.active = vec![job.clone(); active];
             (node.reserved, node.scheduled) = (vec![job.clone(); reserved], vec![job; scheduled]);
-            world.later(HOUR).deploy("app:2").start_all().pass();
+            world.later(HOUR).deploy("app:2").start_all().reconcile();
         })
     };
     let oldest = "the oldest is transcode job-1, for 1h 0m";
@@ -166,8 +166,8 @@ fn who_may_be_stopped_at_any_moment_says_with_how_many_jobs() {
     world.refuse_holds = Some("DEPLOYMENT_BLOCKED".into());
     let waiting = world.new_job();
     world.job("t1").job("t1").node("t1").reserved.push(waiting);
-    world.deploy("app:2").pass();
-    let message = world.later(SECOND).pass().report.drained.message;
+    world.deploy("app:2").reconcile();
+    let message = world.later(SECOND).reconcile().report.drained.message;
     assert!(message.contains("with 3 job(s)") && message.ends_with("next try in 14s"), "{message}");
 }
 
@@ -184,8 +184,8 @@ fn at_most_three_tasks_are_named_and_the_others_counted() {
         for task in 1..=tasks {
             world.job(&format!("t{task}"));
         }
-        world.deploy("app:2").start_all().pass();
-        let message = world.later(SECOND).pass().report.drained.message;
+        world.deploy("app:2").start_all().reconcile();
+        let message = world.later(SECOND).reconcile().report.drained.message;
         assert!(message.starts_with("task t1: ") && message.ends_with(expected), "{message}");
         assert_eq!(message.contains("likewise"), tasks > 1, "{message}");
     }
@@ -243,7 +243,7 @@ fn the_next_look_is_as_soon_as_something_may_be_seen_and_no_sooner() {
             "a task was idle half of the time that proves it",
             |world| {
                 busy(world);
-                world.jobs_end("t1").later(SECOND).pass();
+                world.jobs_end("t1").later(SECOND).reconcile();
                 world.later(SECOND / 2);
             },
             500,
@@ -253,8 +253,8 @@ fn the_next_look_is_as_soon_as_something_may_be_seen_and_no_sooner() {
             |world| {
                 busy(world);
                 world.policy.paused = true;
-                world.jobs_end("t1").later(SECOND).pass();
-                world.later(SECOND * 5).pass();
+                world.jobs_end("t1").later(SECOND).reconcile();
+                world.later(SECOND * 5).reconcile();
                 world.later(SECOND * 5);
             },
             2_000,
@@ -264,7 +264,7 @@ fn the_next_look_is_as_soon_as_something_may_be_seen_and_no_sooner() {
             |world| {
                 world.refuse_holds = Some("TASK_NOT_VALID".into());
                 world.task("t1").held_until = Some(world.now + SECOND * 20);
-                world.pass();
+                world.reconcile();
                 world.later(SECOND);
             },
             9_500,
@@ -273,7 +273,7 @@ fn the_next_look_is_as_soon_as_something_may_be_seen_and_no_sooner() {
     for (what, happens, expected) in table {
         let mut world = World::of(1).settled();
         happens(world.say(what));
-        let plan = world.pass();
+        let plan = world.reconcile();
         assert_eq!(plan.wake_after, SignedDuration::from_millis(expected), "{}", world.story);
     }
 }
@@ -282,7 +282,7 @@ fn the_next_look_is_as_soon_as_something_may_be_seen_and_no_sooner() {
 fn a_proof_that_cannot_be_completed_is_not_hurried() {
     let mut world = World::of(1).settled();
     busy(&mut world);
-    world.jobs_end("t1").later(SECOND).pass();
+    world.jobs_end("t1").later(SECOND).reconcile();
     let (policy, observation, memory) = (&world.policy, world.observe(), &world.memory);
     for (later, expected) in [(500, 500), (950, 100), (5_000, 1_000)] {
         let later = SignedDuration::from_millis(later);
@@ -293,14 +293,15 @@ fn a_proof_that_cannot_be_completed_is_not_hurried() {
 
 /// The task t1 is old, takes no jobs, and has one.
 fn busy(world: &mut World) {
-    world.job("t1").deploy("app:2").start_all().pass();
-    world.later(SECOND).pass();
+    world.job("t1").deploy("app:2").start_all().reconcile();
+    world.later(SECOND).reconcile();
 }
 
 #[test]
 fn an_outside_in_trouble_is_asked_twice_as_seldom_each_time_up_to_half_a_minute() {
-    let backoff =
-        |world: &mut World| -> Vec<i64> { (0..7).map(|_| world.later(SECOND).pass().wake_after.as_secs()).collect() };
+    let backoff = |world: &mut World| -> Vec<i64> {
+        (0..7).map(|_| world.later(SECOND).reconcile().wake_after.as_secs()).collect()
+    };
     let mut world = World::of(1).settled();
     world.fleet_down = Some(FailureKind::Throttled);
     assert_eq!(backoff(&mut world), [1, 2, 4, 8, 16, 30, 30]);

@@ -33,7 +33,7 @@ fn how_a_rollout_ended_is_told_by_how_its_old_tasks_did() {
             |world| {
                 let late = world.start(0);
                 (world.task(&late).life, world.task(&late).started_at) = (Life::Starting, None);
-                world.pass();
+                world.reconcile();
                 world.stop(&late);
             },
             RolloutOutcome::Drained,
@@ -44,7 +44,7 @@ fn how_a_rollout_ended_is_told_by_how_its_old_tasks_did() {
             "its deadline passes",
             |world| {
                 world.policy.drain.deadline = Some(Deadline { after: HOUR, action: DeadlineAction::PermitStop });
-                world.later(HOUR).pass();
+                world.later(HOUR).reconcile();
             },
             RolloutOutcome::JobsCut,
             2,
@@ -67,7 +67,7 @@ fn how_a_rollout_ended_is_told_by_how_its_old_tasks_did() {
 fn a_task_that_its_scheduler_does_not_know_for_a_moment_is_of_no_revision() {
     let mut world = World::of(2).settled();
     world.say("one answer leaves t1 out").task("t1").life = Life::Missing;
-    let plan = world.pass();
+    let plan = world.reconcile();
     assert!(plan.report.rollout.is_none() && plan.memory.past.is_empty(), "nothing is rolled out");
     world.task("t1").life = Life::Running;
     world.run(2);
@@ -77,10 +77,10 @@ fn a_task_that_its_scheduler_does_not_know_for_a_moment_is_of_no_revision() {
     world.job("t1").deploy("app:2").schedule().run(3);
     let young = world.tasks.iter().find(|(_, member)| member.revision == 1).map(|(name, _)| name.clone()).unwrap();
     world.say("one answer leaves a new task out").task(&young).life = Life::Missing;
-    let plan = world.pass();
+    let plan = world.reconcile();
     assert_eq!(plan.report.rollout.map(|rollout| rollout.old), Some(2), "it is not an old one");
     world.task(&young).life = Life::Running;
-    let plan = world.pass();
+    let plan = world.reconcile();
     assert_eq!(plan.report.phase, Phase::Draining, "nor is the fleet rolled back now that it is known again");
     assert_eq!(plan.report.drained.reason, Reason::QueuesNotEmpty, "so the gate is shut still");
 }
@@ -115,8 +115,8 @@ fn jobs_that_a_deadline_cut_in_a_scale_in_are_told_by_the_rollout_that_counts_th
     let mut world = World::of(2).settled();
     world.policy.drain.deadline = Some(Deadline { after: HOUR, action: DeadlineAction::PermitStop });
     world.job("t1").job("t2").say("one task too many").desired = 1;
-    world.pass();
-    world.later(HOUR).pass();
+    world.reconcile();
+    world.later(HOUR).reconcile();
     let leaving = world.memory.tasks.iter().find(|(_, known)| known.permitted.is_some()).unwrap().0.short().to_owned();
     world.all_jobs_end().task(&leaving).life = Life::Stopping;
     world.say("it is being stopped when the next revision is deployed").deploy("app:2").schedule().run(3);
@@ -143,14 +143,14 @@ fn a_rollout_is_told_by_where_it_goes_now() {
     let told = |plan: Plan| plan.report.rollout.map(|rollout| (rollout.label, rollout.old, plan.report.phase));
     let mut world = World::of(2).settled();
     world.job("t1").job("t2").deploy("app:2").schedule();
-    assert_eq!(told(world.pass()), Some(("app:2".into(), 2, Phase::Draining)));
+    assert_eq!(told(world.reconcile()), Some(("app:2".into(), 2, Phase::Draining)));
     world.later(SECOND * 5).deploy("app:3");
-    assert_eq!(told(world.pass()), Some(("app:3".into(), 4, Phase::Draining)), "the middle one is old too");
-    world.roll_back_to(0).pass();
+    assert_eq!(told(world.reconcile()), Some(("app:3".into(), 4, Phase::Draining)), "the middle one is old too");
+    world.roll_back_to(0).reconcile();
     world.later(SECOND * 10);
-    assert_eq!(told(world.pass()), Some(("app:1".into(), 2, Phase::RollingBack)));
+    assert_eq!(told(world.reconcile()), Some(("app:1".into(), 2, Phase::RollingBack)));
     world.later(SECOND * 5).deploy("app:4");
-    let Some((label, _, phase)) = told(world.pass()) else { panic!("{}", world.story) };
+    let Some((label, _, phase)) = told(world.reconcile()) else { panic!("{}", world.story) };
     assert_eq!((label.as_str(), phase), ("app:4", Phase::Draining), "a way out of a rollback is no rollback");
 }
 
@@ -179,7 +179,7 @@ fn an_older_revision_is_believed_when_it_was_shown_on_end_for_ten_seconds() {
         (0, 1, false, "for 10 seconds"),
     ] {
         world.current = shown;
-        assert_eq!(waits(&world.later(SECOND * later).pass()), expected, "{why}: {}", world.story);
+        assert_eq!(waits(&world.later(SECOND * later).reconcile()), expected, "{why}: {}", world.story);
     }
 }
 
@@ -187,10 +187,10 @@ fn an_older_revision_is_believed_when_it_was_shown_on_end_for_ten_seconds() {
 fn when_the_current_revision_was_made_is_not_forgotten_when_it_is_not_told() {
     let mut world = at_revision_3();
     let made_at = world.revisions[2].0.created_at.take();
-    assert!(!waits(&world.pass()));
+    assert!(!waits(&world.reconcile()));
     world.revisions[2].0.created_at = made_at;
     world.current = 1;
-    assert!(waits(&world.later(SECOND).pass()), "{}", world.story);
+    assert!(waits(&world.later(SECOND).reconcile()), "{}", world.story);
 }
 
 #[test]
@@ -200,14 +200,14 @@ fn counts_are_of_what_people_mean_by_them() {
     world.job("t1").job("t1").node("t1").reserved.push(waiting);
     world.job("t2").deploy("app:2").start_all();
     for _ in 0..4 {
-        world.later(SECOND * 2).pass();
+        world.later(SECOND * 2).reconcile();
     }
     world.say(
         "t3 is permitted to stop and has not; another old task arrives late, and takes a job; a new worker freezes",
     );
     let late = world.start(0);
     world.job(&late).later(SECOND * 121).node("t6").frozen = true;
-    let plan = world.pass();
+    let plan = world.reconcile();
     let expected = Counts {
         desired: 3,
         live: 7,
@@ -239,7 +239,7 @@ fn a_surplus_is_drained_only_where_holds_stand_in_its_way_and_the_user_wants_it(
         let mut world = World::of(2).settled();
         (world.policy.hold.mode, world.policy.drain.scale_in, world.policy.withdrawn) = (mode, scale_in, withdrawn);
         world.desired = 1;
-        assert_eq!(chosen(&world.pass()).len(), expected, "{mode:?}, scaleIn {scale_in}, withdrawn {withdrawn}");
+        assert_eq!(chosen(&world.reconcile()).len(), expected, "{mode:?}, scaleIn {scale_in}, withdrawn {withdrawn}");
     }
 }
 
@@ -248,11 +248,11 @@ fn nobody_is_chosen_by_its_load_while_nobody_tells_of_it() {
     let mut world = World::of(3).settled();
     world.job("t1").job("t2");
     (world.desired, world.broker_down) = (2, Some(FailureKind::Unreachable));
-    assert_eq!(chosen(&world.pass()), Vec::<&str>::new());
+    assert_eq!(chosen(&world.reconcile()), Vec::<&str>::new());
     world.broker_down = None;
-    assert_eq!(chosen(&world.later(SECOND).pass()), ["t3"], "the idle one");
+    assert_eq!(chosen(&world.later(SECOND).reconcile()), ["t3"], "the idle one");
     world.broker_down = Some(FailureKind::Unreachable);
-    assert_eq!(chosen(&world.later(SECOND).pass()), ["t3"], "whoever was chosen stays chosen");
+    assert_eq!(chosen(&world.later(SECOND).reconcile()), ["t3"], "whoever was chosen stays chosen");
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn whoever_may_be_stopped_without_asking_us_is_the_one_that_leaves() {
     let mut world = World::of(3).settled();
     world.job("t3").say("t3 has lost its hold when two are wanted: the scheduler will stop that one").desired = 2;
     world.task("t3").held_until = None;
-    assert_eq!(chosen(&world.pass()), ["t3"]);
+    assert_eq!(chosen(&world.reconcile()), ["t3"]);
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn a_task_that_is_being_stopped_is_no_surplus() {
     let mut world = World::of(2).settled();
     world.task("t2").life = Life::Stopping;
     world.say("one is wanted, and one of two is on its way out").desired = 1;
-    let plan = world.pass();
+    let plan = world.reconcile();
     assert_eq!((chosen(&plan), plan.report.counts.live), (Vec::new(), 1));
 }
 
@@ -279,21 +279,21 @@ fn whoever_was_let_go_gets_its_queues_back_when_it_is_held_again() {
     let mut world = World::of(2).settled();
     world.desired = 1;
     while !world.tasks["t1"].permitted {
-        world.later(SECOND * 2).pass();
+        world.later(SECOND * 2).reconcile();
     }
     world.desired = 2;
     let mut refused = world.clone();
-    let plan = world.say("it is wanted again after all").later(SECOND).pass();
+    let plan = world.say("it is wanted again after all").later(SECOND).reconcile();
     assert!(plan.actions.iter().any(|action| action.step() == Step::Hold) && !given_back(&plan), "{}", world.story);
-    assert!(given_back(&world.later(SECOND).pass()), "{}", world.story);
+    assert!(given_back(&world.later(SECOND).reconcile()), "{}", world.story);
 
     refused.refuse_holds = Some("TASK_NOT_VALID".into());
-    refused.say("it is being stopped, which is not seen yet").later(SECOND).pass();
+    refused.say("it is being stopped, which is not seen yet").later(SECOND).reconcile();
     for _ in 0..4 {
-        assert!(!given_back(&refused.later(SECOND * 2).pass()), "{}", refused.story);
+        assert!(!given_back(&refused.later(SECOND * 2).reconcile()), "{}", refused.story);
     }
     refused.say("it runs still: its hold was refused for another reason");
-    assert!(given_back(&refused.later(SECOND * 2).pass()), "{}", refused.story);
+    assert!(given_back(&refused.later(SECOND * 2).reconcile()), "{}", refused.story);
 }
 
 #[test]
@@ -301,11 +301,11 @@ fn whoever_was_permitted_in_a_scale_in_was_permitted_though_a_deployment_overtak
     let mut world = World::of(2).settled();
     world.desired = 1;
     while !world.tasks["t1"].permitted {
-        world.later(SECOND * 2).pass();
+        world.later(SECOND * 2).reconcile();
     }
     world.task("t1").life = Life::Stopping;
-    world.later(SECOND * 2).pass();
-    world.say("somebody deploys before it has ended").deploy("app:2").start_all().later(SECOND).pass();
+    world.later(SECOND * 2).reconcile();
+    world.say("somebody deploys before it has ended").deploy("app:2").start_all().later(SECOND).reconcile();
     world.stop("t1");
     world.run(20);
     let past = &world.memory.past[0];
@@ -317,18 +317,18 @@ fn an_answer_from_the_past_begins_no_rollout_again() {
     let mut world = World::of(1).settled();
     world.deploy("app:2").schedule();
     while !world.tasks["t1"].permitted {
-        world.later(SECOND * 2).pass();
+        world.later(SECOND * 2).reconcile();
     }
     world.stop("t1");
-    world.later(SECOND * 2).pass();
+    world.later(SECOND * 2).reconcile();
     let ended = world.tasks["t1"].clone();
     world.say("it has ended, and is not listed any more").tasks.remove("t1");
-    world.later(SECOND * 2).pass();
+    world.later(SECOND * 2).reconcile();
     world.tasks.insert("t1".to_owned(), Member { life: Life::Running, ..ended });
-    let plan = world.say("one answer shows it as it was").later(SECOND * 2).pass();
+    let plan = world.say("one answer shows it as it was").later(SECOND * 2).reconcile();
     assert_eq!((plan.report.rollout, plan.report.past.len()), (None, 1), "{}", world.story);
     world.tasks.remove("t1");
-    world.later(SECOND * 2).pass();
-    let plan = world.later(SECOND * 10).pass();
+    world.later(SECOND * 2).reconcile();
+    let plan = world.later(SECOND * 10).reconcile();
     assert!(!plan.memory.tasks.contains_key(&task_id("t1")), "it is forgotten in the end");
 }

@@ -17,8 +17,8 @@ use world::{HOUR, SECOND, World, told};
 #[test]
 fn standing_holds_are_set_as_soon_as_tasks_run() {
     let mut world = World::of(2);
-    world.say("worker-drain sees the service for the first time").pass();
-    world.later(SECOND).pass();
+    world.say("worker-drain sees the service for the first time").reconcile();
+    world.later(SECOND).reconcile();
     told!(world);
 }
 
@@ -26,17 +26,17 @@ fn standing_holds_are_set_as_soon_as_tasks_run() {
 fn a_rollout_waits_for_the_jobs_of_the_old_revision() {
     let mut world = World::of(2).settled();
     world.job("t1").say("t1 runs a job; revision 2 is deployed").deploy("app:2").schedule();
-    world.pass();
+    world.reconcile();
     world
         .say("the old ones are told to take no more jobs, one for each new one that is seen consuming")
         .later(SECOND)
-        .pass();
-    world.later(SECOND).pass();
-    world.say("t2 was idle twice; the scheduler may stop it").schedule().later(SECOND).pass();
-    world.say("the job of t1 ends").jobs_end("t1").later(SECOND * 5).pass();
-    world.later(SECOND).pass();
-    world.schedule().later(SECOND * 2).pass();
-    world.later(SECOND * 15).pass();
+        .reconcile();
+    world.later(SECOND).reconcile();
+    world.say("t2 was idle twice; the scheduler may stop it").schedule().later(SECOND).reconcile();
+    world.say("the job of t1 ends").jobs_end("t1").later(SECOND * 5).reconcile();
+    world.later(SECOND).reconcile();
+    world.schedule().later(SECOND * 2).reconcile();
+    world.later(SECOND * 15).reconcile();
     assert!(world.plan().report.settled);
     told!(world);
 }
@@ -45,7 +45,7 @@ fn a_rollout_waits_for_the_jobs_of_the_old_revision() {
 fn a_forced_deployment_of_the_same_definition_is_a_rollout() {
     let mut world = World::of(2).settled();
     world.say("the same task definition is deployed again").deploy("app:1").schedule();
-    let plan = world.pass();
+    let plan = world.reconcile();
     assert_eq!(plan.report.counts.old, 2);
     told!(world);
 }
@@ -55,8 +55,8 @@ fn a_new_revision_that_never_comes_up_costs_the_old_one_nothing() {
     let mut world = World::of(2).settled();
     world.workers_come_up = false;
     world.say("revision 2 is deployed, and its workers never answer").deploy("app:2").schedule();
-    world.pass();
-    world.later(HOUR).pass();
+    world.reconcile();
+    world.later(HOUR).reconcile();
     assert_eq!(world.plan().report.counts.consuming, 2);
     told!(world);
 }
@@ -69,9 +69,9 @@ fn a_revision_that_crashes_after_it_came_up_gives_the_old_one_its_queues_back() 
     world.say("both old ones are cancelled; then the workers of the new revision crash for good");
     world.task("t3").nodes.clear();
     world.task("t4").nodes.clear();
-    world.pass();
-    world.later(SECOND * 61).pass();
-    world.later(SECOND).pass();
+    world.reconcile();
+    world.later(SECOND * 61).reconcile();
+    world.later(SECOND).reconcile();
     assert_eq!(world.plan().report.counts.consuming, 2);
     told!(world);
 }
@@ -85,8 +85,8 @@ fn a_second_deployment_in_mid_drain_makes_the_middle_one_old_too() {
         .job("t3")
         .say("t1 and t2 still run jobs when revision 3 is deployed; no hold is left for t3 and t4")
         .deploy("app:3");
-    world.pass();
-    world.later(SECOND).pass();
+    world.reconcile();
+    world.later(SECOND).reconcile();
     told!(world);
 }
 
@@ -96,12 +96,12 @@ fn a_rollback_gives_the_queues_back() {
     world.job("t1").deploy("app:2").schedule().run(3);
     world.story.clear();
     world.say("the scheduler rolls back to revision 1 in mid-drain").roll_back_to(0);
-    let plan = world.pass();
+    let plan = world.reconcile();
     assert_eq!(plan.report.phase, Phase::Draining);
     world.say("that is no answer from the past: it is still so later");
-    let plan = world.later(SECOND * 10).pass();
+    let plan = world.later(SECOND * 10).reconcile();
     assert_eq!(plan.report.phase, Phase::RollingBack);
-    world.later(SECOND).pass();
+    world.later(SECOND).reconcile();
     world.run(12);
     assert!(world.tasks["t1"].nodes.values().all(|node| node.queues.contains("video")));
     assert!(world.plan().report.settled);
@@ -114,18 +114,18 @@ fn an_answer_from_the_past_turns_nothing_back() {
     world.job("t1").deploy("app:2").schedule().run(3);
     world.story.clear();
     world.say("a stale answer shows revision 1 as current").current = 0;
-    let plan = world.later(SECOND * 2).pass();
+    let plan = world.later(SECOND * 2).reconcile();
     assert!(plan.actions.iter().all(|action| matches!(action, Action::Hold { .. })), "{}", world.story);
     world.say("the next one is of now").current = 1;
-    world.later(SECOND * 2).pass();
+    world.later(SECOND * 2).reconcile();
     world.all_jobs_end().run(12);
     let past = &world.plan().report.past;
     assert_eq!(past.iter().map(|past| past.outcome).collect::<Vec<_>>(), [RolloutOutcome::Drained]);
     world.say("another stale answer, when all is over").current = 0;
-    let plan = world.later(SECOND * 2).pass();
+    let plan = world.later(SECOND * 2).reconcile();
     assert_eq!((plan.report.phase, plan.actions.len()), (Phase::Steady, 0), "{}", world.story);
     world.current = 1;
-    let plan = world.later(SECOND * 2).pass();
+    let plan = world.later(SECOND * 2).reconcile();
     assert_eq!((plan.report.past.len(), plan.report.settled), (1, true), "{}", world.story);
 }
 
@@ -134,11 +134,11 @@ fn what_was_permitted_and_ended_unseen_ended_by_our_permit_though_the_drain_is_w
     let mut world = World::of(1).settled();
     world.deploy("app:2").schedule();
     while !world.tasks["t1"].permitted {
-        world.later(SECOND * 2).pass();
+        world.later(SECOND * 2).reconcile();
     }
     world.say("t1 stops, and the drain is withdrawn, before anybody looks again").schedule();
     world.policy.withdrawn = true;
-    let plan = world.later(SECOND * 2).pass();
+    let plan = world.later(SECOND * 2).reconcile();
     assert_eq!(plan.report.past[0].outcome, RolloutOutcome::Drained, "{}", world.story);
 }
 
@@ -149,7 +149,7 @@ fn workers_that_crashed_before_their_revision_failed_are_counted_by_no_rollout()
     for crashed in ["t3", "t4"] {
         world.stop(crashed);
     }
-    world.say("both new workers crash").pass();
+    world.say("both new workers crash").reconcile();
     world.say("the scheduler rolls back to revision 1").roll_back_to(0).run(12);
     let past = &world.plan().report.past[0];
     assert_eq!((past.outcome, past.ended_unpermitted), (RolloutOutcome::RolledBack, 0));
@@ -163,9 +163,9 @@ fn a_queue_that_was_given_back_and_lost_again_is_given_back_again() {
     assert!(world.plan().report.settled);
     world.story.clear();
     world.say("the worker reconnects and forgets what was added to it").node("t1").queues.clear();
-    let plan = world.pass();
+    let plan = world.reconcile();
     assert!(!plan.report.settled);
-    world.later(SECOND).pass();
+    world.later(SECOND).reconcile();
     told!(world);
 }
 
@@ -173,10 +173,10 @@ fn a_queue_that_was_given_back_and_lost_again_is_given_back_again() {
 fn a_scale_in_drains_the_idlest() {
     let mut world = World::of(3).settled();
     world.job("t1").job("t3").say("three tasks, t2 is idle; one is wanted now").desired = 1;
-    world.schedule().pass();
-    world.later(SECOND).pass();
-    world.later(SECOND).pass();
-    world.schedule().later(SECOND * 2).pass();
+    world.schedule().reconcile();
+    world.later(SECOND).reconcile();
+    world.later(SECOND).reconcile();
+    world.schedule().later(SECOND * 2).reconcile();
     told!(world);
 }
 
@@ -187,8 +187,8 @@ fn a_scale_in_that_is_taken_back_gives_the_queues_back() {
     world.run(2);
     world.story.clear();
     world.say("two are wanted again").desired = 2;
-    world.pass();
-    world.later(SECOND).pass();
+    world.reconcile();
+    world.later(SECOND).reconcile();
     assert!(world.plan().report.settled);
     told!(world);
 }
@@ -200,8 +200,8 @@ fn a_late_arrival_on_an_old_revision_is_drained_too() {
     world.story.clear();
     world.say("the scheduler replaces a lost task of the old revision");
     let late = world.start(0);
-    world.pass();
-    world.later(SECOND).pass();
+    world.reconcile();
+    world.later(SECOND).reconcile();
     assert_eq!(late, "t5");
     told!(world);
 }
@@ -211,8 +211,8 @@ fn a_worker_that_restarts_is_cancelled_again() {
     let mut world = World::of(2).settled();
     world.job("t1").job("t2").deploy("app:2").schedule().run(3);
     world.story.clear();
-    world.say("the worker of t1 restarts, and takes jobs from every queue again").restart("t1").pass();
-    world.later(SECOND).pass();
+    world.say("the worker of t1 restarts, and takes jobs from every queue again").restart("t1").reconcile();
+    world.later(SECOND).reconcile();
     told!(world);
 }
 
@@ -222,10 +222,10 @@ fn without_room_for_new_tasks_old_ones_go_in_steps() {
     (world.minimum_percent, world.maximum_percent) = (50, 100);
     let mut world = world.settled();
     world.say("maximumPercent is 100, the floor is 50 %").deploy("app:2").schedule();
-    world.pass();
-    world.later(SECOND).pass();
-    world.later(SECOND).pass();
-    world.schedule().later(SECOND * 2).pass();
+    world.reconcile();
+    world.later(SECOND).reconcile();
+    world.later(SECOND).reconcile();
+    world.schedule().later(SECOND * 2).reconcile();
     told!(world);
 }
 
@@ -234,7 +234,8 @@ fn no_room_and_no_step_is_said() {
     let mut world = World::of(2);
     (world.minimum_percent, world.maximum_percent) = (100, 100);
     let mut world = world.settled();
-    let plan = world.say("minimumHealthyPercent and maximumPercent are both 100").deploy("app:2").schedule().pass();
+    let plan =
+        world.say("minimumHealthyPercent and maximumPercent are both 100").deploy("app:2").schedule().reconcile();
     assert_eq!(plan.report.drained.reason, Reason::NoRoom);
     assert_eq!(plan.report.stalled.answer, Some(true));
     told!(world);
@@ -245,8 +246,8 @@ fn a_refused_hold_outranks_the_floor() {
     let mut world = World::of(2);
     world.policy.hold.mode = HoldMode::OnRollout;
     world.refuse_holds = Some("DEPLOYMENT_BLOCKED".into());
-    world.job("t1").say("the scheduler refuses every hold").deploy("app:2").pass();
-    world.later(SECOND).pass();
+    world.job("t1").say("the scheduler refuses every hold").deploy("app:2").reconcile();
+    world.later(SECOND).reconcile();
     told!(world);
 }
 
@@ -256,11 +257,11 @@ fn a_refused_renewal_is_no_danger_while_the_hold_lasts() {
     world.workers_come_up = false;
     world.say("the extension at the beginning of the rollout is refused").refuse_holds =
         Some("DEPLOYMENT_BLOCKED".into());
-    let plan = world.deploy("app:2").schedule().pass();
+    let plan = world.deploy("app:2").schedule().reconcile();
     assert_eq!(plan.report.tasks[0].phase, TaskPhase::Held);
-    world.later(SECOND).pass();
+    world.later(SECOND).reconcile();
     let left = SignedDuration::from_mins(95);
-    world.say("only the last quarter of the hold is left").later(left).pass();
+    world.say("only the last quarter of the hold is left").later(left).reconcile();
     told!(world);
 }
 
@@ -270,11 +271,11 @@ fn silence_is_not_idleness() {
     world.deploy("app:2").schedule().run(1);
     world.story.clear();
     world.say("the old worker freezes").node("t1").frozen = true;
-    world.pass();
-    world.later(SignedDuration::from_mins(30)).pass();
+    world.reconcile();
+    world.later(SignedDuration::from_mins(30)).reconcile();
     world.say("it thaws").node("t1").frozen = false;
-    world.later(SECOND).pass();
-    world.later(SECOND).pass();
+    world.later(SECOND).reconcile();
+    world.later(SECOND).reconcile();
     told!(world);
 }
 
@@ -283,8 +284,8 @@ fn a_task_without_a_node_is_unknown_and_held() {
     let mut world = World::of(1).settled();
     world.say("a second task claims the node of t1");
     world.task("t1").unmapped = Some(Mapping::Ambiguous { why: "celery@worker could be of t1 or of t2".into() });
-    world.deploy("app:2").schedule().pass();
-    world.later(SECOND * 5).pass();
+    world.deploy("app:2").schedule().reconcile();
+    world.later(SECOND * 5).reconcile();
     told!(world);
 }
 
@@ -306,7 +307,7 @@ fn a_deadline_with_hold_only_speaks() {
     world.policy.drain.deadline = Some(Deadline { after: HOUR, action: DeadlineAction::Hold });
     world.job("t1").deploy("app:2").schedule().run(3);
     world.story.clear();
-    let plan = world.say("an hour passes").later(HOUR).pass();
+    let plan = world.say("an hour passes").later(HOUR).reconcile();
     assert_eq!(plan.report.drained.reason, Reason::DeadlineExceeded);
     told!(world);
 }
@@ -316,8 +317,8 @@ fn a_deadline_with_permit_stop_counts_the_jobs_it_cuts() {
     let mut world = World::of(1).settled();
     world.policy.drain.deadline = Some(Deadline { after: HOUR, action: DeadlineAction::PermitStop });
     world.job("t1").say("the hold is set to end at the deadline").deploy("app:2").schedule().run(2);
-    world.say("an hour passes").later(HOUR - SECOND * 2).pass();
-    world.schedule().later(SECOND * 2).pass();
+    world.say("an hour passes").later(HOUR - SECOND * 2).reconcile();
+    world.schedule().later(SECOND * 2).reconcile();
     assert_eq!(world.memory.past[0].jobs_cut, 1);
     told!(world);
 }
@@ -336,8 +337,8 @@ fn scheduled_jobs_are_waited_for_if_the_user_says_so() {
 fn a_paused_drain_keeps_holds_and_does_nothing_else() {
     let mut world = World::of(1).settled();
     world.policy.paused = true;
-    world.say("the drain is paused, and revision 2 is deployed").deploy("app:2").schedule().pass();
-    world.later(HOUR * 25).pass();
+    world.say("the drain is paused, and revision 2 is deployed").deploy("app:2").schedule().reconcile();
+    world.later(HOUR * 25).reconcile();
     told!(world);
 }
 
@@ -345,8 +346,8 @@ fn a_paused_drain_keeps_holds_and_does_nothing_else() {
 fn plan_mode_shows_and_does_nothing() {
     let mut world = World::of(1);
     world.policy.mode = Mode::Plan;
-    let plan = world.say("mode is Plan").deploy("app:2").schedule().pass();
-    assert!(plan.dry);
+    let plan = world.say("mode is Plan").deploy("app:2").schedule().reconcile();
+    assert!(plan.dry_run);
     assert_eq!(world.tasks["t1"].life, Life::Running);
     told!(world);
 }
@@ -356,9 +357,9 @@ fn on_rollout_holds_begin_and_end_with_the_rollout() {
     let mut world = World::of(2);
     world.policy.hold.mode = HoldMode::OnRollout;
     world.minimum_percent = 50;
-    world.job("t1").say("hold.mode is OnRollout: nothing is held before").pass();
+    world.job("t1").say("hold.mode is OnRollout: nothing is held before").reconcile();
     world.say("revision 2 is deployed").deploy("app:2").start_all();
-    world.later(SECOND).pass();
+    world.later(SECOND).reconcile();
     world
         .say("rolled back: t1 and t2 stay, and are handed back to the scheduler when the rollout is over")
         .roll_back_to(0);
@@ -372,11 +373,11 @@ fn a_broker_that_is_gone_releases_nothing() {
     world.deploy("app:2").schedule().run(2);
     world.story.clear();
     world.say("the broker is gone").broker_down = Some(FailureKind::Unreachable);
-    world.pass();
-    world.later(SECOND).pass();
-    world.later(SignedDuration::from_mins(10)).pass();
+    world.reconcile();
+    world.later(SECOND).reconcile();
+    world.later(SignedDuration::from_mins(10)).reconcile();
     world.say("it is back").broker_down = None;
-    world.later(SECOND).pass();
+    world.later(SECOND).reconcile();
     told!(world);
 }
 
@@ -384,8 +385,8 @@ fn a_broker_that_is_gone_releases_nothing() {
 fn a_fleet_that_cannot_be_seen_is_left_alone() {
     let mut world = World::of(1).settled();
     world.say("the scheduler does not answer").fleet_down = Some(FailureKind::Throttled);
-    world.pass();
-    world.later(SECOND).pass();
+    world.reconcile();
+    world.later(SECOND).reconcile();
     told!(world);
 }
 
@@ -395,8 +396,8 @@ fn a_withdrawn_drain_gives_everything_back() {
     world.job("t1").job("t2").deploy("app:2").schedule().run(3);
     world.story.clear();
     world.say("the resource is deleted in mid-drain").policy.withdrawn = true;
-    world.pass();
-    let plan = world.later(SECOND).pass();
+    world.reconcile();
+    let plan = world.later(SECOND).reconcile();
     assert_eq!(plan.report.phase, Phase::Withdrawn);
     told!(world);
 }
@@ -407,8 +408,8 @@ fn a_paused_or_planned_drain_gives_everything_back_too_when_it_is_withdrawn() {
         let mut world = World::of(2).settled();
         world.job("t1").job("t2").deploy("app:2").schedule().run(3);
         (world.policy.paused, world.policy.mode, world.policy.withdrawn) = (paused, mode, true);
-        world.pass();
-        assert_eq!(world.later(SECOND).pass().report.phase, Phase::Withdrawn);
+        world.reconcile();
+        assert_eq!(world.later(SECOND).reconcile().report.phase, Phase::Withdrawn);
         assert!(world.tasks.values().all(|member| member.held_until.is_none()), "every hold is released");
     }
 }
@@ -421,11 +422,11 @@ fn a_drain_is_not_withdrawn_while_a_worker_cannot_be_asked() {
     assert!(world.tasks.values().any(|member| member.nodes.values().any(|node| node.queues.is_empty())));
     world.policy.withdrawn = true;
     world.broker_down = Some(FailureKind::Unreachable);
-    world.pass();
-    assert_eq!(world.later(SECOND).pass().report.phase, Phase::Withdrawing);
+    world.reconcile();
+    assert_eq!(world.later(SECOND).reconcile().report.phase, Phase::Withdrawing);
     world.broker_down = None;
-    world.later(SECOND).pass();
-    assert_eq!(world.later(SECOND).pass().report.phase, Phase::Withdrawn);
+    world.later(SECOND).reconcile();
+    assert_eq!(world.later(SECOND).reconcile().report.phase, Phase::Withdrawn);
 }
 
 #[test]
@@ -440,9 +441,9 @@ fn only_jobs_that_a_stop_waits_for_are_awaited() {
     world.job("t1").job("t1").job("t2");
     assert_eq!(ends(&world), [], "nothing leaves");
     world.deploy("app:2").schedule();
-    let plan = world.pass();
+    let plan = world.reconcile();
     assert!(plan.awaited.is_empty(), "both old ones still took jobs: they are cancelled first");
-    world.later(SECOND).pass();
+    world.later(SECOND).reconcile();
     assert_eq!(ends(&world), awaited(&[("t1", 2), ("t2", 1)]));
 
     let policy = world.policy.clone();
@@ -452,12 +453,12 @@ fn only_jobs_that_a_stop_waits_for_are_awaited() {
     assert_eq!(ends(&world), [], "nothing is done in mode Plan");
     world.policy = policy;
 
-    world.jobs_end("t1").later(SECOND).pass();
+    world.jobs_end("t1").later(SECOND).reconcile();
     assert_eq!(ends(&world), awaited(&[("t2", 1)]), "t1 is idle: the next look at it has its time");
     world.node("t2").frozen = true;
-    world.jobs_end("t2").later(SECOND * 2).pass();
+    world.jobs_end("t2").later(SECOND * 2).reconcile();
     assert_eq!(ends(&world), awaited(&[("t2", 1)]), "it is silent, and may answer after a job");
     world.node("t2").frozen = false;
-    world.later(SECOND * 2).pass();
+    world.later(SECOND * 2).reconcile();
     assert_eq!(ends(&world), []);
 }

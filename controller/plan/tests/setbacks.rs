@@ -24,13 +24,13 @@ fn of<'a>(plan: &'a Plan, task: &str) -> &'a TaskReport {
 fn a_hold_that_is_not_allowed_is_told_before_a_deployment_comes() {
     let mut world = World::of(2);
     world.set_back.insert(Step::Hold, failed(FailureKind::Denied));
-    world.say("holds may not be set").pass();
-    world.later(SECOND).pass();
-    world.say("somebody deploys").job("t1").deploy("app:2").start_all().later(SECOND).pass();
-    world.later(SECOND).pass();
+    world.say("holds may not be set").reconcile();
+    world.later(SECOND).reconcile();
+    world.say("somebody deploys").job("t1").deploy("app:2").start_all().later(SECOND).reconcile();
+    world.later(SECOND).reconcile();
     world.set_back.clear();
-    world.say("the permission is granted").later(SECOND * 15).pass();
-    world.later(SECOND).pass();
+    world.say("the permission is granted").later(SECOND * 15).reconcile();
+    world.later(SECOND).reconcile();
     told!(world);
 }
 
@@ -38,20 +38,20 @@ fn a_hold_that_is_not_allowed_is_told_before_a_deployment_comes() {
 fn a_hold_that_fails_once_is_tried_again_at_once_and_is_told_if_it_goes_on() {
     let mut world = World::of(1);
     world.set_back.insert(Step::Hold, failed(FailureKind::Throttled));
-    world.job("t1").deploy("app:2").start_all().pass();
-    let plan = world.later(SECOND).pass();
+    world.job("t1").deploy("app:2").start_all().reconcile();
+    let plan = world.later(SECOND).reconcile();
     assert_ne!(of(&plan, "t1").phase, TaskPhase::AtRisk, "once may be an accident");
-    let plan = world.later(SECOND).pass();
+    let plan = world.later(SECOND).reconcile();
     assert_eq!(of(&plan, "t1").phase, TaskPhase::AtRisk, "{}", world.story);
     assert_eq!(plan.report.ready.reason, Reason::AllSeen);
     let tries =
         |plan: &Plan| plan.actions.iter().any(|action| action.step() == Step::Hold && action.task().as_str() == "t1");
     assert!(!tries(&plan), "it is not tried in haste");
-    assert!(tries(&world.later(SECOND * 30).pass()));
+    assert!(tries(&world.later(SECOND * 30).reconcile()));
     let plan = world.later(SECOND).plan();
     assert_eq!(plan.report.ready.reason, Reason::FleetThrottled);
     world.set_back.clear();
-    world.later(SECOND * 60).pass();
+    world.later(SECOND * 60).reconcile();
     let plan = world.later(SECOND).plan();
     assert_eq!(plan.report.ready.reason, Reason::AllSeen);
     assert_eq!(of(&plan, "t1").hold_refused, None);
@@ -61,11 +61,11 @@ fn a_hold_that_fails_once_is_tried_again_at_once_and_is_told_if_it_goes_on() {
 fn a_hold_that_seemed_to_fail_and_took_effect_is_not_told_as_refused() {
     let mut world = World::of(1);
     world.set_back.insert(Step::Hold, failed(FailureKind::Unreachable));
-    world.pass();
-    world.later(SECOND).pass();
+    world.reconcile();
+    world.later(SECOND).reconcile();
     assert!(of(&world.later(SECOND).plan(), "t1").hold_refused.is_some());
     world.task("t1").held_until = Some(world.now + SECOND * 7200);
-    assert_eq!(of(&world.pass(), "t1").hold_refused, None);
+    assert_eq!(of(&world.reconcile(), "t1").hold_refused, None);
 }
 
 #[test]
@@ -75,13 +75,13 @@ fn orders_that_a_worker_refuses_are_told_and_are_not_given_in_haste() {
     let refused = Outcome::Refused { reason: "the worker says: no such command".into() };
     world.set_back.insert(Step::Cancel, refused);
     world.run(3);
-    let plan = world.pass();
+    let plan = world.reconcile();
     assert_eq!((plan.report.ready.reason, plan.report.stalled.answer), (Reason::ActionRefused, Some(true)));
     assert!(plan.report.ready.message.contains("no such command"), "{}", plan.report.ready.message);
     assert!(plan.wake_after > SECOND, "{:#}", plan.wake_after);
     world.set_back.clear();
     world.run(1);
-    let plan = world.pass();
+    let plan = world.reconcile();
     assert_eq!(plan.report.ready.reason, Reason::AllSeen);
 }
 
@@ -91,7 +91,7 @@ fn a_permit_that_cannot_be_given_is_told() {
     world.deploy("app:2").schedule();
     world.set_back.insert(Step::Permit, failed(FailureKind::Denied));
     world.run(5);
-    let plan = world.pass();
+    let plan = world.reconcile();
     assert_eq!(plan.report.ready.reason, Reason::FleetDenied, "{}", world.story);
     assert!(of(&plan, "t1").waiting_for.contains("to release its hold was tried"), "{}", world.story);
     assert_eq!(plan.report.blocked_by, "FleetDenied");

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::SignedDuration;
 use kube::ResourceExt;
 use worker_drain_plan::policy::{
-    Deadline, DeadlineAction, DrainPolicy, Gate, HoldMode, HoldPolicy, Mode, Policy, Scheduled,
+    Deadline, DeadlineAction, DrainPolicy, Gate, HoldMode, HoldPolicy, MinConsuming, Mode, Policy, Scheduled,
 };
 
 use super::{
@@ -263,7 +263,7 @@ fn policy(resource: &WorkerDrain) -> Result<Policy, Problem> {
     Ok(Policy {
         hold: HoldPolicy { mode: hold_mode, expires_in: hold.expires_in.get() },
         drain: DrainPolicy {
-            min_consuming_percent: drain.min_consuming.map(super::values::Percent::get),
+            min_consuming: drain.min_consuming.map(|percent| MinConsuming::Percent(percent.get())),
             idle_for: drain.idle_for.get(),
             scheduled: match drain.scheduled {
                 ScheduledSpec::Ignore => Scheduled::Ignore,

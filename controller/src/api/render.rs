@@ -23,7 +23,7 @@ const LONGEST_MESSAGE: usize = 1024;
 /// them. Conditions keep the time of their last transition while their answer stays the same.
 pub fn render(old: Option<&WorkerDrainStatus>, report: &Report, now: Timestamp) -> WorkerDrainStatus {
     let Report { fleet: _, phase, ready, drained, stalled, settled: _, rollout, past, counts, tasks, .. } = report;
-    let Report { blocked_by, strangers: _, notes, .. } = report;
+    let Report { blocked_by, unmatched_workers: _, notes, .. } = report;
     let known = old.map(|old| old.conditions.as_slice()).unwrap_or_default();
     let reconciling = reconciling(report);
     let condition = |type_: &str, verdict: &Verdict| render_condition(known, type_, verdict, now);
@@ -213,7 +213,7 @@ mod tests {
             counts: Counts { busy: tasks, ..Counts::default() },
             tasks: (0..tasks).map(task).collect(),
             blocked_by: "JobsRunning".into(),
-            strangers: Vec::new(),
+            unmatched_workers: Vec::new(),
             notes: Vec::new(),
         }
     }

@@ -67,7 +67,7 @@ impl ConnectArgs {
 
     /// Sets a drain up to be run. Nothing outside is asked or changed yet.
     pub async fn connect(&self, manifest: &Manifest, limiters: &Limiters) -> Result<Connected<FileRecord>, Refusal> {
-        let (fleet, workers) = self.outside(manifest, limiters).await?;
+        let (fleet, workers) = self.adapters(manifest, limiters).await?;
         let id = id(manifest, &fleet);
         let record = FileRecord::open(self.path(&id)?, id).map_err(|failure| cannot(manifest, &failure))?;
         Ok(Drain { policy: manifest.drain.policy.clone(), fleet, workers, record, clock: SystemClock })
@@ -75,14 +75,14 @@ impl ConnectArgs {
 
     /// Sets a drain up to be looked at, with what another run remembers, if any.
     pub async fn peek(&self, manifest: &Manifest, limiters: &Limiters) -> Result<Connected<Peeked>, Refusal> {
-        let (fleet, workers) = self.outside(manifest, limiters).await?;
+        let (fleet, workers) = self.adapters(manifest, limiters).await?;
         let id = id(manifest, &fleet);
         let memory = FileRecord::peek(&self.path(&id)?, &id).map_err(|failure| cannot(manifest, &failure))?;
         let record = Peeked(memory);
         Ok(Drain { policy: manifest.drain.policy.clone(), fleet, workers, record, clock: SystemClock })
     }
 
-    async fn outside(&self, manifest: &Manifest, limiters: &Limiters) -> Result<(EcsFleet, AnyWorkers), Refusal> {
+    async fn adapters(&self, manifest: &Manifest, limiters: &Limiters) -> Result<(EcsFleet, AnyWorkers), Refusal> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let fleet = settings::ecs(&manifest.drain.ecs, self.profile.clone());
         let queues = SqsSettings { settles_in: self.sqs_settles_in.get(), ..SqsSettings::new(fleet.access()) };

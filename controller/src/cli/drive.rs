@@ -20,7 +20,7 @@ use super::exit::{Complaint, Exit};
 use crate::{
     clock::Clock,
     fleet::Fleet,
-    reconcile::{Drain, Pass},
+    reconcile::{Drain, Reconciliation},
     record::Record,
     workers::Workers,
 };
@@ -51,7 +51,7 @@ pub struct Patience {
 #[derive(Clone, Debug)]
 pub enum Happening {
     /// One pass is over.
-    Passed(Box<Pass>),
+    Passed(Box<Reconciliation>),
     /// A pass could not be made, or not be remembered.
     Failed(Failure),
 }
@@ -102,11 +102,11 @@ pub async fn drive<F: Fleet, W: Workers, R: Record, C: Clock>(
     let mut progress =
         Progress { patience, began, cut_before, saw_rollout: false, settled_passes: 0, invalid_passes: 0 };
     loop {
-        let (pause, may_hear) = match drain.pass().await {
-            Ok(pass) => {
-                let pause = progress.pause(&pass);
-                let end = progress.learn(&pass, drain.clock.now());
-                teller.tell(Happening::Passed(Box::new(pass))).await;
+        let (pause, may_hear) = match drain.reconcile().await {
+            Ok(reconciliation) => {
+                let pause = progress.pause(&reconciliation);
+                let end = progress.learn(&reconciliation, drain.clock.now());
+                teller.tell(Happening::Passed(Box::new(reconciliation))).await;
                 if let Some(end) = end {
                     return Some(end);
                 }
@@ -137,10 +137,11 @@ async fn first_look<F: Fleet, W: Workers, R: Record, C: Clock>(
     let deadline = Instant::now() + bound;
     let mut pause = Duration::from_millis(500);
     loop {
-        let (failure, may_pass) = match drain.look().await {
-            Ok(pass) => {
-                let (failure, report) = (failure(&pass.observation).cloned(), pass.plan.report.clone());
-                teller.tell(Happening::Passed(Box::new(pass))).await;
+        let (failure, may_pass) = match drain.observe_and_plan().await {
+            Ok(reconciliation) => {
+                let (failure, report) =
+                    (failure(&reconciliation.observation).cloned(), reconciliation.plan.report.clone());
+                teller.tell(Happening::Passed(Box::new(reconciliation))).await;
                 match failure {
                     None => return Ok(report),
                     Some(failure) => (failure.clone(), may_pass(failure.kind)),
@@ -192,14 +193,15 @@ struct Progress {
 
 impl Progress {
     /// Learns from a pass. Some: that was enough.
-    fn learn(&mut self, pass: &Pass, now: Timestamp) -> Option<End> {
-        let report = &pass.plan.report;
+    fn learn(&mut self, reconciliation: &Reconciliation, now: Timestamp) -> Option<End> {
+        let report = &reconciliation.plan.report;
         if self.patience.gate {
-            return self.learn_of_gate(pass, now);
+            return self.learn_of_gate(reconciliation, now);
         }
         self.saw_rollout |= report.rollout.is_some() || ended_since(report, self.began).next().is_some();
         self.settled_passes = if report.settled { self.settled_passes + 1 } else { 0 };
-        let at_rest = report.settled && (pass.plan.actions.is_empty() || self.settled_passes >= SETTLED_PASSES);
+        let at_rest =
+            report.settled && (reconciliation.plan.actions.is_empty() || self.settled_passes >= SETTLED_PASSES);
         if !at_rest || self.patience.watch {
             return None;
         }
@@ -210,14 +212,14 @@ impl Progress {
 
     /// Learns whether the gate is open and every task held, as far as the scheduler grants holds. What only a person can
     /// mend is not waited for.
-    fn learn_of_gate(&mut self, pass: &Pass, now: Timestamp) -> Option<End> {
-        let gate = pass.plan.report.gate.as_ref()?;
+    fn learn_of_gate(&mut self, reconciliation: &Reconciliation, now: Timestamp) -> Option<End> {
+        let gate = reconciliation.plan.report.gate.as_ref()?;
         let is_invalid = gate.reason == Reason::QueuesInvalid;
         self.invalid_passes = if is_invalid { self.invalid_passes + 1 } else { 0 };
         if self.invalid_passes >= SETTLED_PASSES {
             return Some(End { exit: Exit::CouldNotRun, complaint: Some(Complaint::new(gate.message.clone())) });
         }
-        let fleet = pass.observation.fleet.ok()?;
+        let fleet = reconciliation.observation.fleet.ok()?;
         let running = || fleet.tasks.values().filter(|task| task.life == Life::Running);
         let held = running().filter(|task| matches!(task.hold, HoldState::Until(end) if end > now)).count();
         let wanted = running().count().min(usize::try_from(fleet.desired).unwrap_or(usize::MAX));
@@ -225,8 +227,8 @@ impl Progress {
     }
 
     /// How long to wait before the next pass.
-    fn pause(&self, pass: &Pass) -> Duration {
-        let wake = pass.plan.wake_after;
+    fn pause(&self, reconciliation: &Reconciliation) -> Duration {
+        let wake = reconciliation.plan.wake_after;
         let expectant = !self.saw_rollout && !self.patience.watch;
         let wake = if expectant { wake.min(EXPECTANT) } else { wake };
         Duration::try_from(wake).unwrap_or_default()

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     clock::{Clock, SystemClock},
     fleet::ecs::Limiters,
-    reconcile::Pass,
+    reconcile::Reconciliation,
 };
 
 /// Show each task, its node, its evidence, and what would be done next and why; change nothing
@@ -55,7 +55,7 @@ impl PlanArgs {
         let limiters = Limiters::default();
         let mut worst = Exit::Done;
         for (index, manifest) in manifests.iter().enumerate() {
-            match Box::pin(self.look(manifest, &limiters)).await {
+            match Box::pin(self.preview(manifest, &limiters)).await {
                 Ok(text) => print(index, &text, self.output),
                 Err((exit, complaint)) => {
                     complain(&[complaint]);
@@ -66,20 +66,20 @@ impl PlanArgs {
         worst
     }
 
-    async fn look(&self, manifest: &Manifest, limiters: &Limiters) -> Result<String, Refusal> {
+    async fn preview(&self, manifest: &Manifest, limiters: &Limiters) -> Result<String, Refusal> {
         let name = manifest.drain.full_name();
         let drain = self.connect.peek(manifest, limiters).await?;
-        let looked = drain.look().await;
+        let observed = drain.observe_and_plan().await;
         drain.workers.close().await;
         let cannot = |message: &str| (Exit::CouldNotRun, Complaint::new(format!("{name}: {message}")));
-        let pass = looked.map_err(|failure| cannot(&failure.message))?;
-        if let Some(failure) = failure(&pass.observation) {
+        let reconciliation = observed.map_err(|failure| cannot(&failure.message))?;
+        if let Some(failure) = failure(&reconciliation.observation) {
             return Err(cannot(&failure.message));
         }
         let now = SystemClock.now();
         Ok(match self.output {
-            Output::Text => text(&name, &pass, now),
-            Output::Json => object(&name, &pass, now),
+            Output::Text => text(&name, &reconciliation, now),
+            Output::Json => object(&name, &reconciliation, now),
         })
     }
 }
@@ -92,8 +92,8 @@ fn print(index: usize, text: &str, output: Output) {
 }
 
 /// The plan for people.
-pub fn text(name: &str, pass: &Pass, now: Timestamp) -> String {
-    let report = &pass.plan.report;
+pub fn text(name: &str, reconciliation: &Reconciliation, now: Timestamp) -> String {
+    let report = &reconciliation.plan.report;
     let counts = report.counts;
     let mut text = format!("{name}: ECS service {}, {:?}\n", report.fleet, report.phase);
     let _ = writeln!(
@@ -114,16 +114,16 @@ pub fn text(name: &str, pass: &Pass, now: Timestamp) -> String {
         let _ = writeln!(text, "  {question}: {} {reason}: {message}", answer(verdict));
     }
     for task in &report.tasks {
-        task_text(&mut text, task, pass, now);
+        task_text(&mut text, task, reconciliation, now);
     }
-    if !report.strangers.is_empty() {
-        let names: Vec<&str> = report.strangers.iter().map(NodeName::as_str).collect();
+    if !report.unmatched_workers.is_empty() {
+        let names: Vec<&str> = report.unmatched_workers.iter().map(NodeName::as_str).collect();
         let _ = writeln!(text, "\nworkers that answered and belong to no task of this service: {}", names.join(", "));
     }
     for note in &report.notes {
         let _ = writeln!(text, "\nnote: {note}");
     }
-    let last = match (pass.plan.actions.len(), pass.plan.dry) {
+    let last = match (reconciliation.plan.actions.len(), reconciliation.plan.dry_run) {
         (0, _) => "Nothing would be done now.",
         (_, false) => "`worker-drain run` would take these steps now. Nothing was done.",
         (_, true) => "Nothing of this would be done while mode is Plan. Nothing was done.",
@@ -140,7 +140,7 @@ const fn answer(verdict: &Verdict) -> &'static str {
     }
 }
 
-fn task_text(text: &mut String, task: &TaskReport, pass: &Pass, now: Timestamp) {
+fn task_text(text: &mut String, task: &TaskReport, reconciliation: &Reconciliation, now: Timestamp) {
     let TaskReport { task: id, revision, leaving, phase, since: _, nodes, hold, hold_refused, waiting_for, .. } = task;
     let going = leaving.map_or(String::from("stays"), |why| format!("leaves ({why:?})"));
     let _ = writeln!(text, "\ntask {}  {revision}  {going}  {phase}", id.short());
@@ -152,7 +152,7 @@ fn task_text(text: &mut String, task: &TaskReport, pass: &Pass, now: Timestamp) 
     let refused = hold_refused.as_ref().map_or(String::new(), |reason| format!("; refused: {reason}"));
     let _ = writeln!(text, "  hold: {hold}{refused}");
     for node in nodes {
-        let _ = writeln!(text, "  node {node}: {}", evidence(node, &pass.observation, now));
+        let _ = writeln!(text, "  node {node}: {}", evidence(node, &reconciliation.observation, now));
     }
     if nodes.is_empty() {
         let _ = writeln!(text, "  node: none known");
@@ -160,13 +160,16 @@ fn task_text(text: &mut String, task: &TaskReport, pass: &Pass, now: Timestamp) 
     if !waiting_for.is_empty() {
         let _ = writeln!(text, "  why: {waiting_for}");
     }
-    for action in steps(id, pass) {
+    for action in steps(id, reconciliation) {
         let _ = writeln!(text, "  next: {action}");
     }
 }
 
-fn steps<'a>(task: &'a worker_drain_plan::TaskId, pass: &'a Pass) -> impl Iterator<Item = &'a Action> {
-    pass.plan.actions.iter().filter(move |action| action.task() == task)
+fn steps<'a>(
+    task: &'a worker_drain_plan::TaskId,
+    reconciliation: &'a Reconciliation,
+) -> impl Iterator<Item = &'a Action> {
+    reconciliation.plan.actions.iter().filter(move |action| action.task() == task)
 }
 
 /// What a node answered.
@@ -196,11 +199,11 @@ fn evidence(node: &NodeName, observation: &Observation, now: Timestamp) -> Strin
 }
 
 /// The plan for programs.
-fn object(name: &str, pass: &Pass, now: Timestamp) -> String {
-    let report = &pass.plan.report;
+fn object(name: &str, reconciliation: &Reconciliation, now: Timestamp) -> String {
+    let report = &reconciliation.plan.report;
     let tasks = report.tasks.iter().map(|task| {
         let mut object = task_object(task);
-        object["next"] = json!(steps(&task.task, pass).map(ToString::to_string).collect::<Vec<_>>());
+        object["next"] = json!(steps(&task.task, reconciliation).map(ToString::to_string).collect::<Vec<_>>());
         object
     });
     let condition = |verdict: &Verdict| json!({"answer": verdict.answer, "reason": verdict.reason.to_string(), "message": verdict.message});
@@ -208,7 +211,7 @@ fn object(name: &str, pass: &Pass, now: Timestamp) -> String {
         "time": now, "drain": name, "event": "plan", "fleet": report.fleet, "phase": format!("{:?}", report.phase),
         "ready": condition(&report.ready), "drained": condition(&report.drained), "stalled": condition(&report.stalled),
         "counts": report.counts, "tasks": tasks.collect::<Vec<_>>(),
-        "strangers": report.strangers, "notes": report.notes, "dry": pass.plan.dry,
+        "strangers": report.unmatched_workers, "notes": report.notes, "dry": reconciliation.plan.dry_run,
     })
     .to_string();
     text.push('\n');

@@ -20,7 +20,7 @@ use crate::identity::Identity;
 
 /// One look at a fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FleetLook {
+pub struct FleetObservation {
     /// What policy needs.
     pub view: FleetView,
     /// What each task of it that has not ended is known by.
@@ -32,7 +32,7 @@ pub trait Fleet: Send + Sync {
     /// Looks at the fleet: all tasks that its scheduler lists, and each of `tracked`, which it may list no more.
     ///
     /// Errors: the fleet could not be seen whole. Part of a fleet is never passed off as all of it.
-    fn observe(&self, tracked: &BTreeSet<TaskId>) -> impl Future<Output = Result<FleetLook, Failure>> + Send;
+    fn observe(&self, tracked: &BTreeSet<TaskId>) -> impl Future<Output = Result<FleetObservation, Failure>> + Send;
 
     /// Holds each of these tasks for so long from now. One outcome for each, in the same order; an answer that leaves a
     /// task out is a refusal of it.

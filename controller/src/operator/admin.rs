@@ -25,7 +25,7 @@ use super::{OperatorError, lease::Leadership, metrics::Metrics};
 pub struct Health {
     leadership: Leadership,
     /// The Lease has been looked at.
-    looked: watch::Receiver<bool>,
+    read: watch::Receiver<bool>,
     /// Caches that are not filled yet; none was made yet if `usize::MAX`.
     unfilled: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
@@ -33,8 +33,8 @@ pub struct Health {
 
 impl Health {
     /// Of a process that has just begun.
-    pub fn new(leadership: Leadership, looked: watch::Receiver<bool>, metrics: Arc<Metrics>) -> Self {
-        Self { leadership, looked, unfilled: Arc::new(AtomicUsize::new(0)), metrics }
+    pub fn new(leadership: Leadership, read: watch::Receiver<bool>, metrics: Arc<Metrics>) -> Self {
+        Self { leadership, read, unfilled: Arc::new(AtomicUsize::new(0)), metrics }
     }
 
     /// Is not ready before this cache is filled. Counted from the call on, not from the first poll.
@@ -56,7 +56,7 @@ impl Health {
     fn waits_for(&self) -> Option<&'static str> {
         if self.unfilled.load(Ordering::Acquire) > 0 {
             Some("the list of WorkerDrains was not read yet: is the API server there, and may we read them?")
-        } else if !*self.looked.borrow() {
+        } else if !*self.read.borrow() {
             Some("the Lease was not looked at yet: is the API server there, and may we read and write it?")
         } else {
             None

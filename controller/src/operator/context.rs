@@ -14,12 +14,12 @@ use tokio::{
 };
 
 use super::{
-    claims::Claims,
+    adapters::Adapters,
     events::{Happening, Told},
     lease::Leadership,
     metrics::{Key, Metrics},
-    outside::Outside,
-    turns::Turns,
+    ownership::Ownership,
+    slots::ObserveSlots,
 };
 use crate::{api::WorkerDrain, fleet::ecs::Limiters, record::pages::PageCache};
 
@@ -36,9 +36,9 @@ pub struct Context {
     /// What Prometheus is told.
     pub metrics: Arc<Metrics>,
     /// Whose turn it is to look at ECS.
-    pub turns: Turns,
+    pub observe_slots: ObserveSlots,
     /// Which drain looks after a service that several name.
-    pub claims: Claims,
+    pub ownership: Ownership,
     /// How many passes may be under way.
     pub slots: Semaphore,
     /// Where events go.
@@ -65,7 +65,7 @@ impl Context {
 
     /// From now on, a signal of this drain's workers has it looked at.
     pub fn wait_for_signals(&self, key: &Key, entry: &mut Entry) {
-        let (heard, wakes) = (entry.outside.heard(), self.wakes.clone());
+        let (heard, wakes) = (entry.adapters.heard(), self.wakes.clone());
         let (key, metrics) = (key.clone(), Arc::clone(&self.metrics));
         entry.waiting = JoinSet::new();
         entry.waiting.spawn(async move {
@@ -79,10 +79,10 @@ impl Context {
     /// A drain is gone.
     pub async fn forget(&self, key: &Key) {
         self.metrics.drains().forget(key);
-        self.claims.forget(key);
+        self.ownership.forget(key);
         let entry = self.entries.lock().remove(key);
         if let Some(entry) = entry {
-            entry.lock().await.outside.close().await;
+            entry.lock().await.adapters.close().await;
         }
     }
 }
@@ -111,13 +111,13 @@ impl Entries {
 #[derive(Default)]
 pub struct Entry {
     /// Its fleet and workers.
-    pub outside: Outside,
+    pub adapters: Adapters,
     /// The pages of its memory that were read last.
     pub pages: PageCache,
     /// What was told of it last.
     pub told: Option<Told>,
     /// The reason by which it was told last that nothing can be done; `None`: all was well since.
-    pub unwell: Option<&'static str>,
+    pub failure_status: Option<&'static str>,
     /// Passes that failed, one after another.
     pub failures: u32,
     /// Who waits for a signal of its workers; ends with us.
@@ -130,11 +130,11 @@ impl Entry {
     /// Forgets what was of another drain of the same name, or of a time after which somebody else may have led.
     pub async fn begin(&mut self, drain: &DynamicObject, term: u64) {
         if self.uid != drain.metadata.uid {
-            self.outside.close().await;
+            self.adapters.close().await;
             *self = Self { uid: drain.metadata.uid.clone(), ..Self::default() };
         }
         if self.term != term {
-            (self.told, self.unwell) = (None, None);
+            (self.told, self.failure_status) = (None, None);
             self.term = term;
         }
     }

@@ -286,7 +286,7 @@ mod tests {
             counts: Counts::default(),
             tasks: tasks.iter().map(task).collect(),
             blocked_by: String::new(),
-            strangers: Vec::new(),
+            unmatched_workers: Vec::new(),
             notes: Vec::new(),
         }
     }

@@ -169,7 +169,7 @@ pub struct Election {
     settings: LeaseSettings,
     leader: Leader,
     seen: Option<Seen>,
-    looked: watch::Sender<bool>,
+    read: watch::Sender<bool>,
     holder: Option<String>,
 }
 
@@ -185,8 +185,8 @@ impl Election {
     pub fn new(client: Client, settings: LeaseSettings) -> (Leadership, Self, watch::Receiver<bool>) {
         let api = Api::namespaced(client, &settings.namespace);
         let (leadership, leader) = Leadership::with(None);
-        let (looked, has_looked) = watch::channel(false);
-        (leadership, Self { api, settings, leader, seen: None, looked, holder: None }, has_looked)
+        let (read, has_read) = watch::channel(false);
+        (leadership, Self { api, settings, leader, seen: None, read, holder: None }, has_read)
     }
 
     /// Takes part until told to stop; then gives the Lease up at once, if it is ours.
@@ -243,7 +243,7 @@ impl Election {
         } else if !ours {
             self.leader.end();
         }
-        self.looked.send_replace(true);
+        self.read.send_replace(true);
         Ok(())
     }
 

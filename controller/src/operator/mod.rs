@@ -12,17 +12,17 @@ pub mod events;
 pub mod lease;
 pub mod metrics;
 
-mod claims;
+mod adapters;
+mod conflict;
 mod context;
-mod guard;
-mod left;
-mod outside;
-mod pass;
+mod failure_status;
+mod fencing;
+mod leftovers;
+mod ownership;
 mod publish;
 mod queue;
-mod rivals;
-mod turns;
-mod unwell;
+mod reconcile;
+mod slots;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -38,15 +38,15 @@ use uuid::Uuid;
 
 use self::{
     admin::Health,
-    claims::Claims,
     context::{Context, Entries},
     lease::{Election, Leader, Leadership, LeaseSettings},
     metrics::Metrics,
-    turns::Turns,
+    ownership::Ownership,
+    slots::ObserveSlots,
 };
 use crate::fleet::ecs::Limiters;
 
-pub use self::pass::{ABANDON, FINALIZER};
+pub use self::reconcile::{ABANDON, FINALIZER};
 
 /// So many passes may be under way. They wait for others nearly all the time; the bound keeps memory and connections in
 /// bounds, and is far above what a cluster has in drains that hang.
@@ -112,7 +112,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Oper
     let metrics = Arc::<Metrics>::default();
     let (events, waiting) = mpsc::channel(EVENTS_WAITING);
     let mut parts = JoinSet::new();
-    let (leadership, looked, leader) = elect(&settings, &client, &stop, &mut parts);
+    let (leadership, read, leader) = elect(&settings, &client, &stop, &mut parts);
     let context = Arc::new(Context {
         client: client.clone(),
         namespaces: settings.namespaces.clone(),
@@ -123,10 +123,10 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Oper
         events,
         wakes: broadcast::channel(WAKES_WAITING).0,
         entries: Entries::default(),
-        turns: Turns::default(),
-        claims: Claims::default(),
+        observe_slots: ObserveSlots::default(),
+        ownership: Ownership::default(),
     });
-    let health = Health::new(leadership, looked, Arc::clone(&metrics));
+    let health = Health::new(leadership, read, Arc::clone(&metrics));
     let listener = admin::listen(settings.admin).await?;
     let admin = parts.spawn({
         let app = admin::app(health.clone());
@@ -160,7 +160,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Oper
         admin.abort();
         while parts.join_next().await.is_some() {}
         for entry in entries {
-            entry.lock().await.outside.close().await;
+            entry.lock().await.adapters.close().await;
         }
     };
     if timeout(GOODBYE_BOUND, goodbye).await.is_err() {
@@ -194,11 +194,11 @@ fn elect(
     let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
     // A process that was restarted under the same name is not the one that holds the Lease.
     let identity = format!("{}_{}", settings.identity, Uuid::new_v4());
-    let (leadership, election, looked) = Election::new(client.clone(), LeaseSettings { namespace, name, identity });
+    let (leadership, election, read) = Election::new(client.clone(), LeaseSettings { namespace, name, identity });
     let stop = stop.clone();
     parts.spawn(async move {
         Box::pin(election.run(stop)).await;
         "the election of a leader"
     });
-    (leadership, looked, None)
+    (leadership, read, None)
 }

@@ -29,10 +29,10 @@ use worker_drain_plan::observation::{Failure, FailureKind};
 use super::{
     admin::Health,
     context::{Context, Entry},
+    failure_status,
     lease::Leadership,
     metrics::{Key, PassEnd},
-    pass::{self, Next},
-    unwell,
+    reconcile::{self, Next},
 };
 use crate::{
     api::WorkerDrain,
@@ -154,15 +154,15 @@ async fn one(signal: Arc<Signal>, context: Arc<Context>) -> Result<Action, Infal
     }
     context.metrics.drains().expect(&key, SystemClock.now());
     let entry = context.entries.of(&key).lock_owned().await;
-    let span = tracing::info_span!("pass", namespace = key.0, drain = key.1);
-    Ok(guarded(&context, &key, entry).instrument(span).await)
+    let span = tracing::info_span!("reconcile", namespace = key.0, drain = key.1);
+    Ok(fenced(&context, &key, entry).instrument(span).await)
 }
 
 /// Whatever becomes of the pass is this drain's trouble alone.
-async fn guarded(context: &Context, key: &Key, mut entry: OwnedMutexGuard<Entry>) -> Action {
+async fn fenced(context: &Context, key: &Key, mut entry: OwnedMutexGuard<Entry>) -> Action {
     let began = tokio::time::Instant::now();
     // Without its type: the compiler gives up on whether a future so deep may be sent.
-    let (end, next) = judged(pass::pass(context, key, &mut entry).boxed(), PASS_BOUND).await;
+    let (end, next) = judged(reconcile::reconcile(context, key, &mut entry).boxed(), PASS_BOUND).await;
     context.metrics.passed(end, began.elapsed());
     match next {
         Ok(Next::After(wait)) => {
@@ -176,11 +176,11 @@ async fn guarded(context: &Context, key: &Key, mut entry: OwnedMutexGuard<Entry>
             Action::await_change()
         }
         Err(failure) => {
-            pass::count_failure(context, &failure);
+            reconcile::count_failure(context, &failure);
             if end == PassEnd::Panic {
                 tracing::error!(why = failure.message, "a pass has panicked; only this drain suffers");
             }
-            let told = unwell::tell_failure(context, key, &mut entry, end, &failure).map_ok(|()| Next::Gone);
+            let told = failure_status::tell_failure(context, key, &mut entry, end, &failure).map_ok(|()| Next::Gone);
             if let (_, Err(untold)) = judged(Box::pin(told), PASS_BOUND).await {
                 tracing::warn!(why = untold.message, "that the pass failed could not be told");
             }
@@ -194,10 +194,10 @@ async fn guarded(context: &Context, key: &Key, mut entry: OwnedMutexGuard<Entry>
 
 /// How a pass ends: it may fail, hang, or panic.
 async fn judged(
-    pass: impl Future<Output = Result<Next, Failure>>,
+    reconciliation: impl Future<Output = Result<Next, Failure>>,
     bound: Duration,
 ) -> (PassEnd, Result<Next, Failure>) {
-    match timeout(bound, AssertUnwindSafe(pass).catch_unwind()).await {
+    match timeout(bound, AssertUnwindSafe(reconciliation).catch_unwind()).await {
         Ok(Ok(Ok(next))) => (PassEnd::Ok, Ok(next)),
         Ok(Ok(Err(failure))) => (PassEnd::Error, Err(failure)),
         Ok(Err(panic)) => (PassEnd::Panic, Err(Failure::new(FailureKind::Invalid, panic_text(&*panic)))),

@@ -4,9 +4,9 @@
 //! every signal costs latency, never correctness. So nothing here is kept for long, nothing is acknowledged, and nothing
 //! that cannot be heard is an error.
 //!
-//! [`Ears`] is for jobs that end: it knows how many ends are awaited of each node, counts those that it hears of, and wakes
+//! [`Wakeup`] is for jobs that end: it knows how many ends are awaited of each node, counts those that it hears of, and wakes
 //! whoever waits when a node may have become idle.
 
-mod ears;
+mod wakeup;
 
-pub use ears::{Ears, Sign};
+pub use wakeup::{Sign, Wakeup};

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use test_support::{Jobs, LONG, SampleApp, wait_until};
-use worker_drain::reconcile::Pass;
+use worker_drain::reconcile::Reconciliation;
 use worker_drain_plan::{Action, Memory, policy::Gate, report::Reason};
 
 use super::{
@@ -29,10 +29,10 @@ async fn the_old_worker_takes_jobs_until_the_queue_is_empty_and_is_drained_then(
 
     let mut drain = drain(SmallFleet::of(&[("one", "old"), ("two", "new")]), celery, Memory::default());
     drain.policy.drain.gate = Some(Gate { queues_empty: ["slow".into(), "fast".into()].into(), awaited: false });
-    let is_shut = |pass: &Pass| pass.plan.actions.iter().all(|action| matches!(action, Action::Hold { .. }));
+    let is_shut = |pass: &Reconciliation| pass.plan.actions.iter().all(|action| matches!(action, Action::Hold { .. }));
     let passes_until = async |reason: Reason| {
         wait_until(&format!("the drain says {reason}"), LONG, async || {
-            let pass = drain.pass().await.unwrap();
+            let pass = drain.reconcile().await.unwrap();
             assert!(is_shut(&pass), "{:?}", pass.plan.actions);
             pass.plan.report.drained.reason == reason
         })
@@ -45,7 +45,7 @@ async fn the_old_worker_takes_jobs_until_the_queue_is_empty_and_is_drained_then(
     two.freeze();
     one.freeze();
     for _ in 0..3 {
-        let pass = drain.pass().await.unwrap();
+        let pass = drain.reconcile().await.unwrap();
         let gate = pass.plan.report.gate.as_ref().expect("something waits for it");
         assert!(gate.answer != Some(true) && is_shut(&pass), "{gate:?}");
     }
@@ -55,7 +55,7 @@ async fn the_old_worker_takes_jobs_until_the_queue_is_empty_and_is_drained_then(
 
     app.tell(&jobs);
     wait_until("the old task is permitted to stop", LONG * 2, async || {
-        drain.pass().await.unwrap();
+        drain.reconcile().await.unwrap();
         drain.fleet.released() == ["one"]
     })
     .await;

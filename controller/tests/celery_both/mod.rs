@@ -10,7 +10,7 @@ mod counts;
 mod events;
 mod hazards;
 mod helpers;
-mod lookings;
+mod observations;
 mod orders;
 mod outages;
 mod pools;

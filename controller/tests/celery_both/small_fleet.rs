@@ -8,7 +8,7 @@ use std::{
 use jiff::SignedDuration;
 use worker_drain::{
     clock::{Clock, SystemClock},
-    fleet::{Fleet, FleetLook},
+    fleet::{Fleet, FleetObservation},
     reconcile::Drain,
     record::Record,
     workers::celery::Celery,
@@ -52,7 +52,7 @@ impl SmallFleet {
 }
 
 impl Fleet for SmallFleet {
-    async fn observe(&self, _: &BTreeSet<TaskId>) -> Result<FleetLook, Failure> {
+    async fn observe(&self, _: &BTreeSet<TaskId>) -> Result<FleetObservation, Failure> {
         let revision = |name: &str| (name.into(), Revision { label: format!("app:{name}"), created_at: None });
         let tasks = self.tasks.iter().map(|(id, revision)| (TaskId::from(*id), self.task(id, revision))).collect();
         let view = FleetView {
@@ -65,7 +65,7 @@ impl Fleet for SmallFleet {
             tasks,
             longest_hold: SignedDuration::from_hours(48),
         };
-        Ok(FleetLook { view, identities: BTreeMap::new() })
+        Ok(FleetObservation { view, identities: BTreeMap::new() })
     }
 
     async fn hold(&self, holds: &[(TaskId, SignedDuration)]) -> Vec<Outcome> {
@@ -98,7 +98,7 @@ pub fn drain(fleet: SmallFleet, workers: Celery, memory: Memory) -> Drain<SmallF
     let policy = Policy {
         hold: HoldPolicy { mode: HoldMode::Standing, expires_in: SignedDuration::from_hours(48) },
         drain: DrainPolicy {
-            min_consuming_percent: None,
+            min_consuming: None,
             idle_for: SignedDuration::from_secs(1),
             scheduled: Scheduled::Ignore,
             deadline: None,

@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use test_support::{LONG, Redis, SampleApp, python_with_celery, wait_until};
 use worker_drain::{
     clock::{Clock, SystemClock},
-    fleet::{Fleet, FleetLook},
+    fleet::{Fleet, FleetObservation},
     reconcile::Drain,
     record::Record,
     workers::{Workers, celery::Celery},
@@ -28,7 +28,7 @@ use crate::both::{all_answer, known_tasks, look_until, node, open, settings, tak
 struct OneTask;
 
 impl Fleet for OneTask {
-    async fn observe(&self, _: &BTreeSet<TaskId>) -> Result<FleetLook, Failure> {
+    async fn observe(&self, _: &BTreeSet<TaskId>) -> Result<FleetObservation, Failure> {
         let now = SystemClock.now();
         let hold = HoldState::Until(now + SignedDuration::from_hours(2));
         let task = Task { revision: "one".into(), life: Life::Running, started_at: Some(now), hold };
@@ -42,7 +42,7 @@ impl Fleet for OneTask {
             tasks: [(TaskId::from("one"), task)].into(),
             longest_hold: SignedDuration::from_hours(48),
         };
-        Ok(FleetLook { view, identities: BTreeMap::new() })
+        Ok(FleetObservation { view, identities: BTreeMap::new() })
     }
 
     async fn hold(&self, holds: &[(TaskId, SignedDuration)]) -> Vec<Outcome> {
@@ -72,7 +72,7 @@ fn policy() -> Policy {
     Policy {
         hold: HoldPolicy { mode: HoldMode::Standing, expires_in: SignedDuration::from_hours(2) },
         drain: DrainPolicy {
-            min_consuming_percent: None,
+            min_consuming: None,
             idle_for: SignedDuration::from_secs(1),
             scheduled: Scheduled::Ignore,
             deadline: None,
@@ -104,7 +104,7 @@ async fn what_a_worker_forgets_when_it_reconnects_is_given_back_again() {
     let drain = Drain { policy: policy(), fleet: OneTask, workers: celery, record, clock: SystemClock };
 
     let settles = async |why: &str| {
-        wait_until(why, LONG * 2, async || drain.pass().await.is_ok_and(|pass| pass.plan.report.settled)).await;
+        wait_until(why, LONG * 2, async || drain.reconcile().await.is_ok_and(|pass| pass.plan.report.settled)).await;
         look_until(why, &drain.workers, &tasks, |view| takes(view, "one", &["fast", "slow"])).await;
     };
     settles("the queue is given back").await;

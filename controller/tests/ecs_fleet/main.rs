@@ -5,7 +5,7 @@
 mod environment;
 mod failures;
 mod holds;
-mod looks;
+mod observations;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use worker_drain::{
     clock::SystemClock,
     fleet::{
-        Fleet, FleetLook,
+        Fleet, FleetObservation,
         ecs::{EcsFleet, EcsSettings, Limiters},
     },
 };
@@ -121,7 +121,7 @@ impl Stage {
         })
     }
 
-    async fn look(&self) -> FleetLook {
+    async fn look(&self) -> FleetObservation {
         self.fleet.observe(&BTreeSet::new()).await.unwrap()
     }
 
@@ -130,7 +130,12 @@ impl Stage {
     }
 
     /// Looks until what is seen fits.
-    async fn look_until(&self, what: &str, tracked: &BTreeSet<TaskId>, fits: impl Fn(&FleetLook) -> bool) -> FleetLook {
+    async fn look_until(
+        &self,
+        what: &str,
+        tracked: &BTreeSet<TaskId>,
+        fits: impl Fn(&FleetObservation) -> bool,
+    ) -> FleetObservation {
         let found = timeout(PATIENCE, async {
             loop {
                 let look = self.fleet.observe(tracked).await.unwrap();
@@ -145,7 +150,7 @@ impl Stage {
 
     /// All of the service's tasks, once so many run.
     async fn running(&self, count: usize) -> Vec<TaskId> {
-        let all_run = |look: &FleetLook| {
+        let all_run = |look: &FleetObservation| {
             look.view.tasks.len() == count && look.view.tasks.values().all(|task| task.life == Life::Running)
         };
         let look = self.look_until("the tasks run", &BTreeSet::new(), all_run).await;
@@ -158,6 +163,6 @@ impl Stage {
     }
 }
 
-fn is_held(look: &FleetLook, task: &TaskId) -> bool {
+fn is_held(look: &FleetObservation, task: &TaskId) -> bool {
     matches!(look.view.tasks.get(task).map(|task| task.hold), Some(HoldState::Until(_)))
 }

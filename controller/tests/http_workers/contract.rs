@@ -124,7 +124,7 @@ async fn the_client_sends_what_the_contract_says() {
     let state = r#"{"instance": "one", "startedAt": "2026-11-24T05:44:54Z", "queues": [], "active": [], "reserved": [],
         "scheduled": []}"#;
     let heard = std::sync::Arc::new(Mutex::new(Vec::new()));
-    let ears = heard.clone();
+    let wakeup = heard.clone();
     let mut server = JoinSet::new();
     server.spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
@@ -133,7 +133,7 @@ async fn the_client_sends_what_the_contract_says() {
                 let length = stream.read(&mut buffer).await.unwrap();
                 text.push_str(&String::from_utf8_lossy(&buffer[..length]));
             }
-            ears.lock().unwrap().push(text);
+            wakeup.lock().unwrap().push(text);
             let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{state}", state.len());
             stream.write_all(answer.as_bytes()).await.unwrap();
         }

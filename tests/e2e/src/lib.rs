@@ -7,11 +7,11 @@ mod broker;
 mod celery;
 mod cluster;
 mod drain;
+mod faults;
 mod figures;
 mod http;
 mod stage;
 mod tasks;
-mod trouble;
 
 pub use broker::{Broker, BrokerKind, TOKEN};
 pub use cluster::{Cluster, NAMESPACE, Operator, enclosed, patient};

@@ -7,8 +7,8 @@
 //!
 //! [`run`] runs one history. `docs/proof.md` tells in plain words what is proven by that, and what is not.
 
+mod adapters;
 mod chance;
-mod doors;
 mod fault;
 mod judge;
 mod operator;

@@ -4,7 +4,7 @@ use std::{future::Future, pin::pin, sync::Arc, task::Poll};
 
 use worker_drain::{
     fleet::ecs::{Limiters, limiter::Limiter},
-    reconcile::{Drain, Pass},
+    reconcile::{Drain, Reconciliation},
     workers::celery::Celery,
 };
 use worker_drain_plan::{
@@ -14,7 +14,7 @@ use worker_drain_plan::{
 };
 
 use crate::{
-    doors::{SimClock, SimFleet, SimRecord, SimTransport, SimWorkers, connect},
+    adapters::{SimClock, SimFleet, SimRecord, SimTransport, SimWorkers, connect},
     fault::Fault,
     judge::RULES,
     setup::{MINUTE, SECOND},
@@ -99,7 +99,7 @@ pub async fn operate(sim: &Arc<Sim>, who: usize) {
             record: SimRecord { sim, who },
             clock: SimClock { sim: Arc::clone(sim), who },
         };
-        let wait = match killable(sim, who, drain.pass()).await {
+        let wait = match killable(sim, who, drain.reconcile()).await {
             None => {
                 (celery, limiter) = start(sim, who);
                 let mut world = sim.world();
@@ -143,8 +143,8 @@ fn start(sim: &Arc<Sim>, who: usize) -> (Celery<SimTransport>, Arc<Limiter>) {
 async fn killable(
     sim: &Sim,
     who: usize,
-    pass: impl Future<Output = Result<Pass, Failure>>,
-) -> Option<Result<Pass, Failure>> {
+    pass: impl Future<Output = Result<Reconciliation, Failure>>,
+) -> Option<Result<Reconciliation, Failure>> {
     let mut pass = pin!(pass);
     std::future::poll_fn(|context| match pass.as_mut().poll(context) {
         Poll::Ready(result) => Poll::Ready(Some(result)),
@@ -155,7 +155,7 @@ async fn killable(
 }
 
 /// Takes down what a pass did, and tells how long to wait for the next.
-fn after(sim: &Sim, who: usize, policy: &Policy, pass: &Pass) -> u64 {
+fn after(sim: &Sim, who: usize, policy: &Policy, pass: &Reconciliation) -> u64 {
     let mut world = sim.world();
     world.tally.passes += 1;
     for (action, outcome) in &pass.outcomes {
@@ -234,7 +234,7 @@ fn is_over(sim: &Sim, who: usize) -> bool {
     if who > 0 {
         return true;
     }
-    world.mend();
+    world.fix();
     let safety = world.setup.safety;
     let rested = now > safety + 2 * MINUTE && world.rests();
     if rested || now > safety + REST_WITHIN + 2 * world.setup.work.longest {

@@ -55,7 +55,7 @@ pub struct Remote {
     /// A worker that ends still answers.
     pub answers_ending: bool,
     /// Workers of other fleets on the same broker.
-    pub strangers: u8,
+    pub unmatched_workers: u8,
 }
 
 impl Remote {
@@ -80,7 +80,7 @@ impl Remote {
             reply_bound: Duration::from_millis(chance.pick(&[500, 1000, 1000, 2500])),
             drops_expired: chance.percent(50),
             answers_ending: chance.percent(50),
-            strangers: chance.pick(&[0, 0, 0, 1]),
+            unmatched_workers: chance.pick(&[0, 0, 0, 1]),
         }
     }
 

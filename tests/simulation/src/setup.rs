@@ -7,7 +7,7 @@ use ecs_emulator::model::{
 use jiff::SignedDuration;
 use worker_drain_plan::{
     Policy, QueueName,
-    policy::{Deadline, DeadlineAction, DrainPolicy, Gate, HoldMode, HoldPolicy, Mode, Scheduled},
+    policy::{Deadline, DeadlineAction, DrainPolicy, Gate, HoldMode, HoldPolicy, MinConsuming, Mode, Scheduled},
 };
 
 use crate::{
@@ -174,7 +174,10 @@ fn knobs(chance: &mut Chance) -> Knobs {
 fn policy(chance: &mut Chance, faults: FaultSet) -> Policy {
     let mode = chance.pick(&[HoldMode::Standing, HoldMode::Standing, HoldMode::OnRollout]);
     let scale_in = mode == HoldMode::Standing && chance.percent(85);
-    let min_consuming_percent = chance.pick(&[None, None, Some(0), Some(50), Some(100)]);
+    let min_consuming = {
+        let percent = MinConsuming::Percent;
+        chance.pick(&[None, None, Some(percent(0)), Some(percent(50)), Some(percent(100))])
+    };
     let idle_for = SignedDuration::from_millis(chance.pick(&[1000, 1000, 2000, 5000]));
     let scheduled = chance.pick(&[Scheduled::Ignore, Scheduled::Wait]);
     let hold_deadline = chance.percent(10);
@@ -190,7 +193,7 @@ fn policy(chance: &mut Chance, faults: FaultSet) -> Policy {
             expires_in: SignedDuration::from_mins(if faults.has(Fault::ShortHolds) { 2 } else { 120 }),
         },
         drain: DrainPolicy {
-            min_consuming_percent,
+            min_consuming,
             idle_for,
             scheduled,
             deadline: deadline.map(|action| Deadline { after, action }),

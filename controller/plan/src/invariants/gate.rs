@@ -39,13 +39,10 @@ pub fn rule_13(judged: Judged<'_>) -> Check {
             format!("the gate opened while of {name} was seen {seen:?}")
         })?;
     }
-    let proven = judged
-        .plan
-        .memory
-        .gate
-        .as_ref()
-        .and_then(|known| known.empty)
-        .is_some_and(|run| run.looks >= 2 && run.last.duration_since(run.first) >= judged.policy.drain.idle_for);
+    let proven =
+        judged.plan.memory.gate.as_ref().and_then(|known| known.empty).is_some_and(|run| {
+            run.observations >= 2 && run.last.duration_since(run.first) >= judged.policy.drain.idle_for
+        });
     demand(13, proven, || String::from("the gate opened without two looks far enough apart"))
 }
 

@@ -9,8 +9,7 @@ use crate::{
     Action, Ground, NodeName, Plan, RevisionId, TaskId,
     evidence::FRESH_FOR,
     observation::{Answer, FleetView, HoldState, Life, Mapping, Task, WorkersView},
-    policy::{DeadlineAction, Scheduled},
-    situation::percent_of,
+    policy::{DeadlineAction, MinConsuming, Scheduled, percent_of},
 };
 
 pub(super) fn permits(plan: &Plan) -> impl Iterator<Item = (&TaskId, &Ground)> {
@@ -104,8 +103,8 @@ fn runs_and_is_mapped(judged: Judged<'_>, fleet: &FleetView, task: &TaskId) -> b
 
 /// The floor, in tasks.
 pub(super) fn floor(judged: Judged<'_>, fleet: &FleetView) -> u32 {
-    let percent = judged.policy.drain.min_consuming_percent.unwrap_or(fleet.minimum_healthy_percent);
-    percent_of(fleet.desired, percent, true)
+    let own = MinConsuming::Percent(fleet.minimum_healthy_percent);
+    judged.policy.drain.min_consuming.unwrap_or(own).of(fleet.desired)
 }
 
 /// The revision that is believed to be current.

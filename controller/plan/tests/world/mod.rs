@@ -11,7 +11,7 @@
     reason = "a test helper; each test file uses a part of it"
 )]
 
-mod pass;
+mod reconcile;
 mod scheduler;
 mod seen;
 mod story;
@@ -47,7 +47,7 @@ pub fn policy() -> Policy {
     Policy {
         hold: HoldPolicy { mode: HoldMode::Standing, expires_in: HOUR * 2 },
         drain: DrainPolicy {
-            min_consuming_percent: None,
+            min_consuming: None,
             idle_for: SECOND,
             scheduled: Scheduled::Ignore,
             deadline: None,
@@ -160,7 +160,7 @@ impl World {
     /// The first look, after which everything is held and known; it is not told.
     pub fn settled(mut self) -> Self {
         for _ in 0..3 {
-            self.pass();
+            self.reconcile();
             self.later(SignedDuration::from_secs(15));
         }
         self.story.clear();

@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 use rstest::rstest;
 use serde_json::{Value, json};
-use worker_drain_plan::policy::{DeadlineAction, HoldMode, Mode, Scheduled};
+use worker_drain_plan::policy::{DeadlineAction, HoldMode, MinConsuming, Mode, Scheduled};
 
 use super::{BrokerSource, DrainSpec, HttpTarget, HttpsTarget, SecretKeyRef, WorkersTarget};
 
@@ -36,7 +36,7 @@ fn the_least_manifest_has_the_defaults_that_are_documented() {
     let policy = drain.policy;
     assert_eq!(policy.hold.mode, HoldMode::Standing);
     assert_eq!(policy.hold.expires_in, SignedDuration::from_hours(2));
-    assert_eq!(policy.drain.min_consuming_percent, None);
+    assert_eq!(policy.drain.min_consuming, None);
     assert_eq!(policy.drain.idle_for, SignedDuration::from_secs(1));
     assert_eq!(policy.drain.scheduled, Scheduled::Ignore);
     assert_eq!(policy.drain.deadline, None);
@@ -58,7 +58,7 @@ fn every_field_that_is_given_counts() {
     }))
     .unwrap();
     assert_eq!(drain.policy.hold.expires_in, SignedDuration::from_mins(90));
-    assert_eq!(drain.policy.drain.min_consuming_percent, Some(0));
+    assert_eq!(drain.policy.drain.min_consuming, Some(MinConsuming::Percent(0)));
     assert_eq!(drain.policy.drain.scheduled, Scheduled::Wait);
     assert_eq!(drain.policy.drain.deadline.unwrap().action, DeadlineAction::PermitStop);
     assert!(!drain.policy.drain.scale_in, "left out, it is false with OnRollout");

@@ -46,7 +46,7 @@ pub enum Change {
     /// Advice.
     Note(String),
     /// A pass could not be made or remembered.
-    Trouble(String),
+    Error(String),
     /// Passes can be made again.
     Recovered,
 }
@@ -112,7 +112,7 @@ fn tasks(before: Option<&Report>, after: &Report, changes: &mut Vec<Change>) {
         let (from, to) = (known.get(&task.task).cloned(), label(task));
         let is_news = match &from {
             Some(from) => *from != to,
-            None => task.leaving.is_some() || (before.is_some() && !known.is_empty()) || is_trouble(task.phase),
+            None => task.leaving.is_some() || (before.is_some() && !known.is_empty()) || is_error(task.phase),
         };
         if is_news {
             changes.push(Change::Task { from, to, task: Box::new(task.clone()) });
@@ -120,6 +120,6 @@ fn tasks(before: Option<&Report>, after: &Report, changes: &mut Vec<Change>) {
     }
 }
 
-pub(super) const fn is_trouble(phase: TaskPhase) -> bool {
+pub(super) const fn is_error(phase: TaskPhase) -> bool {
     matches!(phase, TaskPhase::AtRisk | TaskPhase::Unmapped | TaskPhase::Unknown | TaskPhase::Overdue)
 }

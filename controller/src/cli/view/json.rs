@@ -27,7 +27,7 @@ pub fn line(drain: &str, change: &Change, now: Timestamp) -> String {
             object
         }
         Change::Note(note) => json!({"event": "note", "message": note}),
-        Change::Trouble(message) => json!({"event": "trouble", "message": message}),
+        Change::Error(message) => json!({"event": "error", "message": message}),
         Change::Recovered => json!({"event": "recovered"}),
     };
     object["time"] = json!(now);

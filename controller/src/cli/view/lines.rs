@@ -36,8 +36,8 @@ pub fn line(drain: &str, change: &Change, now: Timestamp) -> String {
             (task.task.short().to_owned(), to.clone(), format!("{}{revision}{}", task.revision, task.waiting_for))
         }
         Change::Note(note) => (String::from("note"), note.clone(), String::new()),
-        Change::Trouble(message) => (String::from("trouble"), String::from("every hold is kept"), message.clone()),
-        Change::Recovered => (String::from("trouble"), String::from("over"), String::new()),
+        Change::Error(message) => (String::from("error"), String::from("every hold is kept"), message.clone()),
+        Change::Recovered => (String::from("error"), String::from("over"), String::new()),
     };
     let why = if why.is_empty() { why } else { format!("  ({why})") };
     let now = now.round(Unit::Second).unwrap_or(now);

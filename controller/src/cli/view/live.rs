@@ -9,11 +9,11 @@ use worker_drain_plan::{
     report::{Phase, TaskPhase, TaskReport},
 };
 
-use super::{Size, Watched, change::is_trouble, label};
+use super::{Size, Watched, change::is_error, label};
 
 /// How a piece of text looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
+enum Style {
     Plain,
     Bold,
     Dim,
@@ -22,7 +22,7 @@ enum Look {
     Bad,
 }
 
-impl Look {
+impl Style {
     const fn code(self) -> &'static str {
         match self {
             Self::Plain => "",
@@ -35,7 +35,7 @@ impl Look {
     }
 }
 
-type Line = Vec<(Look, String)>;
+type Line = Vec<(Style, String)>;
 
 const HEADINGS: [&str; 8] = ["TASK", "REVISION", "NODE", "PHASE", "JOBS", "OLDEST", "HOLD", "WAITS FOR"];
 
@@ -54,15 +54,15 @@ pub fn table(drains: &[Watched], now: Timestamp, size: Size, colour: bool) -> Ve
 
 fn of_drain(drain: &Watched, now: Timestamp, for_tasks: usize) -> Vec<Line> {
     let mut lines = vec![heading(drain, now)];
-    if let Some(trouble) = &drain.trouble {
-        lines.push(vec![(Look::Bad, format!("  every hold is kept: {trouble}"))]);
+    if let Some(error) = &drain.error {
+        lines.push(vec![(Style::Bad, format!("  every hold is kept: {error}"))]);
     }
     let Some(report) = &drain.report else { return lines };
     if report.ready.answer != Some(true) {
-        lines.push(vec![(Look::Bad, format!("  {}: {}", report.ready.reason, report.ready.message))]);
+        lines.push(vec![(Style::Bad, format!("  {}: {}", report.ready.reason, report.ready.message))]);
     }
     if let Some(gate) = report.gate.as_ref().filter(|gate| gate.answer != Some(true)) {
-        lines.push(vec![(Look::Waiting, format!("  {}: {}", gate.reason, gate.message))]);
+        lines.push(vec![(Style::Waiting, format!("  {}: {}", gate.reason, gate.message))]);
     }
     if report.tasks.is_empty() {
         return lines;
@@ -75,28 +75,28 @@ fn of_drain(drain: &Watched, now: Timestamp, for_tasks: usize) -> Vec<Line> {
             *width = (*width).max(cell.chars().count()).min(WIDEST);
         }
     }
-    lines.push(laid_out(&headings, &widths, [Look::Dim; 8]));
+    lines.push(laid_out(&headings, &widths, [Style::Dim; 8]));
     for (cells, task) in rows.iter().zip(&report.tasks) {
-        lines.push(laid_out(cells, &widths, looks(task)));
+        lines.push(laid_out(cells, &widths, styles(task)));
     }
     if let Some(more) = report.tasks.len().checked_sub(for_tasks).filter(|more| *more > 0) {
-        lines.push(vec![(Look::Dim, format!("  … and {more} more"))]);
+        lines.push(vec![(Style::Dim, format!("  … and {more} more"))]);
     }
     lines
 }
 
 fn heading(drain: &Watched, now: Timestamp) -> Line {
-    let mut line = vec![(Look::Bold, drain.name.clone())];
+    let mut line = vec![(Style::Bold, drain.name.clone())];
     match &drain.report {
-        None => line.push((Look::Dim, String::from("  connecting …"))),
+        None => line.push((Style::Dim, String::from("  connecting …"))),
         Some(report) => {
-            line.push((Look::Plain, format!("  {}", phase(report))));
+            line.push((Style::Plain, format!("  {}", phase(report))));
             if !report.blocked_by.is_empty() {
-                line.push((Look::Waiting, format!("  blocked by {}", report.blocked_by)));
+                line.push((Style::Waiting, format!("  blocked by {}", report.blocked_by)));
             }
         }
     }
-    line.push((Look::Dim, format!("  {}", age(now.duration_since(drain.began)))));
+    line.push((Style::Dim, format!("  {}", age(now.duration_since(drain.began)))));
     line
 }
 
@@ -147,25 +147,25 @@ fn row(task: &TaskReport, now: Timestamp) -> [String; 8] {
     ]
 }
 
-fn looks(task: &TaskReport) -> [Look; 8] {
+fn styles(task: &TaskReport) -> [Style; 8] {
     let phase = match task.phase {
-        phase if is_trouble(phase) => Look::Bad,
-        TaskPhase::Held | TaskPhase::Cancelling | TaskPhase::Busy | TaskPhase::Restoring => Look::Waiting,
-        TaskPhase::Idle | TaskPhase::Permitted | TaskPhase::Stopping | TaskPhase::Serving => Look::Good,
-        _ => Look::Dim,
+        phase if is_error(phase) => Style::Bad,
+        TaskPhase::Held | TaskPhase::Cancelling | TaskPhase::Busy | TaskPhase::Restoring => Style::Waiting,
+        TaskPhase::Idle | TaskPhase::Permitted | TaskPhase::Stopping | TaskPhase::Serving => Style::Good,
+        _ => Style::Dim,
     };
-    let rest = if task.leaving.is_none() { Look::Dim } else { Look::Plain };
+    let rest = if task.leaving.is_none() { Style::Dim } else { Style::Plain };
     [rest, rest, rest, phase, rest, rest, rest, rest]
 }
 
-fn laid_out(cells: &[String; 8], widths: &[usize; 8], looks: [Look; 8]) -> Line {
+fn laid_out(cells: &[String; 8], widths: &[usize; 8], styles: [Style; 8]) -> Line {
     let last = cells.len() - 1;
-    let mut line = vec![(Look::Plain, String::from("  "))];
-    for (index, ((cell, width), look)) in cells.iter().zip(widths).zip(looks).enumerate() {
+    let mut line = vec![(Style::Plain, String::from("  "))];
+    for (index, ((cell, width), style)) in cells.iter().zip(widths).zip(styles).enumerate() {
         if index == last {
-            line.push((look, cell.clone()));
+            line.push((style, cell.clone()));
         } else {
-            line.push((look, format!("{:<width$}  ", clipped(cell, *width))));
+            line.push((style, format!("{:<width$}  ", clipped(cell, *width))));
         }
     }
     line
@@ -182,11 +182,11 @@ fn clipped(text: &str, width: usize) -> String {
 fn fitted(line: &Line, width: usize, colour: bool) -> String {
     let mut left = width;
     let mut text = String::new();
-    for (look, piece) in line {
+    for (style, piece) in line {
         let piece = clipped(piece, left);
         left -= piece.chars().count();
-        if colour && *look != Look::Plain {
-            let _ = write!(text, "{}{piece}\x1b[0m", look.code());
+        if colour && *style != Style::Plain {
+            let _ = write!(text, "{}{piece}\x1b[0m", style.code());
         } else {
             text += &piece;
         }

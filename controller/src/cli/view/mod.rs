@@ -23,7 +23,7 @@ use super::{
     drive::{Happening, ended_since, so_far},
     exit::Exit,
 };
-use crate::reconcile::Pass;
+use crate::reconcile::Reconciliation;
 
 /// How a run is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -49,7 +49,7 @@ pub struct Watched {
     /// Until when tasks are held: as read back, and as granted since then.
     pub held: BTreeMap<TaskId, Timestamp>,
     /// Why the last pass could not be made, if it could not.
-    pub trouble: Option<String>,
+    pub error: Option<String>,
     /// How it ended by itself, if it has.
     pub ended: Option<Exit>,
     /// Nothing is drained: tasks are held until queues are empty.
@@ -65,7 +65,7 @@ impl Watched {
             cut_before: None,
             report: None,
             held: BTreeMap::new(),
-            trouble: None,
+            error: None,
             ended: None,
             awaits_gate: false,
         }
@@ -74,11 +74,11 @@ impl Watched {
     /// Takes in what happened, and tells what that changes.
     pub fn take_in(&mut self, happening: Happening) -> Vec<Change> {
         match happening {
-            Happening::Passed(pass) => {
-                self.held = held(&pass);
-                let report = pass.plan.report;
+            Happening::Passed(reconciliation) => {
+                self.held = held(&reconciliation);
+                let report = reconciliation.plan.report;
                 let mut changes = change::between(self.report.as_ref(), &report);
-                if self.trouble.take().is_some() {
+                if self.error.take().is_some() {
                     changes.insert(0, Change::Recovered);
                 }
                 if !report.fleet.is_empty() {
@@ -88,9 +88,9 @@ impl Watched {
                 changes
             }
             Happening::Failed(failure) => {
-                let is_new = self.trouble.as_ref() != Some(&failure.message);
-                self.trouble = Some(failure.message.clone());
-                if is_new { vec![Change::Trouble(failure.message)] } else { Vec::new() }
+                let is_new = self.error.as_ref() != Some(&failure.message);
+                self.error = Some(failure.message.clone());
+                if is_new { vec![Change::Error(failure.message)] } else { Vec::new() }
             }
         }
     }
@@ -135,18 +135,18 @@ struct Balance {
 }
 
 /// Until when tasks are held after this pass.
-fn held(pass: &Pass) -> BTreeMap<TaskId, Timestamp> {
-    let read_back = pass.plan.report.tasks.iter().filter_map(|task| match task.hold {
+fn held(reconciliation: &Reconciliation) -> BTreeMap<TaskId, Timestamp> {
+    let read_back = reconciliation.plan.report.tasks.iter().filter_map(|task| match task.hold {
         HoldState::Until(until) => Some((task.task.clone(), until)),
         HoldState::Free | HoldState::Unread => None,
     });
     let mut held: BTreeMap<TaskId, Timestamp> = read_back.collect();
-    let done = pass.outcomes.iter().filter(|(_, outcome)| *outcome == Outcome::Done);
+    let done = reconciliation.outcomes.iter().filter(|(_, outcome)| *outcome == Outcome::Done);
     for (action, _) in done {
         match action {
             // Counted from the look, which is a little too early: better than to promise too much.
             Action::Hold { task, lasting } => {
-                let until = pass.observation.fleet.at().saturating_add(*lasting).unwrap_or(Timestamp::MAX);
+                let until = reconciliation.observation.fleet.at().saturating_add(*lasting).unwrap_or(Timestamp::MAX);
                 held.insert(task.clone(), until);
             }
             Action::Permit { task, .. } | Action::Release { task } => drop(held.remove(task)),

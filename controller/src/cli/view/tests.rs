@@ -63,7 +63,7 @@ fn report(tasks: Vec<TaskReport>) -> Report {
         tasks,
         blocked_by: "JobsRunning".into(),
         cut: Cut::default(),
-        strangers: Vec::new(),
+        unmatched_workers: Vec::new(),
         notes: Vec::new(),
     }
 }
@@ -149,7 +149,7 @@ fn that_time_passes_is_no_change() {
 fn programs_get_an_object_a_line() {
     let mut changes = change::between(None, &draining());
     changes.extend(change::between(Some(&draining()), &steady()));
-    changes.push(Change::Trouble("the state file cannot be written".into()));
+    changes.push(Change::Error("the state file cannot be written".into()));
     let mut text: String = changes.iter().map(|change| json::line("media/transcoder", change, at(60)) + "\n").collect();
     text += &json::summary(&watched(steady()), Exit::Done, at(260));
     insta::assert_snapshot!(text);
@@ -180,7 +180,7 @@ fn the_table_shows_trouble_first() {
     report.tasks[0].phase = TaskPhase::Unknown;
     report.tasks[0].jobs = None;
     let mut drain = watched(report);
-    drain.trouble = Some("the state file cannot be written".into());
+    drain.error = Some("the state file cannot be written".into());
     insta::assert_snapshot!(table(&[drain, Watched::new("other".into(), at(0))], 100, 24, false));
 }
 

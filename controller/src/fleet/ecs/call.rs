@@ -113,7 +113,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Makes one call, as [`Turns::call`] does.
+    /// Makes one call, as [`Attempts::call`] does.
     pub(super) async fn call<T, E, F>(&self, operation: Operation, send: impl Fn() -> F) -> Result<T, Failure>
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -121,20 +121,21 @@ impl Caller {
     {
         let label = self.target.label();
         let jitter = || rand::random_range(0.0..=1.0);
-        let turns = Turns { limiter: &self.limiter, time_limit: self.time_limit, service: &label, jitter: &jitter };
+        let attempts =
+            Attempts { limiter: &self.limiter, time_limit: self.time_limit, service: &label, jitter: &jitter };
         let attempt = || {
             self.calls.count(operation);
             let answer = send();
             async { answer.await.map_err(|error| describe(operation, &self.target, &error)) }
         };
-        turns.call(operation, attempt).await
+        attempts.call(operation, attempt).await
     }
 }
 
 /// How calls are made, whatever carries them: each attempt takes its turn in the bucket, and what may pass is tried again.
 /// Apart from the AWS client, so that a simulation drives this very code.
 #[derive(Clone, Copy)]
-pub struct Turns<'a> {
+pub struct Attempts<'a> {
     /// The buckets of the account and Region.
     pub limiter: &'a Limiter,
     /// How long one call may take with all its retries, not counting the time that it waits for its turn.
@@ -145,7 +146,7 @@ pub struct Turns<'a> {
     pub jitter: &'a (dyn Fn() -> f64 + Send + Sync),
 }
 
-impl Turns<'_> {
+impl Attempts<'_> {
     /// Makes one call. All operations that we use may be repeated without harm, so it is tried again when ECS cannot be
     /// reached or throttles us. Errors: what the last attempt failed of.
     pub async fn call<T, F>(&self, operation: Operation, send: impl Fn() -> F) -> Result<T, Failure>
@@ -154,7 +155,7 @@ impl Turns<'_> {
     {
         let mut left = self.time_limit;
         for attempt in 1.. {
-            self.limiter.pass(operation).await.map_err(|crowded| self.crowded(operation, &crowded))?;
+            self.limiter.acquire(operation).await.map_err(|crowded| self.crowded(operation, &crowded))?;
             let begun = tokio::time::Instant::now();
             let answer = tokio::time::timeout(left, send()).await;
             left = left.saturating_sub(begun.elapsed());

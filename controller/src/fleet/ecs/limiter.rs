@@ -155,7 +155,7 @@ impl Limiter {
     }
 
     /// Waits for the turn of one call. Errors: the wait would be longer than a minute, and nothing was taken.
-    pub async fn pass(&self, operation: Operation) -> Result<(), Crowded> {
+    pub async fn acquire(&self, operation: Operation) -> Result<(), Crowded> {
         let wait = self.with(operation, |bucket, now| {
             let wait = bucket.wait_for(now, 1);
             if wait > LONGEST_WAIT { Err(Crowded { wait }) } else { Ok(bucket.take(now, 1)) }
@@ -327,12 +327,12 @@ mod tests {
         let limiter = Limiter::new();
         let begun = Instant::now();
         for _ in 0..50 {
-            limiter.pass(Operation::ListTasks).await.unwrap();
+            limiter.acquire(Operation::ListTasks).await.unwrap();
         }
-        limiter.pass(Operation::ListTasks).await.unwrap();
+        limiter.acquire(Operation::ListTasks).await.unwrap();
         assert!(begun.elapsed() >= Duration::from_millis(90), "the 51st call came after {:?}", begun.elapsed());
         limiter.with(Operation::ListTasks, |bucket, now| bucket.take(now, 2000));
-        assert!(limiter.pass(Operation::ListTasks).await.unwrap_err().wait > LONGEST_WAIT);
-        limiter.pass(Operation::GetTaskProtection).await.unwrap();
+        assert!(limiter.acquire(Operation::ListTasks).await.unwrap_err().wait > LONGEST_WAIT);
+        limiter.acquire(Operation::GetTaskProtection).await.unwrap();
     }
 }

@@ -29,10 +29,10 @@ use worker_drain_plan::{
 
 use self::{call::Caller, view::last_part};
 pub use self::{
-    call::{Calls, Operation, Turns},
+    call::{Attempts, Calls, Operation},
     limiter::Limiters,
 };
-use super::{Fleet, FleetLook};
+use super::{Fleet, FleetObservation};
 pub use crate::aws::Timeouts;
 use crate::{
     aws::{self, Access, Asked, Reach},
@@ -142,7 +142,7 @@ impl EcsFleet {
 }
 
 impl Fleet for EcsFleet {
-    async fn observe(&self, tracked: &BTreeSet<TaskId>) -> Result<FleetLook, Failure> {
+    async fn observe(&self, tracked: &BTreeSet<TaskId>) -> Result<FleetObservation, Failure> {
         observe::observe(self, tracked).await
     }
 

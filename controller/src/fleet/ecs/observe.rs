@@ -18,7 +18,7 @@ use super::{
     AT_ONCE, EcsFleet, Operation,
     view::{self, Described, ServiceFacts},
 };
-use crate::fleet::FleetLook;
+use crate::fleet::FleetObservation;
 
 /// `DescribeTasks`, `GetTaskProtection`, and a page of `ListTasks` take this many tasks (API reference).
 const BATCH: usize = 100;
@@ -37,7 +37,7 @@ const LISTED_WITHIN: SignedDuration = SignedDuration::from_mins(2);
 ///
 /// Tasks that have ended are left out unless they are tracked. ECS lists them for about an hour, and they are history: a
 /// task that nobody tracked was never held, cancelled or waited for.
-pub(super) async fn observe(fleet: &EcsFleet, tracked: &BTreeSet<TaskId>) -> Result<FleetLook, Failure> {
+pub(super) async fn observe(fleet: &EcsFleet, tracked: &BTreeSet<TaskId>) -> Result<FleetObservation, Failure> {
     let target = &fleet.caller.target;
     let service = read_service(fleet).await?;
     belong_here(fleet, &service, tracked)?;
@@ -51,7 +51,7 @@ pub(super) async fn observe(fleet: &EcsFleet, tracked: &BTreeSet<TaskId>) -> Res
     })
     .await?;
     not_too_new(fleet, &service, &unlisted)?;
-    Ok(view::look(target, service, &ours, &holds))
+    Ok(view::join(target, service, &ours, &holds))
 }
 
 pub(super) async fn read_service(fleet: &EcsFleet) -> Result<ServiceFacts, Failure> {

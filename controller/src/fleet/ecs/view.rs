@@ -24,7 +24,7 @@ use worker_drain_plan::{
 };
 
 use super::{LONGEST_HOLD_MINUTES, Target, identity::identity};
-use crate::fleet::FleetLook;
+use crate::fleet::FleetObservation;
 
 /// How every deployment of the ECS service scheduler is called, and what such a deployment starts tasks by.
 const DEPLOYMENT: &str = "ecs-svc/";
@@ -195,12 +195,12 @@ pub(super) fn holds<'a>(answers: impl IntoIterator<Item = &'a GetTaskProtectionO
 /// Puts one look together. `described` holds nothing but this service's tasks.
 ///
 /// A task that ECS knows no more has no revision that could be read: its revision is the empty name.
-pub(super) fn look(
+pub(super) fn join(
     target: &Target,
     service: ServiceFacts,
     described: &Described,
     holds: &BTreeMap<TaskId, HoldState>,
-) -> FleetLook {
+) -> FleetObservation {
     let ServiceFacts { desired, minimum_healthy_percent, maximum_percent, current, mut revisions, .. } = service;
     let mut tasks = BTreeMap::new();
     let mut identities = BTreeMap::new();
@@ -232,7 +232,7 @@ pub(super) fn look(
         tasks,
         longest_hold: SignedDuration::from_mins(i64::from(LONGEST_HOLD_MINUTES)),
     };
-    FleetLook { view, identities }
+    FleetObservation { view, identities }
 }
 
 /// Where in its life a task is. `desiredStatus` turns to STOPPED at the moment of the decision, `lastStatus` follows.

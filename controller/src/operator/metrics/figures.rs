@@ -186,12 +186,12 @@ impl Drains {
     }
 
     /// The drain could not be looked at, because of this. What was seen of it before is told on: its holds are not
-    /// renewed. `looked`: the pass ended well all the same.
-    pub fn unwell(&self, key: &Key, reason: &str, looked: Option<Timestamp>) {
+    /// renewed. `read`: the pass ended well all the same.
+    pub fn failure_status(&self, key: &Key, reason: &str, read: Option<Timestamp>) {
         let mut drains = self.lock();
         let figures = drains.entry(key.clone()).or_default().figures.get_or_insert_default();
         figures.blocked = Some(reason.into());
-        figures.last_pass = looked.or(figures.last_pass);
+        figures.last_pass = read.or(figures.last_pass);
     }
 
     /// Another drain looks after the service and tells of its tasks and holds; this one tells why it does not.

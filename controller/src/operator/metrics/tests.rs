@@ -13,7 +13,7 @@ use worker_drain_plan::{
 };
 
 use super::*;
-use crate::operator::{events::is_blocked, unwell};
+use crate::operator::{events::is_blocked, failure_status};
 
 fn key() -> Key {
     ("media".into(), "transcoder".into())
@@ -26,7 +26,7 @@ fn at(second: i64) -> Timestamp {
 fn policy() -> Policy {
     let expires_in = SignedDuration::from_hours(2);
     let drain = DrainPolicy {
-        min_consuming_percent: None,
+        min_consuming: None,
         idle_for: SignedDuration::from_secs(1),
         scheduled: Scheduled::Ignore,
         deadline: None,
@@ -68,7 +68,7 @@ fn report(tasks: &[(&str, TaskPhase, HoldState)]) -> (Report, Memory) {
         counts: Counts::default(),
         tasks: tasks.iter().map(task).collect(),
         blocked_by: String::new(),
-        strangers: Vec::new(),
+        unmatched_workers: Vec::new(),
         notes: Vec::new(),
     };
     let remembered = |(name, ..): &(&str, TaskPhase, HoldState)| {
@@ -161,17 +161,17 @@ fn a_drain_that_cannot_be_looked_at_keeps_its_holds_and_says_why() {
     let metrics = Metrics::default();
     let held = report(&[("old", TaskPhase::Busy, HoldState::Until(at(7200)))]);
     metrics.drains().saw(&key(), figures(&policy(), &held, true));
-    metrics.drains().unwell(&key(), unwell::INTERNAL_ERROR, None);
+    metrics.drains().failure_status(&key(), failure_status::INTERNAL_ERROR, None);
     for line in ["next_hold_expiry_timestamp_seconds} 7200.0", "blocked,reason=\"InternalError\"} 1.0"] {
         assert_tells(&metrics, line);
     }
     assert_tells(&metrics, "last_pass_timestamp_seconds} 1000.0");
-    metrics.drains().unwell(&key(), unwell::INVALID_SPEC, Some(at(1300)));
+    metrics.drains().failure_status(&key(), failure_status::INVALID_SPEC, Some(at(1300)));
     for line in ["next_hold_expiry_timestamp_seconds} 7200.0", "blocked,reason=\"InvalidSpec\"} 1.0"] {
         assert_tells(&metrics, line);
     }
     assert_tells(&metrics, "last_pass_timestamp_seconds} 1300.0");
-    metrics.drains().stands_by(&key(), unwell::CONFLICT, at(1400));
+    metrics.drains().stands_by(&key(), failure_status::CONFLICT, at(1400));
     assert_tells(&metrics, "blocked,reason=\"Conflict\"} 1.0");
     assert_tells(&metrics, "next_hold_expiry_timestamp_seconds} 0.0");
     metrics.drains().saw(&key(), figures(&policy(), &held, true));
@@ -325,7 +325,7 @@ fn every_metric_and_label_is_in_the_charts_readme() {
     let row = |name: &str| {
         readme.lines().find(|line| line.starts_with(&format!("| `{name}` |"))).unwrap_or_default().to_owned()
     };
-    let reasons = words::<Reason>().into_iter().chain(unwell::REASONS.map(String::from));
+    let reasons = words::<Reason>().into_iter().chain(failure_status::REASONS.map(String::from));
     // Those of which nothing waits for anything, or that only answer "yes".
     let never = ["AllSeen", "NoOldTasks", "QueuesEmpty", "NotStalled"];
     let reasons = reasons.filter(|reason| is_blocked(reason) && !never.contains(&reason.as_str())).collect();
@@ -366,7 +366,7 @@ fn every_phase_and_reason_is_explained() {
     let page = std::fs::read_to_string(page).unwrap();
     let first_cells = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
     let explained: BTreeSet<&str> = first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
-    let ours = unwell::REASONS.map(String::from);
+    let ours = failure_status::REASONS.map(String::from);
     let words = [words::<Phase>(), words::<TaskPhase>(), words::<Reason>(), words::<RolloutOutcome>(), ours.into()];
     let unexplained: Vec<String> =
         words.concat().into_iter().filter(|word| !explained.contains(word.as_str())).collect();

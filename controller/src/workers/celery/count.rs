@@ -12,9 +12,9 @@ use worker_drain_plan::{
 
 use super::{
     Celery, Count, Delivered, Transport,
-    look::{self, Look},
     match_nodes::Naming,
     next,
+    poll::{self, Poll},
 };
 
 type Takers = BTreeMap<QueueName, BTreeMap<worker_drain_plan::NodeName, Answer>>;
@@ -71,18 +71,18 @@ async fn takers<T: Transport + 'static>(
         return Ok(Takers::new());
     }
     let asked_at = celery.clock.now();
-    let requests = look::questions(celery.expires(asked_at));
+    let requests = poll::questions(celery.expires(asked_at));
     let mut sent = celery.transport.publish(&requests).await?;
-    let mut look = Look::new(asked_at, requests, &sent.receivers, &Naming::Automatic, &BTreeMap::new());
+    let mut poll = Poll::new(asked_at, requests, &sent.receivers, &Naming::Automatic, &BTreeMap::new());
     let deadline = Instant::now() + celery.bound;
-    let all = |look: &Look| -> Takers { untold.keys().map(|name| ((*name).clone(), look.takers(name))).collect() };
+    let all = |poll: &Poll| -> Takers { untold.keys().map(|name| ((*name).clone(), poll.takers(name))).collect() };
     let is_enough = |takers: &Takers| {
         let mut heard = untold.iter().map(|(name, consumers)| (takers.get(*name).map_or(0, BTreeMap::len), *consumers));
         heard.all(|(heard, consumers)| u64::try_from(heard).is_ok_and(|heard| heard >= consumers))
     };
-    while !is_enough(&all(&look)) {
+    while !is_enough(&all(&poll)) {
         let Some(reply) = next(&mut sent.replies, deadline).await? else { break };
-        look.hear(&reply, celery.clock.now());
+        poll.hear(&reply, celery.clock.now());
     }
-    Ok(all(&look))
+    Ok(all(&poll))
 }

@@ -57,7 +57,7 @@ pub struct Matched {
     /// For every task.
     pub tasks: BTreeMap<TaskId, Mapping>,
     /// Nodes that answered and that no task has a claim to.
-    pub strangers: BTreeSet<NodeName>,
+    pub unmatched_workers: BTreeSet<NodeName>,
 }
 
 /// Tells which node is which task's. No node is ever mapped to two tasks.
@@ -75,7 +75,7 @@ pub fn match_nodes(naming: &Naming, tasks: &BTreeMap<TaskId, Expected>, answered
         }
     }
 
-    let strangers: BTreeSet<NodeName> =
+    let unmatched_workers: BTreeSet<NodeName> =
         answered.nodes.iter().filter(|node| !claims.contains_key(node)).cloned().collect();
     let mapping = |task: &TaskId, expected: &Expected| {
         if let Some(why) = contested.get(task) {
@@ -83,11 +83,13 @@ pub fn match_nodes(naming: &Naming, tasks: &BTreeMap<TaskId, Expected>, answered
         }
         match own.get(task) {
             Some(nodes) => Mapping::Nodes(nodes.clone()),
-            None => Mapping::NotFound { hint: hint(naming, task, &expected.identity, &strangers, answered.unreadable) },
+            None => Mapping::NotFound {
+                hint: hint(naming, task, &expected.identity, &unmatched_workers, answered.unreadable),
+            },
         }
     };
     let tasks = tasks.iter().map(|(task, expected)| (task.clone(), mapping(task, expected))).collect();
-    Matched { tasks, strangers }
+    Matched { tasks, unmatched_workers }
 }
 
 /// Who claims each node. What a task was seen to have before is claimed too, whether or not it answers now.
@@ -216,7 +218,7 @@ fn hint(
     naming: &Naming,
     task: &TaskId,
     identity: &Identity,
-    strangers: &BTreeSet<NodeName>,
+    unmatched_workers: &BTreeSet<NodeName>,
     unreadable: bool,
 ) -> String {
     let (looked_for, like) = match naming {
@@ -246,14 +248,14 @@ fn hint(
     } else {
         ""
     };
-    format!("{looked_for}; {}{not_read}", nearest(&like, strangers))
+    format!("{looked_for}; {}{not_read}", nearest(&like, unmatched_workers))
 }
 
-fn nearest(like: &str, strangers: &BTreeSet<NodeName>) -> String {
-    if strangers.is_empty() {
+fn nearest(like: &str, unmatched_workers: &BTreeSet<NodeName>) -> String {
+    if unmatched_workers.is_empty() {
         return "no node answered that is not already some task's".into();
     }
-    let mut names: Vec<&str> = strangers.iter().map(NodeName::as_str).collect();
+    let mut names: Vec<&str> = unmatched_workers.iter().map(NodeName::as_str).collect();
     // Likeness as an integer, so that the order is total; equals stay in the order of their names.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between 0 and 1000")]
     names.sort_by_key(|name| std::cmp::Reverse((strsim::jaro_winkler(like, name) * 1000.0) as u32));

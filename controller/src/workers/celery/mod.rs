@@ -8,9 +8,9 @@ mod amqp;
 mod broker;
 mod count;
 mod events;
-mod look;
 pub mod match_nodes;
 pub mod pidbox;
+mod poll;
 mod redis;
 mod settings;
 mod template;
@@ -44,9 +44,9 @@ pub use self::{
 };
 use self::{
     events::{Listener, Switches},
-    look::Look,
     match_nodes::Naming,
     pidbox::{Method, Request, parse_reply},
+    poll::Poll,
 };
 use super::Workers;
 use crate::{clock::Clock, identity::Expected};
@@ -197,18 +197,18 @@ async fn next(replies: &mut Replies, deadline: Instant) -> Result<Option<Reply>,
 
 impl<T: Transport + 'static> Workers for Celery<T> {
     async fn observe(&self, tasks: &BTreeMap<TaskId, Expected>) -> Result<WorkersView, Failure> {
-        self.listener.ears().look_begins();
+        self.listener.wakeup().observation_begins();
         let asked_at = self.clock.now();
-        let requests = look::questions(self.expires(asked_at));
+        let requests = poll::questions(self.expires(asked_at));
         let mut sent = self.transport.publish(&requests).await?;
-        let mut look = Look::new(asked_at, requests, &sent.receivers, &self.naming, tasks);
+        let mut poll = Poll::new(asked_at, requests, &sent.receivers, &self.naming, tasks);
         let deadline = Instant::now() + self.bound;
-        while !look.is_complete() {
+        while !poll.is_complete() {
             let Some(reply) = next(&mut sent.replies, deadline).await? else { break };
-            look.hear(&reply, self.clock.now());
+            poll.hear(&reply, self.clock.now());
         }
-        let view = look.finish(&self.naming, tasks);
-        self.switches.looked(&view.nodes, &tasks.values().flat_map(|expected| &expected.nodes).collect());
+        let view = poll.finish(&self.naming, tasks);
+        self.switches.observed(&view.nodes, &tasks.values().flat_map(|expected| &expected.nodes).collect());
         Ok(view)
     }
 
@@ -238,7 +238,7 @@ impl<T: Transport + 'static> Workers for Celery<T> {
     }
 
     async fn heard(&self) {
-        let node = self.listener.ears().wait().await;
+        let node = self.listener.wakeup().wait().await;
         info!(%node, "it may have ended its last job: looking now");
     }
 

@@ -134,7 +134,7 @@ async fn a_part_that_was_not_answered_is_not_known() {
     let answer = &view.nodes[&NodeName::from("w@a")];
     assert_eq!((&answer.queues, &answer.reserved, &answer.active), (&None, &None, &None));
     assert_eq!(answer.scheduled, Some(vec![]));
-    assert!(view.strangers.is_empty(), "{view:?}");
+    assert!(view.unmatched_workers.is_empty(), "{view:?}");
 }
 
 #[tokio::test]
@@ -190,7 +190,7 @@ fn every_hazard_that_the_docs_list_has_its_test() {
     let read =
         |path: &str| std::fs::read_to_string(repository.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
     let sources =
-        ["both/hazards", "both/lookings", "both/orders", "both/outages", "redis/many", "redis/sentinel", "amqp/many"];
+        ["both/hazards", "both/observations", "both/orders", "both/outages", "redis/many", "redis/sentinel", "amqp/many"];
     let sources = sources.map(|name| read(&format!("controller/tests/celery_{name}.rs"))).concat();
     let sources = sources + &read("controller/src/workers/celery/tests.rs");
     let hazards = read("docs/hazards.md");

@@ -28,8 +28,8 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     contract::{Complaint, Order, clip},
+    error::CallError,
     settings::{HttpSettings, Scheme, SettingsError},
-    trouble::Trouble,
 };
 use crate::secret::Secret;
 
@@ -98,13 +98,13 @@ impl Caller {
     }
 
     /// The body of what the worker says of itself.
-    pub(super) async fn get(&self, address: IpAddr) -> Result<Vec<u8>, Trouble> {
+    pub(super) async fn get(&self, address: IpAddr) -> Result<Vec<u8>, CallError> {
         let (status, body) = self.call(address, Place::State, Method::GET, Bytes::new()).await?;
         if status == StatusCode::OK { Ok(body) } else { Err(self.bad_status(address, Place::State, status, &body)) }
     }
 
     /// Tells the worker something. `Ok`: it does it, or has.
-    pub(super) async fn post(&self, address: IpAddr, place: Place, order: &Order<'_>) -> Result<(), Trouble> {
+    pub(super) async fn post(&self, address: IpAddr, place: Place, order: &Order<'_>) -> Result<(), CallError> {
         let body = serde_json::to_vec(order).unwrap_or_default();
         let (status, body) = self.call(address, place, Method::POST, body.into()).await?;
         match status {
@@ -112,25 +112,25 @@ impl Caller {
             StatusCode::BAD_REQUEST | StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => {
                 let said = Complaint::read(&body);
                 let why = format!("{}{}{said}", status.as_u16(), if said.is_empty() { "" } else { ": " });
-                Err(Trouble::Refused { url: self.url(address, place), why })
+                Err(CallError::Refused { url: self.url(address, place), why })
             }
             _ => Err(self.bad_status(address, place, status, &body)),
         }
     }
 
-    fn bad_status(&self, address: IpAddr, place: Place, status: StatusCode, body: &[u8]) -> Trouble {
+    fn bad_status(&self, address: IpAddr, place: Place, status: StatusCode, body: &[u8]) -> CallError {
         let url = self.url(address, place);
         let code = status.as_u16();
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Trouble::Denied { url, status: code, with_token: !self.tokens.is_empty() }
+                CallError::Denied { url, status: code, with_token: !self.tokens.is_empty() }
             }
-            StatusCode::NOT_FOUND => Trouble::NotServed { url },
-            _ if status.is_redirection() => Trouble::Redirect { url, status: code },
+            StatusCode::NOT_FOUND => CallError::NotServed { url },
+            _ if status.is_redirection() => CallError::Redirect { url, status: code },
             _ if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-                Trouble::NotNow { url, status: code, why: Complaint::read(body) }
+                CallError::NotNow { url, status: code, why: Complaint::read(body) }
             }
-            _ => Trouble::Invalid { url, why: format!("the status is {code}") },
+            _ => CallError::Invalid { url, why: format!("the status is {code}") },
         }
     }
 
@@ -141,7 +141,7 @@ impl Caller {
         place: Place,
         method: Method,
         body: Bytes,
-    ) -> Result<(StatusCode, Vec<u8>), Trouble> {
+    ) -> Result<(StatusCode, Vec<u8>), CallError> {
         let all = async {
             let (last, before) = match self.tokens.split_last() {
                 Some((last, before)) => (Some(last), before),
@@ -155,7 +155,7 @@ impl Caller {
             }
             self.exchange(address, place, method.clone(), body.clone(), last).await
         };
-        let silent = |_| Trouble::Silent { url: self.url(address, place), bound: self.bound };
+        let silent = |_| CallError::Silent { url: self.url(address, place), bound: self.bound };
         timeout(self.bound, all).await.map_err(silent)?
     }
 
@@ -166,10 +166,10 @@ impl Caller {
         method: Method,
         body: Bytes,
         token: Option<&HeaderValue>,
-    ) -> Result<(StatusCode, Vec<u8>), Trouble> {
+    ) -> Result<(StatusCode, Vec<u8>), CallError> {
         let url = || self.url(address, place);
         let socket = SocketAddr::new(address, self.port);
-        let connect = |error: std::io::Error| Trouble::Connect { url: url(), why: plain(&error) };
+        let connect = |error: std::io::Error| CallError::Connect { url: url(), why: plain(&error) };
         let stream = TcpStream::connect(socket).await.map_err(connect)?;
         let host = HeaderValue::try_from(socket.to_string()).map_err(|error| self.broken(address, place, &error))?;
         let mut request = Request::new(Full::new(body));
@@ -188,7 +188,7 @@ impl Caller {
             None => self.send(address, place, stream, request).await,
             Some(Tls { connector, name }) => {
                 let name = name.clone().unwrap_or_else(|| ServerName::from(address));
-                let failed = |error: std::io::Error| Trouble::Tls { url: url(), why: plain(&error) };
+                let failed = |error: std::io::Error| CallError::Tls { url: url(), why: plain(&error) };
                 let stream = connector.connect(name, stream).await.map_err(failed)?;
                 self.send(address, place, stream, request).await
             }
@@ -201,7 +201,7 @@ impl Caller {
         place: Place,
         stream: S,
         request: Request<Full<Bytes>>,
-    ) -> Result<(StatusCode, Vec<u8>), Trouble> {
+    ) -> Result<(StatusCode, Vec<u8>), CallError> {
         let broken = |error: hyper::Error| self.broken(address, place, &error);
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let talk = async {
@@ -210,7 +210,7 @@ impl Caller {
             match Limited::new(response.into_body(), LONGEST_BODY).collect().await {
                 Ok(body) => Ok((status, body.to_bytes().to_vec())),
                 Err(error) if error.is::<LengthLimitError>() => {
-                    Err(Trouble::TooLong { url: self.url(address, place), limit: LONGEST_BODY })
+                    Err(CallError::TooLong { url: self.url(address, place), limit: LONGEST_BODY })
                 }
                 Err(error) => Err(self.broken(address, place, error.as_ref())),
             }
@@ -228,9 +228,12 @@ impl Caller {
     }
 
     /// No HTTP, or half of it.
-    fn broken(&self, address: IpAddr, place: Place, error: &(dyn std::error::Error + 'static)) -> Trouble {
+    fn broken(&self, address: IpAddr, place: Place, error: &(dyn std::error::Error + 'static)) -> CallError {
         let cause = error.source().map_or(String::new(), |cause| format!(": {cause}"));
-        Trouble::Invalid { url: self.url(address, place), why: clip(&format!("no whole HTTP answer: {error}{cause}")) }
+        CallError::Invalid {
+            url: self.url(address, place),
+            why: clip(&format!("no whole HTTP answer: {error}{cause}")),
+        }
     }
 }
 

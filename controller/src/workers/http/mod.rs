@@ -8,8 +8,8 @@
 
 mod call;
 mod contract;
+mod error;
 mod settings;
-mod trouble;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,8 +30,8 @@ use self::{
 };
 pub use self::{
     contract::State,
+    error::CallError,
     settings::{HttpSettings, Scheme, SettingsError},
-    trouble::Trouble,
 };
 use super::Workers;
 use crate::{clock::Clock, identity::Expected};
@@ -55,9 +55,9 @@ struct Known {
 }
 
 /// What one task's worker answered, or why it did not.
-struct Looked<'a> {
+struct Polled<'a> {
     task: &'a TaskId,
-    answer: Result<(Known, Answer), Trouble>,
+    answer: Result<(Known, Answer), CallError>,
 }
 
 impl Http {
@@ -66,22 +66,22 @@ impl Http {
         Ok(Self { caller: Caller::new(settings)?, clock, known: Mutex::default() })
     }
 
-    async fn look<'a>(&self, task: &'a TaskId, expected: &Expected) -> Looked<'a> {
+    async fn poll<'a>(&self, task: &'a TaskId, expected: &Expected) -> Polled<'a> {
         let answer = match address(&expected.identity.addresses) {
             Some(address) => self.ask(task, address).await,
-            None => Err(Trouble::NoAddress),
+            None => Err(CallError::NoAddress),
         };
-        Looked { task, answer }
+        Polled { task, answer }
     }
 
-    async fn ask(&self, task: &TaskId, address: IpAddr) -> Result<(Known, Answer), Trouble> {
+    async fn ask(&self, task: &TaskId, address: IpAddr) -> Result<(Known, Answer), CallError> {
         let asked_at = self.clock.now();
         let said = self.caller.get(address).await?;
         let answered_at = self.clock.now();
         let place = || self.caller.url(address, Place::State);
-        let state = State::parse(&said).map_err(|why| Trouble::Invalid { url: place(), why })?;
+        let state = State::parse(&said).map_err(|why| CallError::Invalid { url: place(), why })?;
         match &state.task {
-            Some(told) if !is_of(told, task) => Err(Trouble::OtherTask { url: place(), task: told.clone() }),
+            Some(told) if !is_of(told, task) => Err(CallError::OtherTask { url: place(), task: told.clone() }),
             _ => {
                 let known = Known { address, instance: state.instance.clone() };
                 Ok((known, answer(state, asked_at, answered_at)))
@@ -98,26 +98,26 @@ impl Http {
         let order = Order { instance: &instance, queues };
         match self.caller.post(address, place, &order).await {
             Ok(()) => Outcome::Done,
-            Err(Trouble::Refused { why, .. }) => Outcome::Refused { reason: why },
-            Err(trouble) => Outcome::Failed(Failure::new(trouble.kind(), trouble.to_string())),
+            Err(CallError::Refused { why, .. }) => Outcome::Refused { reason: why },
+            Err(error) => Outcome::Failed(Failure::new(error.kind(), error.to_string())),
         }
     }
 }
 
 impl Workers for Http {
     async fn observe(&self, tasks: &BTreeMap<TaskId, Expected>) -> Result<WorkersView, Failure> {
-        let mut looks = Vec::new();
+        let mut polls = Vec::new();
         for (task, expected) in tasks {
             // One that starts does not listen yet, and one that stops may have lost its address to another task.
             if expected.running {
-                looks.push(self.look(task, expected).boxed());
+                polls.push(self.poll(task, expected).boxed());
             }
         }
-        let looked: Vec<Looked<'_>> = stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
-        if let Some(failure) = refused_by_all(&looked) {
+        let polled: Vec<Polled<'_>> = stream::iter(polls).buffer_unordered(AT_ONCE).collect().await;
+        if let Some(failure) = refused_by_all(&polled) {
             return Err(failure);
         }
-        let (view, known) = join(tasks, looked);
+        let (view, known) = join(tasks, polled);
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
         Ok(view)
     }
@@ -172,23 +172,23 @@ fn answer(state: State, asked_at: Timestamp, answered_at: Timestamp) -> Answer {
 
 /// The failure to ask anybody: whoever was reached refused, all in the same way, and nobody answered as he should. What a
 /// person has to mend is then the same for all. Workers that cannot be connected to may only be starting, and say nothing.
-fn refused_by_all(looked: &[Looked<'_>]) -> Option<Failure> {
-    let mut refusals: Vec<&Trouble> = Vec::new();
-    for Looked { answer, .. } in looked {
+fn refused_by_all(polled: &[Polled<'_>]) -> Option<Failure> {
+    let mut refusals: Vec<&CallError> = Vec::new();
+    for Polled { answer, .. } in polled {
         match answer {
             Ok(_) => return None,
-            Err(trouble) if trouble.is_telling() => refusals.push(trouble),
+            Err(error) if error.is_telling() => refusals.push(error),
             Err(_) => {}
         }
     }
     let first = refusals.first()?;
     let kind = first.kind();
-    let all = refusals.iter().all(|trouble| trouble.kind() == kind) && kind != FailureKind::Unreachable;
-    all.then(|| Failure::new(kind, format!("no worker of {} can be asked; the first: {first}", looked.len())))
+    let all = refusals.iter().all(|error| error.kind() == kind) && kind != FailureKind::Unreachable;
+    all.then(|| Failure::new(kind, format!("no worker of {} can be asked; the first: {first}", polled.len())))
 }
 
 /// What the looks come to, and whom orders may go to.
-fn join(tasks: &BTreeMap<TaskId, Expected>, looked: Vec<Looked<'_>>) -> (WorkersView, BTreeMap<NodeName, Known>) {
+fn join(tasks: &BTreeMap<TaskId, Expected>, polled: Vec<Polled<'_>>) -> (WorkersView, BTreeMap<NodeName, Known>) {
     let mut view = WorkersView::default();
     let mut known = BTreeMap::new();
     for (task, Expected { nodes, .. }) in tasks.iter().filter(|(_, expected)| !expected.running) {
@@ -196,7 +196,7 @@ fn join(tasks: &BTreeMap<TaskId, Expected>, looked: Vec<Looked<'_>>) -> (Workers
         let mapping = if nodes.is_empty() { idle() } else { Mapping::Nodes(nodes.clone()) };
         view.tasks.insert(task.clone(), mapping);
     }
-    for Looked { task, answer } in looked {
+    for Polled { task, answer } in polled {
         let node = node_name(task);
         let mapping = match answer {
             Ok((who, answer)) => {
@@ -204,12 +204,12 @@ fn join(tasks: &BTreeMap<TaskId, Expected>, looked: Vec<Looked<'_>>) -> (Workers
                 view.nodes.insert(node.clone(), answer);
                 Mapping::Nodes([node].into())
             }
-            Err(trouble @ Trouble::OtherTask { .. }) => Mapping::Ambiguous { why: trouble.to_string() },
-            Err(trouble) => {
-                tracing::debug!(%task, %trouble, "no answer");
-                view.silences.insert(node.clone(), trouble.to_string());
+            Err(error @ CallError::OtherTask { .. }) => Mapping::Ambiguous { why: error.to_string() },
+            Err(error) => {
+                tracing::debug!(%task, %error, "no answer");
+                view.silences.insert(node.clone(), error.to_string());
                 let was_known = tasks.get(task).is_some_and(|expected| expected.nodes.contains(&node));
-                if was_known { Mapping::Nodes([node].into()) } else { Mapping::NotFound { hint: trouble.to_string() } }
+                if was_known { Mapping::Nodes([node].into()) } else { Mapping::NotFound { hint: error.to_string() } }
             }
         };
         view.tasks.insert(task.clone(), mapping);

@@ -2,12 +2,12 @@
 //! same real workers as everywhere.
 
 mod common;
+mod conflict;
 mod drain;
+mod errors;
 mod gone;
 mod http;
 mod image;
 mod many;
 mod record;
 mod replicas;
-mod rivals;
-mod trouble;

@@ -174,15 +174,15 @@ impl World {
     fn send(&mut self, asked: Vec<Asked>, expires: Timestamp, is_look: bool) -> Vec<Option<u64>> {
         let count = asked.len();
         let listeners = self.listeners();
-        let strangers = self.setup.remote.strangers;
+        let unmatched_workers = self.setup.remote.unmatched_workers;
         let twins = listeners.iter().filter(|(m, _)| self.members[*m].twin_until > self.now).count();
         let told = match self.setup.remote.receivers {
-            Receivers::Counted => Some((listeners.len() + twins) as u64 + u64::from(strangers)),
+            Receivers::Counted => Some((listeners.len() + twins) as u64 + u64::from(unmatched_workers)),
             Receivers::Untold => None,
             Receivers::None => Some(0),
         };
         if is_look {
-            (0..strangers).for_each(|stranger| self.hear_stranger(stranger, &asked));
+            (0..unmatched_workers).for_each(|stranger| self.hear_stranger(stranger, &asked));
         }
         let batch = self.broker.batches.put(Batch { asked, expires, left: 1 });
         for (m, n) in listeners {

@@ -5,7 +5,7 @@ use ecs_emulator::model::{
 };
 use worker_drain_plan::{
     Memory,
-    policy::{HoldMode, Mode},
+    policy::{HoldMode, MinConsuming, Mode},
 };
 
 use super::{CLUSTER, Event, NodeState, SERVICE, World};
@@ -24,8 +24,8 @@ impl World {
         self.disturbed_at = self.now;
         match what {
             Happening::EditPolicy(pick) => match pick % 4 {
-                0 => policy.drain.min_consuming_percent = Some(50),
-                1 => policy.drain.min_consuming_percent = Some(0),
+                0 => policy.drain.min_consuming = Some(MinConsuming::Percent(50)),
+                1 => policy.drain.min_consuming = Some(MinConsuming::Percent(0)),
                 2 => {
                     policy.hold.mode = HoldMode::Standing;
                     policy.drain.scale_in = true;
@@ -145,8 +145,9 @@ impl World {
         let own = configuration.minimum_healthy_percent;
         // The drain may be made again, and is then as it was at first.
         let floors = [self.policy.as_ref(), Some(&self.setup.policy)];
-        let asked = floors.into_iter().flatten().map(|policy| policy.drain.min_consuming_percent.unwrap_or(own)).max();
-        let floor = (desired * own.max(asked.unwrap_or(own))).div_ceil(100);
+        let asked = floors.into_iter().flatten().filter_map(|policy| policy.drain.min_consuming);
+        let all = asked.chain([MinConsuming::Percent(own)]).map(|floor| floor.of(desired));
+        let floor = all.max().unwrap_or(desired);
         let is_full = desired * configuration.maximum_percent / 100 <= desired;
         if self.service().status == ServiceStatus::Active && is_full && floor >= desired {
             self.tell(|| "*** maximumPercent is raised, as the report asked for".to_owned());
@@ -157,7 +158,7 @@ impl World {
     }
 
     /// A service whose deployment has failed for good does nothing until somebody deploys again.
-    pub fn mend(&mut self) {
+    pub fn fix(&mut self) {
         let failed = self.service().primary().is_some_and(|primary| primary.rollout == ecs::RolloutState::Failed);
         if failed && !self.deleted {
             self.deploy(Happening::Deploy);

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use worker_drain_plan::{
     Action, Ground, Memory, Observation, Plan, Policy, TaskId,
     observation::{HoldState, Life},
-    policy::{DeadlineAction, HoldMode, Mode, Scheduled},
+    policy::{DeadlineAction, HoldMode, MinConsuming, Mode, Scheduled},
     report::{PastRollout, RolloutOutcome, TaskPhase, TaskReport},
 };
 
@@ -172,8 +172,8 @@ impl World {
             return;
         }
         let service = self.service();
-        let percent = policy.drain.min_consuming_percent.unwrap_or(service.configuration.minimum_healthy_percent);
-        let floor = (service.desired * percent).div_ceil(100) as usize;
+        let own = MinConsuming::Percent(service.configuration.minimum_healthy_percent);
+        let floor = policy.drain.min_consuming.unwrap_or(own).of(service.desired) as usize;
         let after = self.consuming();
         self.tally.rule("consuming workers stay above the floor");
         if after < before && after < floor {

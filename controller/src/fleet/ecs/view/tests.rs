@@ -195,8 +195,8 @@ fn a_hold_that_was_not_told_is_unread() {
         .failures(EcsFailure::builder().arn(arn(4)).reason("TASK_NOT_VALID").build())
         .build();
     let tasks = (1..=5).map(|number| (arn(number).into(), a_task(number).build())).collect();
-    let look = look(&target(), facts(), &Described { tasks, ..Described::default() }, &holds([&answer]));
-    let hold = |number: u32| look.view.tasks[&TaskId::from(arn(number))].hold;
+    let seen = join(&target(), facts(), &Described { tasks, ..Described::default() }, &holds([&answer]));
+    let hold = |number: u32| seen.view.tasks[&TaskId::from(arn(number))].hold;
     assert_eq!(hold(1), HoldState::Until(Timestamp::from_second(1_700_007_200).unwrap()));
     assert_eq!(hold(2), HoldState::Free);
     for number in 3..=5 {
@@ -210,14 +210,14 @@ fn a_look_tells_of_every_task_and_every_revision_that_one_names() {
     let ended = a_task(2).last_status("STOPPED").stopped_reason("bye").build();
     let described =
         Described { tasks: [(arn(1).into(), running), (arn(2).into(), ended)].into(), missing: asked(&[3]) };
-    let look = look(&target(), facts(), &described, &BTreeMap::new());
-    assert_eq!(look.view.name, "media/transcoder");
-    assert_eq!(look.view.longest_hold, SignedDuration::from_hours(48));
-    let revision = &look.view.revisions[&"ecs-svc/0".into()];
+    let seen = join(&target(), facts(), &described, &BTreeMap::new());
+    assert_eq!(seen.view.name, "media/transcoder");
+    assert_eq!(seen.view.longest_hold, SignedDuration::from_hours(48));
+    let revision = &seen.view.revisions[&"ecs-svc/0".into()];
     assert_eq!((revision.label.as_str(), revision.created_at), ("transcoder:41", None));
-    let task = |number: u32| &look.view.tasks[&TaskId::from(arn(number))];
+    let task = |number: u32| &seen.view.tasks[&TaskId::from(arn(number))];
     assert_eq!(task(1).started_at, "2023-11-14T22:15:00.005Z".parse().ok());
     assert_eq!(task(2).life, Life::Stopped { reason: "bye".into(), exit_code: None });
     assert_eq!(task(3).life, Life::Missing);
-    assert_eq!(look.identities.into_keys().collect::<BTreeSet<_>>(), asked(&[1]), "only those that have not ended");
+    assert_eq!(seen.identities.into_keys().collect::<BTreeSet<_>>(), asked(&[1]), "only those that have not ended");
 }

@@ -25,7 +25,7 @@ use worker_drain_plan::{
 
 pub(super) use self::switch::Switches;
 use super::transport::{Events, Transport};
-use crate::signals::Ears;
+use crate::signals::Wakeup;
 
 /// One goes on listening for so long after jobs were last waited for: others may follow. Longer than any time between two
 /// looks, and an end for a process that looks no more because another one leads.
@@ -55,7 +55,7 @@ pub(super) struct Listener<T> {
 /// What the one who listens and those who wait share.
 #[derive(Default)]
 struct Shared {
-    ears: Ears,
+    wakeup: Wakeup,
     /// When jobs were last waited for.
     wanted: Mutex<Option<Instant>>,
     /// Why it may not listen.
@@ -68,13 +68,13 @@ impl<T: Transport + 'static> Listener<T> {
     }
 
     /// Where it is heard who may have become idle.
-    pub(super) fn ears(&self) -> &Ears {
-        &self.shared.ears
+    pub(super) fn wakeup(&self) -> &Wakeup {
+        &self.shared.wakeup
     }
 
     /// From now on, whoever waits is woken for these. Does not wait for anything.
     pub(super) fn listen(&self, awaited: &Awaited) {
-        self.shared.ears.await_only(awaited);
+        self.shared.wakeup.await_only(awaited);
         if awaited.is_empty() {
             return;
         }
@@ -89,7 +89,7 @@ impl<T: Transport + 'static> Listener<T> {
     /// Listens to nothing any more.
     pub(super) fn stop(&self) {
         *lock(&self.listening) = JoinSet::new();
-        self.shared.ears.clear();
+        self.shared.wakeup.clear();
     }
 
     /// Why it may not listen, if it may not.
@@ -119,7 +119,7 @@ async fn listen<T: Transport>(transport: Arc<T>, shared: Arc<Shared>) {
         sleep(wait.mul_f64(rand::random_range(0.7..1.0))).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
-    shared.ears.clear();
+    shared.wakeup.clear();
 }
 
 impl Shared {
@@ -137,7 +137,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 async fn hear(mut events: Events, shared: &Shared) {
     while let Ok(Some(body)) = timeout(SILENCE, events.next()).await {
         for (node, sign) in message::signs(&body) {
-            shared.ears.hear(&node, sign);
+            shared.wakeup.hear(&node, sign);
         }
         if !shared.is_wanted() {
             return;

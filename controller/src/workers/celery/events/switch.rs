@@ -50,7 +50,7 @@ impl Switches {
 
     /// One look is over. A node that takes jobs again leaves no longer, or it has restarted, and what we know of it is old.
     /// One that nobody asks for any longer is forgotten.
-    pub(in super::super) fn looked(&self, answers: &BTreeMap<NodeName, Answer>, known: &BTreeSet<&NodeName>) {
+    pub(in super::super) fn observed(&self, answers: &BTreeMap<NodeName, Answer>, known: &BTreeSet<&NodeName>) {
         self.switches().retain(|node, switch| {
             let consumes = answers.get(node).and_then(|answer| answer.queues.as_ref()).is_some_and(|it| !it.is_empty());
             if consumes && matches!(switch, Switch::Ours) {
@@ -90,7 +90,7 @@ mod tests {
         [("a".into(), NonZeroU32::MIN)].into()
     }
 
-    fn looked(switches: &Switches, queues: usize) {
+    fn observed(switches: &Switches, queues: usize) {
         let queue = Queue { name: "celery".into(), binding: None };
         let at = Timestamp::UNIX_EPOCH;
         let queues = Some(vec![queue; queues]);
@@ -103,7 +103,7 @@ mod tests {
             active: None,
             scheduled: None,
         };
-        switches.looked(&[("a".into(), answer)].into(), &BTreeSet::new());
+        switches.observed(&[("a".into(), answer)].into(), &BTreeSet::new());
     }
 
     #[tokio::test(start_paused = true)]
@@ -112,9 +112,9 @@ mod tests {
         assert_eq!(switches.to_turn_on(&awaited()), ["a".into()]);
         assert_eq!(switches.to_turn_on(&awaited()), [], "once is enough");
         switches.is_on("a".into(), false);
-        looked(&switches, 0);
+        observed(&switches, 0);
         assert_eq!((switches.to_turn_on(&awaited()), switches.to_turn_off()), (vec![], vec![]));
-        looked(&switches, 1);
+        observed(&switches, 1);
         assert_eq!(switches.to_turn_off(), ["a".into()]);
         assert_eq!(switches.to_turn_off(), []);
         assert_eq!(switches.to_turn_on(&awaited()), ["a".into()], "it may leave another time");
@@ -125,7 +125,7 @@ mod tests {
         let switches = Switches::default();
         switches.to_turn_on(&awaited());
         switches.is_on("a".into(), true);
-        looked(&switches, 1);
+        observed(&switches, 1);
         assert_eq!(switches.to_turn_off(), []);
     }
 
@@ -143,9 +143,9 @@ mod tests {
     fn nodes_that_are_gone_are_forgotten() {
         let switches = Switches::default();
         switches.is_on("a".into(), false);
-        switches.looked(&BTreeMap::new(), &[&NodeName::from("a")].into());
+        switches.observed(&BTreeMap::new(), &[&NodeName::from("a")].into());
         assert_eq!(switches.switches().len(), 1, "a silent one is not gone");
-        switches.looked(&BTreeMap::new(), &BTreeSet::new());
+        switches.observed(&BTreeMap::new(), &BTreeSet::new());
         assert!(switches.switches().is_empty());
     }
 }

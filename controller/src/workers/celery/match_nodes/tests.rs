@@ -62,10 +62,10 @@ fn fleet(ours: Expected) -> BTreeMap<TaskId, Expected> {
 #[case::docker_whole(&format!("celery@{DOCKER}"))]
 fn a_node_is_recognised(#[case] node: &str) {
     let tasks = fleet(task("10.0.4.168", "ip-10-0-4-168.ec2.internal", DOCKER));
-    let Matched { tasks, strangers } = match_nodes(&Naming::Automatic, &tasks, &answered(&[node]));
+    let Matched { tasks, unmatched_workers } = match_nodes(&Naming::Automatic, &tasks, &answered(&[node]));
     assert_eq!(tasks[&id(A)], nodes(&[node]));
     assert!(matches!(&tasks[&id(B)], Mapping::NotFound { .. }));
-    assert!(strangers.is_empty());
+    assert!(unmatched_workers.is_empty());
 }
 
 #[rstest]
@@ -79,9 +79,9 @@ fn a_node_is_recognised(#[case] node: &str) {
 #[case::empty_host("celery@")]
 fn a_node_is_a_stranger(#[case] node: &str) {
     let tasks = fleet(task("10.0.4.168", "ip-10-0-4-168.ec2.internal", DOCKER));
-    let Matched { tasks, strangers } = match_nodes(&Naming::Automatic, &tasks, &answered(&[node]));
+    let Matched { tasks, unmatched_workers } = match_nodes(&Naming::Automatic, &tasks, &answered(&[node]));
     assert!(tasks.values().all(|mapping| matches!(mapping, Mapping::NotFound { .. })), "{tasks:?}");
-    assert_eq!(strangers, [NodeName::from(node)].into());
+    assert_eq!(unmatched_workers, [NodeName::from(node)].into());
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_short_id_must_be_the_whole_host() {
     let found =
         match_nodes(&Naming::Automatic, &tasks, &answered(&["celery@pod-7", "celery@pod-7-x", "celery@pod-70"]));
     assert_eq!(found.tasks[&TaskId::from("pod-7")], nodes(&["celery@pod-7"]));
-    assert_eq!(found.strangers.len(), 2);
+    assert_eq!(found.unmatched_workers.len(), 2);
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn a_host_that_several_tasks_share_is_nobodys() {
         assert!(why.contains(A) && why.contains(third), "{why}");
     }
     assert!(matches!(&found.tasks[&id(B)], Mapping::NotFound { .. }), "who has no part in it is told nothing of it");
-    assert!(found.strangers.is_empty());
+    assert!(found.unmatched_workers.is_empty());
 }
 
 #[test]
@@ -249,11 +249,11 @@ proptest! {
                 for node in nodes {
                     prop_assert!(taken.insert(node.clone()), "{node} is mapped twice");
                     prop_assert!(!answered.shared.contains(node), "{node} is several processes");
-                    prop_assert!(!found.strangers.contains(node), "{node} is a stranger too");
+                    prop_assert!(!found.unmatched_workers.contains(node), "{node} is a stranger too");
                 }
             }
         }
-        prop_assert!(found.strangers.is_subset(&answered.nodes));
+        prop_assert!(found.unmatched_workers.is_subset(&answered.nodes));
         prop_assert_eq!(match_nodes(&naming, &tasks, &answered), found, "it depends on nothing else");
     }
 }

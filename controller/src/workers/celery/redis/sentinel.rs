@@ -59,14 +59,14 @@ impl Sentinels {
             .collect();
         let mut votes: Vec<((String, u16), usize)> = Vec::new();
         let mut problems = Vec::new();
-        let mut strangers = Vec::new();
+        let mut unmatched_workers = Vec::new();
         while let Some((at, answer)) = asking.next().await {
             match answer {
                 Ok(Some(server)) => match votes.iter_mut().find(|(known, _)| *known == server) {
                     Some((_, count)) => *count += 1,
                     None => votes.push((server, 1)),
                 },
-                Ok(None) => strangers.push(at),
+                Ok(None) => unmatched_workers.push(at),
                 Err(problem) => problems.push((at, problem)),
             }
             if let Some((server, _)) = votes.iter().find(|(_, count)| count * 2 > self.askable.len()) {
@@ -75,8 +75,8 @@ impl Sentinels {
         }
         match votes.into_iter().max_by_key(|(_, count)| *count) {
             Some((server, _)) => Ok(server),
-            None if strangers.is_empty() => Err(Problem::Sentinels(problems)),
-            None => Err(Problem::NoSuchMaster { name: self.master_name.clone(), sentinels: strangers }),
+            None if unmatched_workers.is_empty() => Err(Problem::Sentinels(problems)),
+            None => Err(Problem::NoSuchMaster { name: self.master_name.clone(), sentinels: unmatched_workers }),
         }
     }
 

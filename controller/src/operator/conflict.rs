@@ -12,14 +12,14 @@ use worker_drain_plan::{
 };
 
 use super::{
-    claims::{Claim, Rival, Verdict},
     context::{Context, Entry},
     events::Happening,
-    guard::OrFailure,
-    left::{Left, Work},
+    failure_status::{self, FailureStatus},
+    fencing::OrFailure,
+    leftovers::{Leftovers, Work},
     metrics::Key,
-    pass::{Next, Subject, let_go},
-    unwell::{self, Unwell},
+    ownership::{Claim, Owner, Verdict},
+    reconcile::{Next, Subject, let_go},
 };
 use crate::{
     api::WorkerDrain,
@@ -48,11 +48,11 @@ pub async fn instead(
     entry: &mut Entry,
     subject: &Subject,
 ) -> Result<Option<Next>, Failure> {
-    let left = Left::of(&subject.record.load().await?);
-    match verdict(context, key, entry, subject, &left).await? {
+    let leftovers = Leftovers::of(&subject.record.load().await?);
+    match verdict(context, key, entry, subject, &leftovers).await? {
         Verdict::Free => Ok(None),
         Verdict::After(_) => Ok(Some(Next::After(SOON))),
-        Verdict::Rival(rival) => stand_by(context, key, entry, subject, &rival, &left).await.map(Some),
+        Verdict::Owner(owner) => stand_by(context, key, entry, subject, &owner, &leftovers).await.map(Some),
     }
 }
 
@@ -61,19 +61,19 @@ async fn verdict(
     key: &Key,
     entry: &mut Entry,
     Subject { resource, spec, .. }: &Subject,
-    left: &Left,
+    leftovers: &Leftovers,
 ) -> Result<Verdict, Failure> {
     let term = context.leadership.term();
-    context.claims.know_all(term, || all(&context.client, &context.namespaces)).await?;
-    if !context.claims.know(key, Claim::of(resource, left.work())) {
+    context.ownership.know_all(term, || all(&context.client, &context.namespaces)).await?;
+    if !context.ownership.know(key, Claim::of(resource, leftovers.work())) {
         return Ok(Verdict::Free);
     }
-    let arn = match entry.outside.fleet(&spec.ecs, &context.limiters).await {
+    let arn = match entry.adapters.fleet(&spec.ecs, &context.limiters).await {
         OrFailure::There(fleet) => fleet.arn().await,
         OrFailure::Failure(failure) => Err(failure),
     };
     // Why there is none, the pass finds out, and tells.
-    let verdict = context.claims.judge(key, arn);
+    let verdict = context.ownership.judge(key, arn);
     // One that does nothing needs nobody's leave.
     let looks_only = spec.policy.mode == Mode::Plan && !spec.policy.withdrawn;
     Ok(if looks_only { Verdict::Free } else { verdict })
@@ -84,22 +84,26 @@ async fn stand_by(
     key: &Key,
     entry: &mut Entry,
     Subject { resource, .. }: &Subject,
-    rival: &Rival,
-    left: &Left,
+    owner: &Owner,
+    leftovers: &Leftovers,
 ) -> Result<Next, Failure> {
     if resource.metadata.deletion_timestamp.is_some() {
         let_go(&context.client, resource).await?;
-        context.publish(resource, vec![let_go_beside(key, rival, left)]);
+        context.publish(resource, vec![let_go_beside(key, owner, leftovers)]);
         return Ok(Next::Gone);
     }
-    let told = Unwell { reason: unwell::CONFLICT, subject: rival.drain.1.clone(), message: conflict(rival, left) };
-    unwell::tell(context, entry, resource, &told).await?;
-    context.metrics.drains().stands_by(key, unwell::CONFLICT, SystemClock.now());
+    let told = FailureStatus {
+        reason: failure_status::CONFLICT,
+        subject: owner.drain.1.clone(),
+        message: conflict(owner, leftovers),
+    };
+    failure_status::tell(context, entry, resource, &told).await?;
+    context.metrics.drains().stands_by(key, failure_status::CONFLICT, SystemClock.now());
     Ok(Next::After(STANDS_BY))
 }
 
 /// What helps one that stands by.
-fn conflict(Rival { drain: (namespace, name), plans }: &Rival, left: &Left) -> String {
+fn conflict(Owner { drain: (namespace, name), plans }: &Owner, leftovers: &Leftovers) -> String {
     let mut message = format!("the WorkerDrain {namespace}/{name} ");
     message.push_str(if *plans {
         "of the same service is in mode Plan, but took queues before that it alone can give back, so this one does nothing: \
@@ -109,10 +113,10 @@ fn conflict(Rival { drain: (namespace, name), plans }: &Rival, left: &Left) -> S
         "looks after the same service, so this one does nothing: delete one of the two. This one takes over when the other \
          one is gone"
     });
-    if left.work() == Work::Taken {
+    if leftovers.work() == Work::Taken {
         let taken = format!(
             ". If it is this one that is deleted, nobody gives back the queues that it took before from {}",
-            left.taken()
+            leftovers.taken()
         );
         message.push_str(&taken);
     }
@@ -121,15 +125,17 @@ fn conflict(Rival { drain: (namespace, name), plans }: &Rival, left: &Left) -> S
 
 /// What is told of one that is deleted while it stands by. It gives nothing back: the other one may have cancelled the same
 /// workers, and holds the same tasks.
-fn let_go_beside(key: &Key, Rival { drain: (namespace, name), .. }: &Rival, left: &Left) -> Happening {
+fn let_go_beside(key: &Key, Owner { drain: (namespace, name), .. }: &Owner, leftovers: &Leftovers) -> Happening {
     let whose = format!("the WorkerDrain {namespace}/{name} looks after the service");
-    match left.work() {
+    match leftovers.work() {
         Work::Nothing => Happening::normal("Withdrawn", &key.1, format!("nothing was to be given back: {whose}")),
         Work::Held => {
-            let note = format!("{whose}, and the holds of {} are left to it", left.held());
+            let note = format!("{whose}, and the holds of {} are left to it", leftovers.held());
             Happening::normal("Withdrawn", &key.1, note)
         }
-        Work::Taken => Happening::warning("Abandoned", &key.1, format!("{whose}, so nothing was given back; {left}")),
+        Work::Taken => {
+            Happening::warning("Abandoned", &key.1, format!("{whose}, so nothing was given back; {leftovers}"))
+        }
     }
 }
 
@@ -171,7 +177,7 @@ async fn work(client: &Client, drain: &DynamicObject) -> Result<Option<Work>, Fa
         Err(failure) => Err(failure),
     };
     match memory {
-        Ok(memory) => Ok(Some(Left::of(&memory).work())),
+        Ok(memory) => Ok(Some(Leftovers::of(&memory).work())),
         Err(failure) if matches!(failure.kind, FailureKind::Invalid | FailureKind::Denied) => Ok(None),
         Err(failure) => Err(failure),
     }

@@ -10,7 +10,7 @@ use kube::{Client, api::Api};
 use tokio::time::Instant;
 use worker_drain_plan::observation::{Failure, FailureKind};
 
-use super::guard::OrFailure;
+use super::fencing::OrFailure;
 use crate::{
     api::{
         policy::{EcsTarget, WorkersTarget},
@@ -34,13 +34,13 @@ const SECRET_FRESH_FOR: Duration = Duration::from_secs(15);
 
 /// The adapters of one drain.
 #[derive(Default)]
-pub struct Outside {
+pub struct Adapters {
     fleet: Option<(EcsTarget, EcsFleet)>,
     workers: Option<(WorkersSettings, Arc<AnyWorkers>)>,
     secrets: BTreeMap<SecretKeyRef, (Text, Instant)>,
 }
 
-impl Outside {
+impl Adapters {
     /// Where the fleet was when it was reached last.
     pub fn target(&self) -> Option<&EcsTarget> {
         self.fleet.as_ref().map(|(target, _)| target)

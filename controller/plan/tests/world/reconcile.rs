@@ -12,11 +12,11 @@ use super::{Node, World};
 
 impl World {
     /// One pass, with everything that it decides done, judged, and told.
-    pub fn pass(&mut self) -> Plan {
+    pub fn reconcile(&mut self) -> Plan {
         let plan = self.plan();
         self.tell(&plan);
         self.memory = plan.memory.clone();
-        if !plan.dry {
+        if !plan.dry_run {
             let outcomes: Vec<(Action, Outcome)> =
                 plan.actions.iter().map(|action| (action.clone(), self.apply(action))).collect();
             absorb(&mut self.memory, &outcomes, self.now);
@@ -43,8 +43,8 @@ impl World {
 
     /// Does one action, as the outside would.
     pub fn apply(&mut self, action: &Action) -> Outcome {
-        if let Some(setback) = self.set_back.get(&action.step()) {
-            return setback.clone();
+        if let Some(retry) = self.set_back.get(&action.step()) {
+            return retry.clone();
         }
         let task = action.task().as_str().to_owned();
         match action {
@@ -94,7 +94,7 @@ impl World {
     /// Passes, the scheduler, and time, until nothing changes for a while or the bound is reached.
     pub fn run(&mut self, passes: usize) -> &mut Self {
         for _ in 0..passes {
-            let plan = self.pass();
+            let plan = self.reconcile();
             self.schedule();
             self.later(plan.wake_after);
         }

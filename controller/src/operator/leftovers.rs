@@ -8,7 +8,7 @@ use super::events::listed;
 
 /// What is ours outside, of tasks that were not seen to end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Left {
+pub struct Leftovers {
     held: Vec<TaskId>,
     taken: Vec<TaskId>,
 }
@@ -24,7 +24,7 @@ pub enum Work {
     Nothing,
 }
 
-impl Left {
+impl Leftovers {
     /// By this memory.
     pub fn of(memory: &Memory) -> Self {
         let those = |are: fn(&TaskMemory) -> bool| {
@@ -65,7 +65,7 @@ fn named(tasks: &[TaskId]) -> String {
 }
 
 /// What becomes of it if nobody undoes it.
-impl fmt::Display for Left {
+impl fmt::Display for Leftovers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.held.is_empty() {
             f.write_str("no hold was left; ")?;
@@ -99,9 +99,9 @@ mod tests {
         TaskMemory { nodes: [("worker@a".into(), node)].into(), held, phase, gone, ..TaskMemory::default() }
     }
 
-    fn left(tasks: impl IntoIterator<Item = TaskMemory>) -> Left {
+    fn left(tasks: impl IntoIterator<Item = TaskMemory>) -> Leftovers {
         let named = |(number, task)| (format!("arn:aws:ecs:eu-west-1:1:task/media/{number}").into(), task);
-        Left::of(&Memory { tasks: tasks.into_iter().enumerate().map(named).collect(), ..Memory::default() })
+        Leftovers::of(&Memory { tasks: tasks.into_iter().enumerate().map(named).collect(), ..Memory::default() })
     }
 
     #[rstest]

@@ -18,25 +18,25 @@ use crate::api::policy::EcsTarget;
 const LOOKS_AT_ONCE: usize = 8;
 
 /// The permission to look, until the look has ended.
-pub type Turn = OwnedSemaphorePermit;
+pub type ObserveSlot = OwnedSemaphorePermit;
 
 /// The turns of all accounts and Regions.
 #[derive(Debug, Default)]
-pub struct Turns(Mutex<BTreeMap<Place, Arc<Semaphore>>>);
+pub struct ObserveSlots(Mutex<BTreeMap<Place, Arc<Semaphore>>>);
 
 /// Role and Region, as far as they are known before anything is asked.
 type Place = (Option<String>, Option<String>);
 
-impl Turns {
+impl ObserveSlots {
     /// Waits for a turn to look there.
-    pub async fn wait(&self, EcsTarget { role_arn, region, .. }: &EcsTarget) -> Option<Turn> {
+    pub async fn wait(&self, EcsTarget { role_arn, region, .. }: &EcsTarget) -> Option<ObserveSlot> {
         let place = (role_arn.clone(), region.clone());
-        let turns = {
+        let slots = {
             let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(all.entry(place).or_insert_with(|| Arc::new(Semaphore::new(LOOKS_AT_ONCE))))
         };
         // Fails only if it were closed, which it never is.
-        turns.acquire_owned().await.ok()
+        slots.acquire_owned().await.ok()
     }
 }
 
@@ -48,7 +48,7 @@ mod tests {
 
     #[tokio::test]
     async fn few_look_at_once_and_other_regions_are_not_waited_for() {
-        let turns = Turns::default();
+        let slots = ObserveSlots::default();
         let target = |region: &str| EcsTarget {
             cluster: "media".into(),
             service: "transcoder".into(),
@@ -57,11 +57,11 @@ mod tests {
         };
         let mut looking = Vec::new();
         for _ in 0..LOOKS_AT_ONCE {
-            looking.push(turns.wait(&target("eu-west-1")).await);
+            looking.push(slots.wait(&target("eu-west-1")).await);
         }
-        assert!(turns.wait(&target("eu-west-1")).now_or_never().is_none());
-        assert!(turns.wait(&target("us-east-1")).now_or_never().is_some());
+        assert!(slots.wait(&target("eu-west-1")).now_or_never().is_none());
+        assert!(slots.wait(&target("us-east-1")).now_or_never().is_some());
         looking.pop();
-        assert!(turns.wait(&target("eu-west-1")).now_or_never().is_some());
+        assert!(slots.wait(&target("eu-west-1")).now_or_never().is_some());
     }
 }

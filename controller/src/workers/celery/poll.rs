@@ -22,7 +22,7 @@ use crate::identity::Expected;
 const METHODS: [Method; 4] = [Method::ActiveQueues, Method::Reserved, Method::Active, Method::Scheduled];
 
 /// A look that has been asked for.
-pub(super) struct Look {
+pub(super) struct Poll {
     asked_at: Timestamp,
     questions: Vec<Question>,
     answers: BTreeMap<NodeName, Answer>,
@@ -72,7 +72,7 @@ pub(super) fn questions(expires: Timestamp) -> Vec<Request> {
     METHODS.into_iter().map(|method| Request::new(method, None, expires)).collect()
 }
 
-impl Look {
+impl Poll {
     /// `naming` and `tasks` decide for whom it waits, `receivers` is what the transport told.
     pub(super) fn new(
         asked_at: Timestamp,
@@ -159,11 +159,11 @@ impl Look {
     pub(super) fn finish(self, naming: &Naming, tasks: &BTreeMap<TaskId, Expected>) -> WorkersView {
         let nodes = self.answers.keys().cloned().collect();
         let answered = Answered { nodes, shared: self.shared, unreadable: self.unreadable };
-        let Matched { tasks, strangers } = match_nodes(naming, tasks, &answered);
+        let Matched { tasks, unmatched_workers } = match_nodes(naming, tasks, &answered);
         let mut nodes = self.answers;
         // Answers of several processes under one name are nobody's; those of strangers are none of our business.
-        nodes.retain(|node, _| !answered.shared.contains(node) && !strangers.contains(node));
-        WorkersView { tasks, nodes, strangers, silences: BTreeMap::new() }
+        nodes.retain(|node, _| !answered.shared.contains(node) && !unmatched_workers.contains(node));
+        WorkersView { tasks, nodes, unmatched_workers, silences: BTreeMap::new() }
     }
 }
 

@@ -42,7 +42,7 @@ pub const REASONS: [&str; 6] = [INVALID_SPEC, CONFLICT, RECORD_INVALID, RECORD_D
 
 /// What is the matter with a drain, for a person to mend.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unwell {
+pub struct FailureStatus {
     /// In one word of docs/conditions.md.
     pub reason: &'static str,
     /// Whom the event is about.
@@ -51,7 +51,7 @@ pub struct Unwell {
     pub message: String,
 }
 
-impl Unwell {
+impl FailureStatus {
     /// What a pass that ended so is to be told by. `None`: it may mend itself, or the API server takes no word from us.
     fn of_failure(drain: &str, end: PassEnd, Failure { kind, message }: &Failure) -> Option<Self> {
         let (reason, message) = match (end, kind) {
@@ -64,7 +64,7 @@ impl Unwell {
             (PassEnd::Timeout, _) => (
                 PASS_CUT_OFF,
                 format!(
-                    "{message}. It is tried again by itself, but no hold is renewed before a pass ends well: if this stays, \
+                    "{message}. It is tried again by itself, but no hold is renewed before a reconciliation ends well: if this stays, \
                      see whether many drains wait for ECS, restart the operator, and report it with its log"
                 ),
             ),
@@ -90,11 +90,11 @@ pub async fn tell(
     context: &Context,
     entry: &mut Entry,
     resource: &DynamicObject,
-    Unwell { reason, subject, message }: &Unwell,
+    FailureStatus { reason, subject, message }: &FailureStatus,
 ) -> Result<(), Failure> {
     // Also where it cannot be written: an event is then all that a person sees.
     let known = resource.data.pointer("/status/blockedBy").and_then(Value::as_str) == Some(*reason);
-    if entry.unwell.replace(*reason) != Some(*reason) {
+    if entry.failure_status.replace(*reason) != Some(*reason) {
         tracing::warn!(reason, message, "only a person can mend this");
         if !known {
             context.publish(resource, vec![Happening::warning(reason, subject.as_str(), message.as_str())]);
@@ -114,11 +114,11 @@ pub async fn tell_failure(
     end: PassEnd,
     failure: &Failure,
 ) -> Result<(), Failure> {
-    let Some(unwell) = Unwell::of_failure(&key.1, end, failure) else { return Ok(()) };
-    context.metrics.drains().unwell(key, unwell.reason, None);
-    if matches!(unwell.reason, RECORD_INVALID | RECORD_DENIED) {
+    let Some(failure_status) = FailureStatus::of_failure(&key.1, end, failure) else { return Ok(()) };
+    context.metrics.drains().failure_status(key, failure_status.reason, None);
+    if matches!(failure_status.reason, RECORD_INVALID | RECORD_DENIED) {
         // It cannot act, and is in nobody's way.
-        context.claims.forget(key);
+        context.ownership.forget(key);
     }
     // A pass may outlive the claim to act; whoever leads then tells what there is to tell.
     if !context.leadership.is_current() {
@@ -127,7 +127,7 @@ pub async fn tell_failure(
     // Anew, because the pass may have written before it failed.
     let resource = call_opt("read the WorkerDrain", drains(context.client.clone(), &key.0).get(&key.1)).await?;
     match resource {
-        Some(resource) => tell(context, entry, &resource, &unwell).await,
+        Some(resource) => tell(context, entry, &resource, &failure_status).await,
         None => Ok(()),
     }
 }
@@ -215,7 +215,7 @@ mod tests {
         #[case] kind: FailureKind,
         #[case] reason: Option<&'static str>,
     ) {
-        let told = Unwell::of_failure("transcoder", end, &Failure::new(kind, "why"));
+        let told = FailureStatus::of_failure("transcoder", end, &Failure::new(kind, "why"));
         assert_eq!(told.as_ref().map(|told| told.reason), reason);
         assert!(told.is_none_or(|told| told.message.contains("why")));
     }

@@ -8,8 +8,8 @@ use std::{
 use futures::FutureExt as _;
 use jiff::SignedDuration;
 use worker_drain::fleet::{
-    Fleet, FleetLook,
-    ecs::{Operation, Turns, limiter::Limiter},
+    Fleet, FleetObservation,
+    ecs::{Attempts, Operation, limiter::Limiter},
 };
 use worker_drain_plan::{
     Action, Ground, Observation, Outcome, TaskId,
@@ -50,7 +50,7 @@ enum Wish {
 }
 
 impl Fleet for SimFleet<'_> {
-    async fn observe(&self, tracked: &BTreeSet<TaskId>) -> Result<FleetLook, Failure> {
+    async fn observe(&self, tracked: &BTreeSet<TaskId>) -> Result<FleetObservation, Failure> {
         let at = {
             let mut world = self.sim.world();
             world.taps[self.who].looked_ms = world.now;
@@ -73,7 +73,7 @@ impl Fleet for SimFleet<'_> {
         let world = &*world;
         result.map(|view| {
             let identities = world.identities(view.tasks.keys());
-            FleetLook { view, identities }
+            FleetObservation { view, identities }
         })
     }
 
@@ -150,12 +150,13 @@ impl SimFleet<'_> {
         F: Future<Output = Result<T, Failure>>,
     {
         let jitter = || f64::from(u32::try_from(self.sim.world().delay_chance.below(1000)).unwrap_or(0)) / 1000.0;
-        let turns = Turns { limiter: self.limiter, time_limit: TIME_LIMIT, service: "transcoder", jitter: &jitter };
+        let attempts =
+            Attempts { limiter: self.limiter, time_limit: TIME_LIMIT, service: "transcoder", jitter: &jitter };
         let counted = || {
             self.sim.world().count_call(self.who, operation.row());
             send()
         };
-        turns.call(operation, counted).await
+        attempts.call(operation, counted).await
     }
 
     /// One call that reads.
@@ -183,7 +184,7 @@ impl SimFleet<'_> {
         let calls = world.span_of(Fault::Crowded, 10, 800);
         world.tell(|| format!("{calls} calls of other drains come before those of operator {}", self.who));
         for _ in 0..calls {
-            if let None | Some(Ok(())) = self.limiter.pass(operation).now_or_never() {
+            if let None | Some(Ok(())) = self.limiter.acquire(operation).now_or_never() {
                 world.count_foreign(self.who, operation.row());
             }
         }

@@ -15,19 +15,19 @@ use worker_drain_plan::{
 };
 
 use super::{
+    conflict,
     context::{Context, Entry},
     events::{Happening, Told, happenings},
-    guard::Guarded,
-    left::Left,
+    failure_status::{self, FailureStatus},
+    fencing::Fenced,
+    leftovers::Leftovers,
     metrics::{Figures, Key, System},
-    rivals,
-    turns::Turn,
-    unwell::{self, Unwell},
+    slots::ObserveSlot,
 };
 use crate::{
     api::{DrainSpec, WorkerDrain},
     clock::{Clock, SystemClock},
-    reconcile::{Drain, Pass},
+    reconcile::{Drain, Reconciliation},
     record::{
         Record,
         resource::{FIELD_MANAGER, ResourceRecord, call, call_opt, drains},
@@ -53,11 +53,11 @@ pub enum Next {
 }
 
 /// One pass. Errors: the resource or its status could not be read or written.
-pub async fn pass(context: &Context, key: &Key, entry: &mut Entry) -> Result<Next, Failure> {
+pub async fn reconcile(context: &Context, key: &Key, entry: &mut Entry) -> Result<Next, Failure> {
     let (namespace, name) = key;
     // Waited for before anything is read: what was read is young then.
-    let turn = match entry.outside.target() {
-        Some(target) => context.turns.wait(target).await,
+    let slot = match entry.adapters.target() {
+        Some(target) => context.observe_slots.wait(target).await,
         None => None,
     };
     let api = drains(context.client.clone(), namespace);
@@ -85,29 +85,29 @@ pub async fn pass(context: &Context, key: &Key, entry: &mut Entry) -> Result<Nex
             return Ok(Next::Gone);
         }
         Err(why) => {
-            let told = Unwell { reason: unwell::INVALID_SPEC, subject: name.clone(), message: why };
-            unwell::tell(context, entry, &resource, &told).await?;
-            context.metrics.drains().unwell(key, unwell::INVALID_SPEC, Some(SystemClock.now()));
-            context.claims.forget(key);
+            let told = FailureStatus { reason: failure_status::INVALID_SPEC, subject: name.clone(), message: why };
+            failure_status::tell(context, entry, &resource, &told).await?;
+            context.metrics.drains().failure_status(key, failure_status::INVALID_SPEC, Some(SystemClock.now()));
+            context.ownership.forget(key);
             return Ok(Next::After(INVALID_AGAIN));
         }
     };
-    let turn = match turn {
-        Some(turn) if entry.outside.target() == Some(&drain.ecs) => Some(turn),
-        _ => context.turns.wait(&drain.ecs).await,
+    let slot = match slot {
+        Some(slot) if entry.adapters.target() == Some(&drain.ecs) => Some(slot),
+        _ => context.observe_slots.wait(&drain.ecs).await,
     };
-    let subject = Subject { resource, spec: drain, record, turn };
-    if let Some(next) = rivals::instead(context, key, entry, &subject).await? {
+    let subject = Subject { resource, spec: drain, record, slot };
+    if let Some(next) = conflict::instead(context, key, entry, &subject).await? {
         return Ok(next);
     }
-    let (resource, pass) = Box::pin(over(context, key, entry, subject)).await?;
-    if deleted && pass.plan.report.phase == Phase::Withdrawn {
+    let (resource, reconciliation) = Box::pin(over(context, key, entry, subject)).await?;
+    if deleted && reconciliation.plan.report.phase == Phase::Withdrawn {
         let_go(&context.client, &resource).await?;
         let note = "every queue is given back and every hold is released";
         context.publish(&resource, vec![Happening::normal("Withdrawn", name.as_str(), note)]);
         return Ok(Next::Gone);
     }
-    Ok(Next::After(after(pass.plan.wake_after)))
+    Ok(Next::After(after(reconciliation.plan.wake_after)))
 }
 
 /// A drain that can be passed over.
@@ -118,7 +118,7 @@ pub struct Subject {
     pub spec: DrainSpec,
     /// Where its status and memory are.
     pub record: ResourceRecord<SystemClock>,
-    turn: Option<Turn>,
+    slot: Option<ObserveSlot>,
 }
 
 /// Lets the loop pass over a drain.
@@ -126,27 +126,27 @@ async fn over(
     context: &Context,
     key: &Key,
     entry: &mut Entry,
-    Subject { resource, spec, record, turn }: Subject,
-) -> Result<(DynamicObject, Pass), Failure> {
+    Subject { resource, spec, record, slot }: Subject,
+) -> Result<(DynamicObject, Reconciliation), Failure> {
     let before = match entry.told.take() {
         Some(told) => told,
         None => Told::of_status(&record.status().await),
     };
-    let fleet = guarded(context, entry.outside.fleet(&spec.ecs, &context.limiters).await);
+    let fleet = fenced(context, entry.adapters.fleet(&spec.ecs, &context.limiters).await);
     let drain = Drain {
-        fleet: fleet.with_turn(turn),
-        workers: guarded(context, entry.outside.workers(&spec.workers, &spec.ecs, &context.client, &key.0).await),
+        fleet: fleet.with_turn(slot),
+        workers: fenced(context, entry.adapters.workers(&spec.workers, &spec.ecs, &context.client, &key.0).await),
         policy: spec.policy,
         record,
         clock: SystemClock,
     };
-    let pass = drain.pass().await?;
-    tell(context, key, entry, &resource, &before, &drain.policy, &pass);
-    Ok((resource, pass))
+    let reconciliation = drain.reconcile().await?;
+    tell(context, key, entry, &resource, &before, &drain.policy, &reconciliation);
+    Ok((resource, reconciliation))
 }
 
-fn guarded<T>(context: &Context, inner: super::guard::OrFailure<T>) -> Guarded<T> {
-    Guarded::new(inner, context.leadership.clone(), Arc::clone(&context.metrics))
+fn fenced<T>(context: &Context, inner: super::fencing::OrFailure<T>) -> Fenced<T> {
+    Fenced::new(inner, context.leadership.clone(), Arc::clone(&context.metrics))
 }
 
 fn parse(resource: &DynamicObject) -> Result<DrainSpec, String> {
@@ -167,9 +167,9 @@ fn tell(
     resource: &DynamicObject,
     before: &Told,
     policy: &Policy,
-    pass: &Pass,
+    reconciliation: &Reconciliation,
 ) {
-    let Pass { observation, plan, outcomes } = pass;
+    let Reconciliation { observation, plan, outcomes } = reconciliation;
     for (action, outcome) in outcomes {
         tracing::info!(%action, ?outcome, "acted");
         context.metrics.acted(action, outcome);
@@ -178,20 +178,20 @@ fn tell(
     if let Seen::Err { failure, .. } = workers
         && matches!(failure.kind, FailureKind::Denied | FailureKind::Invalid)
     {
-        entry.outside.distrust_secret();
+        entry.adapters.distrust_secret();
     }
     let asked = fleet.ok().map(|_| workers.ok().is_some());
     let figures = Figures::of(policy, &plan.report, &plan.memory, (fleet.ok().is_some(), asked), SystemClock.now());
     context.metrics.drains().saw(key, figures);
     let told = Told::of_report(&plan.report);
-    let news = if plan.dry { Vec::new() } else { happenings(before, &plan.report, outcomes) };
+    let news = if plan.dry_run { Vec::new() } else { happenings(before, &plan.report, outcomes) };
     if told != *before {
         tracing::info!(
             phase = ?plan.report.phase, drained = %plan.report.drained.reason, ready = %plan.report.ready.reason,
             why = plan.report.drained.message, "changed"
         );
     }
-    (entry.told, entry.unwell) = (Some(told), None);
+    (entry.told, entry.failure_status) = (Some(told), None);
     context.publish(resource, news);
 }
 
@@ -254,7 +254,7 @@ async fn abandon(context: &Context, resource: &DynamicObject, entry: &mut Entry)
         Err(failure) => Err(failure),
     };
     let left = match memory {
-        Ok(memory) => Left::of(&memory).to_string(),
+        Ok(memory) => Leftovers::of(&memory).to_string(),
         Err(failure) => format!("what was left is not known: {}", failure.message),
     };
     tracing::warn!(left, "abandoned");

@@ -14,11 +14,11 @@ use worker_drain_plan::{
 use super::{
     lease::{Acting, Leadership},
     metrics::{Metrics, System},
-    turns::Turn,
+    slots::ObserveSlot,
 };
 use crate::{
     clock::{Clock, SystemClock},
-    fleet::{Fleet, FleetLook},
+    fleet::{Fleet, FleetObservation},
     identity::Expected,
     workers::{Workers, uncounted},
 };
@@ -38,24 +38,24 @@ pub enum OrFailure<T> {
 
 /// A fleet or workers under guard.
 #[derive(Debug)]
-pub struct Guarded<T> {
+pub struct Fenced<T> {
     /// The turn to look; it is another's as soon as the look has ended.
-    turn: Mutex<Option<Turn>>,
+    slot: Mutex<Option<ObserveSlot>>,
     inner: OrFailure<T>,
     leadership: Leadership,
     metrics: Arc<Metrics>,
 }
 
-impl<T> Guarded<T> {
+impl<T> Fenced<T> {
     /// Under guard of this claim.
     pub fn new(inner: OrFailure<T>, leadership: Leadership, metrics: Arc<Metrics>) -> Self {
-        Self { turn: Mutex::default(), inner, leadership, metrics }
+        Self { slot: Mutex::default(), inner, leadership, metrics }
     }
 
     /// With the turn to look once.
     #[must_use]
-    pub fn with_turn(self, turn: Option<Turn>) -> Self {
-        Self { turn: Mutex::new(turn), ..self }
+    pub fn with_turn(self, slot: Option<ObserveSlot>) -> Self {
+        Self { slot: Mutex::new(slot), ..self }
     }
 
     fn inner(&self) -> Result<&T, Failure> {
@@ -96,9 +96,9 @@ macro_rules! take_in_batches {
     }};
 }
 
-impl<F: Fleet> Fleet for Guarded<F> {
-    async fn observe(&self, tracked: &BTreeSet<TaskId>) -> Result<FleetLook, Failure> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner).take();
+impl<F: Fleet> Fleet for Fenced<F> {
+    async fn observe(&self, tracked: &BTreeSet<TaskId>) -> Result<FleetObservation, Failure> {
+        let _turn = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         let seen = match self.inner() {
             Ok(fleet) => fleet.observe(tracked).await,
             Err(failure) => Err(failure),
@@ -115,7 +115,7 @@ impl<F: Fleet> Fleet for Guarded<F> {
     }
 }
 
-impl<W: Workers> Workers for Guarded<Arc<W>> {
+impl<W: Workers> Workers for Fenced<Arc<W>> {
     async fn observe(&self, tasks: &BTreeMap<TaskId, Expected>) -> Result<WorkersView, Failure> {
         let seen = match self.inner() {
             Ok(workers) => workers.observe(tasks).await,

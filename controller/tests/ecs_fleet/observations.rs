@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use ecs_emulator::model::Faults;
 use jiff::SignedDuration;
 use tokio::time::timeout;
-use worker_drain::fleet::{Fleet, FleetLook, ecs::Operation};
+use worker_drain::fleet::{Fleet, FleetObservation, ecs::Operation};
 use worker_drain_plan::{
     Outcome, TaskId,
     observation::{FailureKind, HoldState, Life},
@@ -28,7 +28,8 @@ async fn a_rollout_is_seen_with_its_holds_and_identities() {
     assert!(lasting > SignedDuration::from_mins(119) && lasting < SignedDuration::from_mins(125), "{lasting:#}");
 
     stage.deploy();
-    let four_run = |look: &FleetLook| look.view.tasks.values().filter(|task| task.life == Life::Running).count() == 4;
+    let four_run =
+        |look: &FleetObservation| look.view.tasks.values().filter(|task| task.life == Life::Running).count() == 4;
     let look = stage.look_until("new tasks run beside the old ones", &BTreeSet::new(), four_run).await;
     assert_ne!(look.view.current, before.view.current);
     assert_eq!(look.view.revisions[&look.view.current].label, "worker:1");
@@ -53,7 +54,7 @@ async fn a_released_task_is_followed_by_name_until_it_is_forgotten() {
     stage.deploy();
     stage.look_until("a new task runs", &tracked, |look| look.view.tasks.len() == 2).await;
     assert_eq!(stage.fleet.release(&old).await, [Outcome::Done]);
-    let has_ended = |look: &FleetLook| matches!(look.view.tasks[&old[0]].life, Life::Stopped { .. });
+    let has_ended = |look: &FleetObservation| matches!(look.view.tasks[&old[0]].life, Life::Stopped { .. });
     let look = stage.look_until("the old task ends", &tracked, has_ended).await;
     let Life::Stopped { reason, .. } = &look.view.tasks[&old[0]].life else { panic!("{look:?}") };
     assert!(reason.contains(look.view.tasks[&old[0]].revision.as_str()), "{reason}");
@@ -65,7 +66,7 @@ async fn a_released_task_is_followed_by_name_until_it_is_forgotten() {
     let young = stage.running(1).await.remove(0);
     stage.stop_task(&young);
     let tracked = BTreeSet::from([young.clone()]);
-    let is_missing = |look: &FleetLook| look.view.tasks[&young].life == Life::Missing;
+    let is_missing = |look: &FleetObservation| look.view.tasks[&young].life == Life::Missing;
     let look = stage.look_until("ECS knows it no more", &tracked, is_missing).await;
     assert!(!look.identities.contains_key(&young));
     stage.emulator.stop().await;
@@ -135,7 +136,7 @@ async fn tasks_that_ended_long_ago_are_not_read_again() {
     let stage = Stage::with(100).await;
     let tasks = stage.running(100).await;
     stage.stop_task(&tasks[0]);
-    let replaced = |look: &FleetLook| look.view.tasks.len() == 100 && !look.view.tasks.contains_key(&tasks[0]);
+    let replaced = |look: &FleetObservation| look.view.tasks.len() == 100 && !look.view.tasks.contains_key(&tasks[0]);
     stage.look_until("it is replaced", &BTreeSet::new(), replaced).await;
     stage.look().await;
     let described = stage.fleet.calls().of(Operation::DescribeTasks);

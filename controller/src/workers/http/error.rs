@@ -7,7 +7,7 @@ use worker_drain_plan::observation::FailureKind;
 
 /// Why a worker did not answer as it should.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Trouble {
+pub enum CallError {
     /// Nothing is known of where it is.
     #[error(
         "the task has no private address of its own: HTTP workers can be asked where tasks have a network interface each \
@@ -118,7 +118,7 @@ pub enum Trouble {
     },
 }
 
-impl Trouble {
+impl CallError {
     /// What sort of failure it is.
     pub fn kind(&self) -> FailureKind {
         match self {

@@ -35,7 +35,7 @@ pub enum Sign {
 /// Counts are of the time since the last look *began*, so that an end is counted rather twice (by the look, and here)
 /// than never: the first costs a look, the second would cost a poll interval.
 #[derive(Debug, Default)]
-pub struct Ears {
+pub struct Wakeup {
     state: Mutex<State>,
     met: Notify,
 }
@@ -56,9 +56,9 @@ struct Heard {
     rested_after: Option<u64>,
 }
 
-impl Ears {
+impl Wakeup {
     /// A look begins: it will see by itself what was heard until now.
-    pub fn look_begins(&self) {
+    pub fn observation_begins(&self) {
         for heard in self.state().nodes.values_mut() {
             (heard.ended, heard.rests) = (0, false);
         }
@@ -143,80 +143,80 @@ mod tests {
     }
 
     /// Who would be woken now.
-    fn woken(ears: &Ears) -> Option<NodeName> {
-        ears.wait().now_or_never()
+    fn woken(wakeup: &Wakeup) -> Option<NodeName> {
+        wakeup.wait().now_or_never()
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_the_last_end_wakes() {
-        let ears = Ears::default();
-        ears.await_only(&awaited("a", 2));
-        ears.hear(&"a".into(), Sign::Ended);
-        ears.hear(&"b".into(), Sign::Ended);
-        assert_eq!(woken(&ears), None);
-        ears.hear(&"a".into(), Sign::Ended);
-        assert_eq!(woken(&ears), Some("a".into()));
-        ears.look_begins();
-        assert_eq!(woken(&ears), None, "it was looked at");
+        let wakeup = Wakeup::default();
+        wakeup.await_only(&awaited("a", 2));
+        wakeup.hear(&"a".into(), Sign::Ended);
+        wakeup.hear(&"b".into(), Sign::Ended);
+        assert_eq!(woken(&wakeup), None);
+        wakeup.hear(&"a".into(), Sign::Ended);
+        assert_eq!(woken(&wakeup), Some("a".into()));
+        wakeup.observation_begins();
+        assert_eq!(woken(&wakeup), None, "it was looked at");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_end_that_comes_while_one_looks_is_not_lost() {
-        let ears = Ears::default();
-        ears.look_begins();
-        ears.hear(&"a".into(), Sign::Ended);
-        ears.await_only(&awaited("a", 1));
-        assert_eq!(woken(&ears), Some("a".into()));
+        let wakeup = Wakeup::default();
+        wakeup.observation_begins();
+        wakeup.hear(&"a".into(), Sign::Ended);
+        wakeup.await_only(&awaited("a", 1));
+        assert_eq!(woken(&wakeup), Some("a".into()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_rest_wakes_once() {
-        let ears = Ears::default();
-        ears.await_only(&awaited("a", 3));
-        ears.hear(&"a".into(), Sign::Rests { begun: 7 });
-        assert_eq!(woken(&ears), Some("a".into()));
-        ears.look_begins();
-        ears.hear(&"a".into(), Sign::Rests { begun: 7 });
-        assert_eq!(woken(&ears), None, "it was looked at in that rest, and has jobs all the same");
-        ears.hear(&"a".into(), Sign::Rests { begun: 8 });
+        let wakeup = Wakeup::default();
+        wakeup.await_only(&awaited("a", 3));
+        wakeup.hear(&"a".into(), Sign::Rests { begun: 7 });
+        assert_eq!(woken(&wakeup), Some("a".into()));
+        wakeup.observation_begins();
+        wakeup.hear(&"a".into(), Sign::Rests { begun: 7 });
+        assert_eq!(woken(&wakeup), None, "it was looked at in that rest, and has jobs all the same");
+        wakeup.hear(&"a".into(), Sign::Rests { begun: 8 });
         tokio::time::advance(GAP).await;
-        assert_eq!(woken(&ears), Some("a".into()));
+        assert_eq!(woken(&wakeup), Some("a".into()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn much_to_hear_is_little_to_do() {
-        let ears = Ears::default();
-        ears.await_only(&awaited("a", 1));
+        let wakeup = Wakeup::default();
+        wakeup.await_only(&awaited("a", 1));
         let began = Instant::now();
         for _ in 0..5 {
-            ears.look_begins();
+            wakeup.observation_begins();
             for _ in 0..1000 {
-                ears.hear(&"a".into(), Sign::Ended);
+                wakeup.hear(&"a".into(), Sign::Ended);
             }
-            ears.wait().await;
+            wakeup.wait().await;
         }
         assert_eq!(began.elapsed(), GAP * 4);
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_is_woken_by_what_comes_later() {
-        let ears = Ears::default();
-        ears.await_only(&awaited("a", 1));
-        let (node, ()) = tokio::join!(ears.wait(), async {
+        let wakeup = Wakeup::default();
+        wakeup.await_only(&awaited("a", 1));
+        let (node, ()) = tokio::join!(wakeup.wait(), async {
             tokio::time::sleep(Duration::from_secs(5)).await;
-            ears.hear(&"a".into(), Sign::Ended);
+            wakeup.hear(&"a".into(), Sign::Ended);
         });
         assert_eq!(node.as_str(), "a");
     }
 
     #[test]
     fn names_without_end_fill_no_memory() {
-        let ears = Ears::default();
+        let wakeup = Wakeup::default();
         for number in 0..2 * MOST_NODES {
-            ears.hear(&NodeName::from(number.to_string()), Sign::Ended);
+            wakeup.hear(&NodeName::from(number.to_string()), Sign::Ended);
         }
-        assert_eq!(ears.state().nodes.len(), MOST_NODES);
-        ears.clear();
-        assert!(ears.state().nodes.is_empty());
+        assert_eq!(wakeup.state().nodes.len(), MOST_NODES);
+        wakeup.clear();
+        assert!(wakeup.state().nodes.is_empty());
     }
 }

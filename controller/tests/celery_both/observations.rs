@@ -58,7 +58,7 @@ async fn a_look_is_over_when_all_have_answered() {
     assert!(maps_to(&view, "one"));
     // A broker that does not tell how many were asked leaves names as the only sign that all have answered.
     if TELLS_HOW_MANY {
-        assert_eq!(view.strangers, [node("two")].into());
+        assert_eq!(view.unmatched_workers, [node("two")].into());
     }
     assert!(!view.nodes.contains_key(&node("two")), "answers of strangers are none of our business");
 }
@@ -99,7 +99,7 @@ async fn a_task_may_have_several_nodes_and_its_host_name_may_tell_it() {
     tasks.get_mut(&TaskId::from("one")).unwrap().identity.host_names.insert(host.into());
     let view = look_until("all three answer", &celery, &tasks, |view| {
         let found = |task: &str| matches!(&view.tasks[&TaskId::from(task)], Mapping::Nodes(nodes) if nodes.len() == 2);
-        found("one") && view.strangers.len() == 1
+        found("one") && view.unmatched_workers.len() == 1
     })
     .await;
     let both = [format!("a@{host}"), format!("b@{host}")].map(NodeName::from);

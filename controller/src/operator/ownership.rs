@@ -22,11 +22,11 @@ use serde_json::Value;
 use tokio::sync::Mutex as AsyncMutex;
 use worker_drain_plan::observation::{Failure, FailureKind};
 
-use super::{left::Work, metrics::Key};
+use super::{leftovers::Work, metrics::Key};
 
 /// What is known of all drains that want to act.
 #[derive(Debug, Default)]
-pub struct Claims {
+pub struct Ownership {
     /// The term for which the drains that there are were read.
     term: AsyncMutex<Option<u64>>,
     drains: Mutex<BTreeMap<Key, Claim>>,
@@ -73,19 +73,19 @@ pub enum Verdict {
     /// Not yet: this drain comes first if it is of the same service, and was not looked at yet.
     After(Key),
     /// No: this drain is of the same service, and comes first.
-    Rival(Rival),
+    Owner(Owner),
 }
 
 /// The drain that comes first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rival {
+pub struct Owner {
     /// Which.
     pub drain: Key,
     /// It is in mode `Plan`, and in the way for what it took before.
     pub plans: bool,
 }
 
-impl Claims {
+impl Ownership {
     /// Knows the claims of all drains that there are, once a term; `read` reads them. Errors: they cannot be read.
     pub async fn know_all<R>(&self, term: u64, read: impl FnOnce() -> R + Send) -> Result<(), Failure>
     where
@@ -130,7 +130,7 @@ impl Claims {
         before.sort_by_key(|(other, it)| rank(other, it));
         let first = |same: Option<bool>| before.iter().find(|(_, it)| it.is_of_same(&claim) == same);
         match (first(Some(true)), first(None)) {
-            (Some((rival, it)), _) => Verdict::Rival(Rival { drain: (*rival).clone(), plans: it.plans }),
+            (Some((owner, it)), _) => Verdict::Owner(Owner { drain: (*owner).clone(), plans: it.plans }),
             (None, Some((other, _))) => Verdict::After((*other).clone()),
             (None, None) => Verdict::Free,
         }
@@ -228,8 +228,8 @@ mod tests {
         Claim::of(drain, Work::Nothing)
     }
 
-    fn rival(name: &str) -> Verdict {
-        Verdict::Rival(Rival { drain: at(name), plans: false })
+    fn owner(name: &str) -> Verdict {
+        Verdict::Owner(Owner { drain: at(name), plans: false })
     }
 
     fn named(cluster: &str, service: &str) -> Value {
@@ -246,11 +246,11 @@ mod tests {
 
     /// The first was made before the second; `judge` is asked for the second.
     fn second(first: &Value, first_arn: Result<String, Failure>, second: &Value, arn: &str) -> Verdict {
-        let claims = Claims::default();
-        claims.know(&at("first"), new(&drain("first", "2026-01-01T00:00:00Z", first)));
-        claims.know(&at("second"), new(&drain("second", "2026-01-01T00:00:01Z", second)));
-        assert_eq!(claims.judge(&at("first"), first_arn), Verdict::Free, "the oldest always may");
-        claims.judge(&at("second"), Ok(arn.into()))
+        let ownership = Ownership::default();
+        ownership.know(&at("first"), new(&drain("first", "2026-01-01T00:00:00Z", first)));
+        ownership.know(&at("second"), new(&drain("second", "2026-01-01T00:00:01Z", second)));
+        assert_eq!(ownership.judge(&at("first"), first_arn), Verdict::Free, "the oldest always may");
+        ownership.judge(&at("second"), Ok(arn.into()))
     }
 
     #[test]
@@ -258,7 +258,7 @@ mod tests {
         let short = named("media", "transcoder");
         let long = named("arn:aws:ecs:eu-west-1:123456789012:cluster/media", ARN);
         for (a, b) in [(&short, &long), (&long, &short), (&short, &short)] {
-            assert_eq!(second(a, Ok(ARN.into()), b, ARN), rival("first"));
+            assert_eq!(second(a, Ok(ARN.into()), b, ARN), owner("first"));
         }
     }
 
@@ -288,57 +288,57 @@ mod tests {
         elsewhere["fleet"]["ecs"]["region"] = json!("us-east-1");
         let here = named("arn:aws:ecs:eu-west-1:123456789012:cluster/media", "transcoder");
         assert_eq!(second(&elsewhere, failed(FailureKind::Unreachable), &here, ARN), Verdict::Free);
-        let claims = Claims::default();
-        claims.know(&at("a"), new(&drain("a", "2026-01-01T00:00:00Z", &spec)));
-        claims.know(&at("b"), new(&drain("b", "2026-01-01T00:00:01Z", &spec)));
-        assert_eq!(claims.judge(&at("a"), Ok(ARN.into())), Verdict::Free);
-        assert_eq!(claims.judge(&at("b"), failed(FailureKind::Throttled)), Verdict::After(at("a")));
-        assert_eq!(claims.judge(&at("b"), Ok(ARN.into())), rival("a"));
-        assert_eq!(claims.judge(&at("b"), failed(FailureKind::Throttled)), rival("a"), "it is known");
+        let ownership = Ownership::default();
+        ownership.know(&at("a"), new(&drain("a", "2026-01-01T00:00:00Z", &spec)));
+        ownership.know(&at("b"), new(&drain("b", "2026-01-01T00:00:01Z", &spec)));
+        assert_eq!(ownership.judge(&at("a"), Ok(ARN.into())), Verdict::Free);
+        assert_eq!(ownership.judge(&at("b"), failed(FailureKind::Throttled)), Verdict::After(at("a")));
+        assert_eq!(ownership.judge(&at("b"), Ok(ARN.into())), owner("a"));
+        assert_eq!(ownership.judge(&at("b"), failed(FailureKind::Throttled)), owner("a"), "it is known");
     }
 
     #[test]
     fn of_three_the_one_that_acts_is_named() {
-        let claims = Claims::default();
+        let ownership = Ownership::default();
         for (name, created) in [("m-first", "00"), ("a-second", "01"), ("z-third", "02")] {
             let created = format!("2026-01-01T00:00:{created}Z");
-            claims.know(&at(name), new(&drain(name, &created, &named("media", "transcoder"))));
+            ownership.know(&at(name), new(&drain(name, &created, &named("media", "transcoder"))));
         }
-        assert_eq!(claims.judge(&at("m-first"), Ok(ARN.into())), Verdict::Free);
+        assert_eq!(ownership.judge(&at("m-first"), Ok(ARN.into())), Verdict::Free);
         for name in ["a-second", "z-third"] {
-            assert_eq!(claims.judge(&at(name), Ok(ARN.into())), rival("m-first"));
+            assert_eq!(ownership.judge(&at(name), Ok(ARN.into())), owner("m-first"));
         }
     }
 
     /// A service with an older and a younger drain, in these modes and with so much to undo: which of them may act.
     fn who_acts(old: (&str, Work), young: (&str, Work)) -> (Verdict, Verdict) {
-        let claims = Claims::default();
+        let ownership = Ownership::default();
         let claim = |name: &str, created: &str, (mode, work): (&str, Work)| {
             let mut spec = named("media", "transcoder");
             spec["mode"] = json!(mode);
             Claim::of(&drain(name, created, &spec), work)
         };
-        claims.know(&at("old"), claim("old", "2026-01-01T00:00:00Z", old));
-        claims.know(&at("young"), claim("young", "2026-01-01T00:00:01Z", young));
+        ownership.know(&at("old"), claim("old", "2026-01-01T00:00:00Z", old));
+        ownership.know(&at("young"), claim("young", "2026-01-01T00:00:01Z", young));
         // What ECS says of one may be what the other one waits for.
-        claims.judge(&at("old"), Ok(ARN.into()));
-        claims.judge(&at("young"), Ok(ARN.into()));
-        (claims.judge(&at("old"), Ok(ARN.into())), claims.judge(&at("young"), Ok(ARN.into())))
+        ownership.judge(&at("old"), Ok(ARN.into()));
+        ownership.judge(&at("young"), Ok(ARN.into()));
+        (ownership.judge(&at("old"), Ok(ARN.into())), ownership.judge(&at("young"), Ok(ARN.into())))
     }
 
     #[test]
     fn who_is_at_work_goes_on_and_first_who_alone_can_give_queues_back() {
-        let young_acts = (rival("young"), Verdict::Free);
+        let young_acts = (owner("young"), Verdict::Free);
         assert_eq!(who_acts(("Enforce", Work::Nothing), ("Enforce", Work::Held)), young_acts);
         assert_eq!(who_acts(("Enforce", Work::Held), ("Enforce", Work::Taken)), young_acts);
         for work in [Work::Nothing, Work::Held, Work::Taken] {
-            assert_eq!(who_acts(("Enforce", work), ("Enforce", work)), (Verdict::Free, rival("old")));
+            assert_eq!(who_acts(("Enforce", work), ("Enforce", work)), (Verdict::Free, owner("old")));
         }
     }
 
     #[test]
     fn one_that_only_plans_is_in_the_way_for_queues_that_it_took_and_of_nobody_at_work() {
-        let planning = Verdict::Rival(Rival { drain: at("old"), plans: true });
+        let planning = Verdict::Owner(Owner { drain: at("old"), plans: true });
         assert_eq!(who_acts(("Plan", Work::Taken), ("Enforce", Work::Nothing)), (Verdict::Free, planning));
         assert_eq!(who_acts(("Plan", Work::Taken), ("Enforce", Work::Held)).1, Verdict::Free);
         assert_eq!(who_acts(("Plan", Work::Held), ("Enforce", Work::Nothing)).1, Verdict::Free);
@@ -346,23 +346,23 @@ mod tests {
 
     #[test]
     fn one_that_is_deleted_acts_in_every_mode_and_not_beside_one_that_works() {
-        let claims = Claims::default();
+        let ownership = Ownership::default();
         let mut spec = named("media", "transcoder");
         let young = drain("young", "2026-01-01T00:00:01Z", &spec);
         spec["mode"] = json!("Plan");
         let mut old = drain("old", "2026-01-01T00:00:00Z", &spec);
         old.metadata.deletion_timestamp = old.metadata.creation_timestamp.clone();
-        claims.know(&at("young"), Claim::of(&young, Work::Held));
-        claims.know(&at("old"), Claim::of(&old, Work::Held));
-        claims.judge(&at("young"), Ok(ARN.into()));
-        assert_eq!(claims.judge(&at("old"), Ok(ARN.into())), rival("young"));
-        claims.know(&at("young"), Claim::of(&young, Work::Nothing));
-        assert_eq!(claims.judge(&at("old"), Ok(ARN.into())), Verdict::Free);
+        ownership.know(&at("young"), Claim::of(&young, Work::Held));
+        ownership.know(&at("old"), Claim::of(&old, Work::Held));
+        ownership.judge(&at("young"), Ok(ARN.into()));
+        assert_eq!(ownership.judge(&at("old"), Ok(ARN.into())), owner("young"));
+        ownership.know(&at("young"), Claim::of(&young, Work::Nothing));
+        assert_eq!(ownership.judge(&at("old"), Ok(ARN.into())), Verdict::Free);
     }
 
     #[tokio::test]
     async fn the_younger_one_waits_until_the_older_one_was_looked_at_and_takes_over_when_it_is_gone() {
-        let claims = Claims::default();
+        let ownership = Ownership::default();
         let spec = named("media", "transcoder");
         let (old, young) = (at("z-old"), at("a-young"));
         let (old_drain, young_drain) =
@@ -373,30 +373,30 @@ mod tests {
             (at("other"), new(&drain("other", "2025-01-01T00:00:00Z", &named("media", "other"))).unwrap()),
         ]
         .into();
-        claims.know_all(1, async || Ok(all)).await.unwrap();
-        claims.know(&young, new(&young_drain));
-        assert_eq!(claims.judge(&young, Ok(ARN.into())), Verdict::After(old.clone()));
-        claims.know(&old, new(&old_drain));
-        assert_eq!(claims.judge(&old, Ok(ARN.into())), Verdict::Free);
-        assert_eq!(claims.judge(&young, Ok(ARN.into())), rival("z-old"));
+        ownership.know_all(1, async || Ok(all)).await.unwrap();
+        ownership.know(&young, new(&young_drain));
+        assert_eq!(ownership.judge(&young, Ok(ARN.into())), Verdict::After(old.clone()));
+        ownership.know(&old, new(&old_drain));
+        assert_eq!(ownership.judge(&old, Ok(ARN.into())), Verdict::Free);
+        assert_eq!(ownership.judge(&young, Ok(ARN.into())), owner("z-old"));
         // Once a term is enough, and what ECS has told is kept from pass to pass.
-        claims.know_all(1, async || Ok(BTreeMap::new())).await.unwrap();
-        claims.know(&old, new(&old_drain));
-        assert_eq!(claims.judge(&young, Ok(ARN.into())), rival("z-old"));
-        claims.forget(&old);
-        assert_eq!(claims.judge(&young, Ok(ARN.into())), Verdict::Free);
-        claims.know_all(2, async || Ok(BTreeMap::new())).await.unwrap();
-        assert_eq!(claims.judge(&young, Ok(ARN.into())), Verdict::Free);
+        ownership.know_all(1, async || Ok(BTreeMap::new())).await.unwrap();
+        ownership.know(&old, new(&old_drain));
+        assert_eq!(ownership.judge(&young, Ok(ARN.into())), owner("z-old"));
+        ownership.forget(&old);
+        assert_eq!(ownership.judge(&young, Ok(ARN.into())), Verdict::Free);
+        ownership.know_all(2, async || Ok(BTreeMap::new())).await.unwrap();
+        assert_eq!(ownership.judge(&young, Ok(ARN.into())), Verdict::Free);
     }
 
     #[test]
     fn of_two_that_were_made_in_the_same_second_the_name_decides() {
-        let claims = Claims::default();
+        let ownership = Ownership::default();
         for name in ["b", "a"] {
-            claims.know(&at(name), new(&drain(name, "2026-01-01T00:00:00Z", &named("media", "transcoder"))));
+            ownership.know(&at(name), new(&drain(name, "2026-01-01T00:00:00Z", &named("media", "transcoder"))));
         }
-        assert_eq!(claims.judge(&at("b"), Ok(ARN.into())), Verdict::After(at("a")));
-        assert_eq!(claims.judge(&at("a"), Ok(ARN.into())), Verdict::Free);
-        assert_eq!(claims.judge(&at("b"), Ok(ARN.into())), rival("a"));
+        assert_eq!(ownership.judge(&at("b"), Ok(ARN.into())), Verdict::After(at("a")));
+        assert_eq!(ownership.judge(&at("a"), Ok(ARN.into())), Verdict::Free);
+        assert_eq!(ownership.judge(&at("b"), Ok(ARN.into())), owner("a"));
     }
 }
