@@ -1,6 +1,6 @@
 //! What is to be done, and what became of it.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,22 @@ pub enum Step {
     Permit,
     /// See [`Action::Release`].
     Release,
+}
+
+/// What will be done with which task, in the same reconciliation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Steps(BTreeSet<(Step, TaskId)>);
+
+impl Steps {
+    /// Of these actions.
+    pub fn of(actions: &[Action]) -> Self {
+        Self(actions.iter().map(|action| (action.step(), action.task().clone())).collect())
+    }
+
+    /// This will be done with that task.
+    pub fn contains(&self, step: Step, task: &TaskId) -> bool {
+        self.0.contains(&(step, task.clone()))
+    }
 }
 
 /// On what ground a stop is permitted.

@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub use crate::report::Why;
 use crate::{
     actions::{Ground, Step},
     names::{NodeName, QueueName, RevisionId, TaskId},
     observation::{FailureKind, Queue},
+    policy::{Gate, Policy},
     report::{Cut, PastRollout, TaskPhase},
 };
 
@@ -52,6 +54,37 @@ impl Memory {
     /// Every task that must be looked for by name, because the fleet's own list may no longer show it.
     pub fn tracked(&self) -> BTreeSet<TaskId> {
         self.tasks.iter().filter(|(_, task)| !task.gone).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The fleet shows an older revision as current, and that is not believed yet.
+    pub fn is_turning(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.turning.is_some())
+    }
+
+    /// A rollout goes on that is no rollback.
+    pub fn is_rolling_forward(&self) -> bool {
+        self.rollout.as_ref().is_some_and(|rollout| !rollout.back)
+    }
+
+    /// This gate was seen open.
+    pub fn has_opened(&self, gate: &Gate) -> bool {
+        self.gate.as_ref().is_some_and(|known| known.opened.is_some() && known.queues == gate.queues_empty)
+    }
+
+    /// Old tasks keep their queues and stay held. A rollback has no gate: what failed must go at once.
+    pub fn is_gate_shut(&self, policy: &Policy) -> bool {
+        self.is_rolling_forward() && policy.gate().is_some_and(|gate| !self.has_opened(gate))
+    }
+
+    /// Counts what a permit cuts.
+    pub fn count_cut(&mut self, ground: &Ground) {
+        let Ground::Deadline { jobs } = ground else { return };
+        let jobs = jobs.unwrap_or(0);
+        self.cut.tasks = self.cut.tasks.saturating_add(1);
+        self.cut.jobs = self.cut.jobs.saturating_add(jobs);
+        if let Some(rollout) = &mut self.rollout {
+            rollout.jobs_cut = rollout.jobs_cut.saturating_add(jobs);
+        }
     }
 }
 
@@ -98,6 +131,14 @@ pub struct Rollout {
     /// Tasks that ended without our permit (stopped by a person, failed, lost with their machine).
     #[serde(default)]
     pub ended_unpermitted: BTreeSet<TaskId>,
+}
+
+impl Rollout {
+    /// One to this revision, first seen now.
+    pub fn to(to: RevisionId, now: Timestamp) -> Self {
+        let (old, ended, ended_unpermitted) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        Self { to, since: now, back: false, old, ended, jobs_cut: 0, ended_unpermitted }
+    }
 }
 
 /// What is remembered of the queue gate.
@@ -160,6 +201,14 @@ impl TaskMemory {
         self.permitted.as_ref().or(self.permitting.as_ref())
     }
 
+    /// The task will not leave any more: all that was proven or permitted for its leaving is void.
+    pub fn stay(&mut self) {
+        self.leaving = None;
+        self.idle = None;
+        self.permitted = None;
+        self.permitting = None;
+    }
+
     /// Its hold was refused, or cannot be set.
     pub fn refused(&self) -> Option<&Retry> {
         self.retries.get(&Step::Hold).filter(|retry| retry.is_lasting())
@@ -188,15 +237,6 @@ pub struct Leaving {
     pub since: Timestamp,
 }
 
-/// Why a task is to leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Why {
-    /// Its revision is old.
-    Rollout,
-    /// The fleet has more tasks than it wants, and this one was chosen.
-    ScaleIn,
-}
-
 /// An unbroken run of looks in which a task was idle, or all queues of a gate were empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdleRun {
@@ -209,6 +249,19 @@ pub struct IdleRun {
 }
 
 impl IdleRun {
+    /// Two observations further apart than this are no unbroken run: anything may have happened in between (we were down).
+    const UNBROKEN: SignedDuration = SignedDuration::from_secs(60);
+
+    /// The run with one more observation in it, or a new run if it was broken, or began by a clock that was put back since.
+    /// The span is from the first question of the observation to its last answer.
+    pub fn extend(run: Option<Self>, (asked, answered): (Timestamp, Timestamp)) -> Self {
+        match run.filter(|run| asked.duration_since(run.last).abs() <= Self::UNBROKEN) {
+            Some(run) if run.last >= asked => run,
+            Some(run) => Self { last: asked, observations: run.observations.saturating_add(1), ..run },
+            None => Self { first: answered, last: asked, observations: 1 },
+        }
+    }
+
     /// It was seen at least twice, and the last look began at least this long after the first had ended.
     pub fn proves(&self, idle_for: SignedDuration) -> bool {
         self.observations >= 2 && self.last.duration_since(self.first) >= idle_for
@@ -222,6 +275,13 @@ pub struct Permitted {
     pub at: Timestamp,
     /// On what ground.
     pub ground: Ground,
+}
+
+impl Permitted {
+    /// The user's deadline had passed.
+    pub fn by_deadline(&self) -> bool {
+        matches!(self.ground, Ground::Deadline { .. })
+    }
 }
 
 /// Something was tried with a task, and was not done.
@@ -249,6 +309,12 @@ impl Retry {
     /// It has failed so often that a person should know.
     pub fn is_stubborn(&self) -> bool {
         self.times > 2
+    }
+
+    /// When a hold that failed so is asked for again: after 15 s, then twice as long each time, up to 4 minutes.
+    pub fn next_try(&self) -> Timestamp {
+        let wait = SignedDuration::from_secs(15 << self.times.saturating_sub(1).min(4));
+        self.at.saturating_add(wait).unwrap_or(Timestamp::MAX)
     }
 
     /// It may pass by itself: the outside could not be asked.

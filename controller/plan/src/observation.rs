@@ -113,6 +113,11 @@ impl FleetView {
     pub fn is_old(&self, task: &Task) -> bool {
         task.life != Life::Missing && task.revision != self.current
     }
+
+    /// How people call a revision.
+    pub fn label(&self, revision: &RevisionId) -> String {
+        self.revisions.get(revision).map_or_else(|| revision.to_string(), |known| known.label.clone())
+    }
 }
 
 /// One revision.
@@ -155,6 +160,18 @@ pub enum Life {
     },
     /// The scheduler was asked for it by name and knows it no more.
     Missing,
+}
+
+impl Life {
+    /// It runs or is about to.
+    pub fn is_live(&self) -> bool {
+        matches!(self, Self::Starting | Self::Running)
+    }
+
+    /// It has ended, as far as its scheduler tells.
+    pub fn has_ended(&self) -> bool {
+        matches!(self, Self::Stopped { .. } | Self::Missing)
+    }
 }
 
 /// What keeps the scheduler from stopping a task.

@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    memory::Why,
     names::{NodeName, RevisionId, TaskId},
     observation::{HoldState, Job},
 };
@@ -320,4 +319,13 @@ impl fmt::Display for TaskPhase {
             Self::Stopped => "stopped",
         })
     }
+}
+
+/// Why a task is to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Why {
+    /// Its revision is old.
+    Rollout,
+    /// The fleet has more tasks than it wants, and this one was chosen.
+    ScaleIn,
 }

@@ -1,7 +1,7 @@
 //! What must hold of a queue gate.
 
 use super::{
-    Check, Judged, demand,
+    judged::{Check, Judged, demand},
     raw::{cancels, may_be_stopped, permits},
 };
 use crate::{

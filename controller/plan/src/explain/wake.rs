@@ -1,14 +1,18 @@
 //! When to look again at the latest. Losing every signal costs latency, never correctness; looking too often costs the
 //! scheduler's and the broker's patience, which all drains share.
 
+use std::{collections::BTreeMap, num::NonZeroU32};
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
+    actions::Action,
     evidence::Work,
-    memory::{Memory, ObserveError},
-    observation::{HoldState, Life},
-    situation::Situation,
-    turn,
+    memory::{Memory, ObserveError, Retry},
+    names::NodeName,
+    observation::{Answer, HoldState, Job, Life, Queue},
+    policy::{Mode, Scheduled},
+    situation::{Member, Situation, count},
 };
 
 /// After something was done: whether it took effect is read back.
@@ -25,12 +29,14 @@ const STEADY: SignedDuration = SignedDuration::from_secs(15);
 const BOOTING: SignedDuration = SignedDuration::from_secs(3);
 /// The shortest time between two looks, whatever is being waited for.
 const SHORTEST: SignedDuration = SignedDuration::from_millis(100);
-/// The longest back-off from an outside system in trouble.
-const TROUBLE_MAX: SignedDuration = SignedDuration::from_secs(30);
+/// The longest back-off from an outside system that fails.
+const BACKOFF_MAX: SignedDuration = SignedDuration::from_secs(30);
 
 /// When to look again, if the outside could be seen.
-pub fn wake_after(situation: &Situation<'_>, acted: bool) -> SignedDuration {
-    let mut wake = if acted { READ_BACK } else { STEADY };
+pub fn wake_after(situation: &Situation<'_>, actions: &[Action]) -> SignedDuration {
+    let is_dry_run = situation.policy.mode == Mode::Plan;
+    let acts = !is_dry_run && actions.iter().any(|action| !is_vain(situation, action));
+    let mut wake = if acts { READ_BACK } else { STEADY };
     for member in situation.members.values() {
         if member.leaving.is_some() || member.task.life == Life::Stopping {
             wake = wake.min(leaving(situation, member));
@@ -48,16 +54,22 @@ pub fn wake_after(situation: &Situation<'_>, acted: bool) -> SignedDuration {
     {
         wake = wake.min(gate.empty.map_or(LEAVING_MIN, |run| until_proven(gate.apart, run.first, situation.now)));
     }
-    if turn::is_turning(situation.memory) {
+    if situation.memory.is_turning() {
         wake = wake.min(LEAVING_MIN);
     }
     match &situation.memory.workers_error {
-        Some(trouble) => wake.min(backoff(trouble)),
+        Some(error) => wake.min(backoff(error)),
         None => wake,
     }
 }
 
-fn leaving(situation: &Situation<'_>, member: &crate::situation::Member<'_>) -> SignedDuration {
+/// It was tried so often that haste does not help.
+fn is_vain(situation: &Situation<'_>, action: &Action) -> bool {
+    let retry = situation.memory.tasks.get(action.task()).and_then(|task| task.retries.get(&action.step()));
+    retry.is_some_and(Retry::is_stubborn)
+}
+
+fn leaving(situation: &Situation<'_>, member: &Member<'_>) -> SignedDuration {
     let idle_for = situation.policy.drain.idle_for;
     match member.memory.idle {
         Some(run) if !run.proves(idle_for) && member.memory.permitted.is_none() => {
@@ -83,6 +95,40 @@ pub fn wake_blind(memory: &Memory) -> SignedDuration {
 }
 
 /// 1 s, then twice as long each time, up to 30 s.
-fn backoff(trouble: &ObserveError) -> SignedDuration {
-    SignedDuration::from_secs(1 << trouble.times.saturating_sub(1).min(5)).min(TROUBLE_MAX)
+fn backoff(error: &ObserveError) -> SignedDuration {
+    SignedDuration::from_secs(1 << error.times.saturating_sub(1).min(5)).min(BACKOFF_MAX)
+}
+
+/// For each node that a stop waits for: after how many more jobs' ends it may be idle. A node that is not here is waited
+/// for by nobody.
+pub type Awaited = BTreeMap<NodeName, NonZeroU32>;
+
+/// Nodes that were cancelled and have jobs, and those that do not answer and may have some, of tasks that leave.
+pub fn awaited(situation: &Situation<'_>) -> Awaited {
+    if situation.policy.paused || situation.policy.mode == Mode::Plan {
+        return Awaited::new();
+    }
+    let waiting = situation.leaving().filter(|member| member.memory.permitted.is_none());
+    let nodes = waiting.flat_map(|member| &member.evidence.nodes);
+    let scheduled = situation.policy.drain.scheduled;
+    nodes.filter_map(|(node, answer)| Some((node.clone(), ends_until_idle(*answer, scheduled)?))).collect()
+}
+
+/// `None`: nothing is to be waited for, because it has no jobs, or because it still takes new ones and is to be cancelled
+/// first.
+fn ends_until_idle(answer: Option<&Answer>, scheduled: Scheduled) -> Option<NonZeroU32> {
+    // One that is silent, such as a worker of the solo pool, may answer when it has ended a job.
+    let Some((queues, reserved, active, later)) = answer.and_then(all) else { return Some(NonZeroU32::MIN) };
+    if !queues.is_empty() {
+        return None;
+    }
+    let later = if scheduled == Scheduled::Wait { later } else { &[] };
+    NonZeroU32::new(count(reserved.iter().chain(active).chain(later)))
+}
+
+type Parts<'a> = (&'a [Queue], &'a [Job], &'a [Job], &'a [Job]);
+
+fn all(answer: &Answer) -> Option<Parts<'_>> {
+    let Answer { queues, reserved, active, scheduled, .. } = answer;
+    Some((queues.as_deref()?, reserved.as_deref()?, active.as_deref()?, scheduled.as_deref()?))
 }

@@ -1,47 +1,32 @@
 //! Puts the situation into words: one phase, one time and one sentence for each task.
 
-use std::{collections::BTreeSet, fmt::Write};
+use std::fmt::Write;
 
-use jiff::{SignedDuration, Timestamp, Unit};
+use jiff::{SignedDuration, Timestamp};
 
+use super::words::{age, names};
 use crate::{
-    actions::{Action, Step},
+    actions::Step,
     evidence::{Intake, Mapped, Work},
-    gate, hold,
     memory::Retry,
-    names::{RevisionId, TaskId},
+    names::TaskId,
     observation::{HoldState, Life},
     policy::DeadlineAction,
     report::{TaskPhase, TaskReport},
+    rules::{Decision, give_back, hold},
     situation::{Member, Situation},
-    undo,
 };
 
-/// What is about to be done with which task, in the same pass.
-pub struct Steps<'a>(BTreeSet<(Step, &'a TaskId)>);
-
-impl<'a> Steps<'a> {
-    /// Of these actions.
-    pub fn of(actions: &'a [Action]) -> Self {
-        Self(actions.iter().map(|action| (action.step(), action.task())).collect())
-    }
-
-    /// This is about to be done with that task.
-    pub fn contains(&self, step: Step, task: &TaskId) -> bool {
-        self.0.contains(&(step, task))
-    }
-}
-
 /// What a person is told of one task.
-pub fn task(situation: &Situation<'_>, member: &Member<'_>, steps: &Steps<'_>) -> TaskReport {
-    let phase = phase(situation, member, steps);
+pub fn task(situation: &Situation<'_>, member: &Member<'_>, decision: &Decision) -> TaskReport {
+    let phase = phase(situation, member, decision);
     let since = match member.memory.phase {
         Some(before) if before.phase == phase => before.since,
         _ => situation.now,
     };
     TaskReport {
         task: member.id.clone(),
-        revision: label(situation, &member.task.revision),
+        revision: situation.fleet.label(&member.task.revision),
         leaving: member.leaving,
         phase,
         since,
@@ -50,7 +35,7 @@ pub fn task(situation: &Situation<'_>, member: &Member<'_>, steps: &Steps<'_>) -
         oldest_job: member.evidence.oldest_job().cloned(),
         hold: member.task.hold,
         hold_refused: member.memory.refused().map(|refused| refused.reason.clone()),
-        waiting_for: waiting_for(situation, member, phase, since, steps),
+        waiting_for: waiting_for(situation, member, phase, since, decision),
     }
 }
 
@@ -66,7 +51,7 @@ pub fn ended(situation: &Situation<'_>, id: &TaskId) -> Option<TaskReport> {
     let known = memory.phase.filter(|known| known.phase == TaskPhase::Stopped);
     Some(TaskReport {
         task: id.clone(),
-        revision: label(situation, &task.revision),
+        revision: situation.fleet.label(&task.revision),
         leaving: memory.leaving.map(|leaving| leaving.why),
         phase: TaskPhase::Stopped,
         since: known.map_or(situation.now, |known| known.since),
@@ -79,25 +64,20 @@ pub fn ended(situation: &Situation<'_>, id: &TaskId) -> Option<TaskReport> {
     })
 }
 
-/// How people call a revision.
-pub fn label(situation: &Situation<'_>, revision: &RevisionId) -> String {
-    situation.fleet.revisions.get(revision).map_or_else(|| revision.to_string(), |known| known.label.clone())
-}
-
-fn phase(situation: &Situation<'_>, member: &Member<'_>, steps: &Steps<'_>) -> TaskPhase {
+fn phase(situation: &Situation<'_>, member: &Member<'_>, decision: &Decision) -> TaskPhase {
     match member.task.life {
         Life::Stopped { .. } | Life::Missing => TaskPhase::Stopped,
         Life::Stopping => TaskPhase::Stopping,
         Life::Starting => TaskPhase::Starting,
-        Life::Running if member.leaving.is_some() => leaving(situation, member, steps),
+        Life::Running if member.leaving.is_some() => leaving(situation, member, decision),
         Life::Running => staying(situation, member),
     }
 }
 
-fn leaving(situation: &Situation<'_>, member: &Member<'_>, steps: &Steps<'_>) -> TaskPhase {
+fn leaving(situation: &Situation<'_>, member: &Member<'_>, decision: &Decision) -> TaskPhase {
     if member.memory.permitted.is_some() {
         TaskPhase::Permitted
-    } else if situation.is_at_risk(member) {
+    } else if decision.holds.leave_at_risk(situation, member) {
         TaskPhase::AtRisk
     } else if !situation.workers_seen {
         TaskPhase::Unknown
@@ -107,10 +87,10 @@ fn leaving(situation: &Situation<'_>, member: &Member<'_>, steps: &Steps<'_>) ->
         TaskPhase::Overdue
     } else {
         match (member.evidence.intake, member.evidence.work) {
-            (Intake::Consuming, _) if steps.contains(Step::Cancel, member.id) => TaskPhase::Cancelling,
+            (Intake::Consuming, _) if decision.steps.contains(Step::Cancel, member.id) => TaskPhase::Cancelling,
             (Intake::Consuming, _) => TaskPhase::Held,
             (Intake::Unknown, _) | (_, Work::Unknown) => TaskPhase::Unknown,
-            (Intake::Cancelled, _) if undo::is_kept(situation, member) => TaskPhase::Restoring,
+            (Intake::Cancelled, _) if give_back::is_kept(situation, &decision.holds, member) => TaskPhase::Restoring,
             (Intake::Cancelled, Work::Busy) => TaskPhase::Busy,
             (Intake::Cancelled, Work::Idle) => TaskPhase::Idle,
         }
@@ -123,7 +103,7 @@ fn staying(situation: &Situation<'_>, member: &Member<'_>) -> TaskPhase {
     } else if member.evidence.mapped != Mapped::Yes {
         let found_none = matches!(member.evidence.mapped, Mapped::No(_));
         if found_none && situation.is_booting(member) { TaskPhase::Starting } else { TaskPhase::Unmapped }
-    } else if undo::missing(member).next().is_some() {
+    } else if give_back::missing(member).next().is_some() {
         TaskPhase::Restoring
     } else if member.evidence.silent().next().is_some() {
         if situation.is_booting(member) { TaskPhase::Starting } else { TaskPhase::Unknown }
@@ -139,26 +119,24 @@ fn waiting_for(
     member: &Member<'_>,
     phase: TaskPhase,
     since: Timestamp,
-    steps: &Steps<'_>,
+    decision: &Decision,
 ) -> String {
     let words = words(situation, member, phase, since);
     let wants_hold = member.task.life == Life::Running && hold::is_wanted(situation, member);
     let unheld = match member.task.hold {
-        HoldState::Free if wants_hold && phase != TaskPhase::AtRisk => unheld(member, steps),
+        HoldState::Free if wants_hold && phase != TaskPhase::AtRisk => unheld(member, decision),
         HoldState::Unread if wants_hold => String::from("whether it is held could not be read"),
         _ => String::new(),
     };
-    let parts = [words, unheld].into_iter().chain(set_back(situation, member, steps));
+    let parts = [words, unheld].into_iter().chain(retried(situation, member, decision));
     parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 /// What is tried with it again and has failed more than once, or is not allowed; of its hold other words tell.
-fn set_back(situation: &Situation<'_>, member: &Member<'_>, steps: &Steps<'_>) -> Option<String> {
-    let mut retries = member
-        .memory
-        .retries
-        .iter()
-        .filter(|(step, retry)| **step != Step::Hold && retry.is_lasting() && steps.contains(**step, member.id));
+fn retried(situation: &Situation<'_>, member: &Member<'_>, decision: &Decision) -> Option<String> {
+    let mut retries = member.memory.retries.iter().filter(|(step, retry)| {
+        **step != Step::Hold && retry.is_lasting() && decision.steps.contains(**step, member.id)
+    });
     let (step, retry) = retries.next()?;
     let what = match step {
         Step::Hold => "hold it",
@@ -191,7 +169,7 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
             jobs(situation, member)
         ),
         TaskPhase::Held if situation.policy.paused => String::from("the drain is paused"),
-        TaskPhase::Held if gate::is_awaited(situation.policy) => String::from(
+        TaskPhase::Held if situation.policy.is_gate_awaited() => String::from(
             "it is held and keeps its queues; whoever waits for the queues of drain.gate goes on after that",
         ),
         TaskPhase::Held if situation.is_behind_gate(member) => {
@@ -208,7 +186,7 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
         TaskPhase::Stopping => String::from("the scheduler is stopping it"),
         TaskPhase::Restoring => format!(
             "it gets {} back",
-            names(undo::missing(member).flat_map(|(_, queues)| queues).map(|queue| &queue.name)),
+            names(give_back::missing(member).flat_map(|(_, queues)| queues).map(|queue| &queue.name)),
         ),
         TaskPhase::Starting if member.leaving.is_some() => {
             String::from("it has not started; it is drained when it runs")
@@ -230,7 +208,7 @@ fn at_risk(situation: &Situation<'_>, member: &Member<'_>) -> String {
                 None => format!("the scheduler refused its hold ({})", refused.reason),
                 Some(_) => format!("the scheduler cannot be told to hold it ({})", refused.reason),
             },
-            age(hold::retry_at(refused).duration_since(situation.now).max(SignedDuration::ZERO)),
+            age(refused.next_try().duration_since(situation.now).max(SignedDuration::ZERO)),
         ),
         None => format!(
             "as many tasks are held as are wanted ({}), so it cannot be, and may be stopped at any moment with {jobs} job(s); it takes no more jobs; raising the desired count makes room",
@@ -248,11 +226,11 @@ fn unmapped(member: &Member<'_>) -> String {
     format!("it cannot be told which node is its own, so it stays as it is: {why}")
 }
 
-fn unheld(member: &Member<'_>, steps: &Steps<'_>) -> String {
+fn unheld(member: &Member<'_>, decision: &Decision) -> String {
     match member.memory.refused() {
         Some(Retry { kind: None, reason, .. }) => format!("its hold was refused ({reason}); it is asked for again"),
         Some(Retry { reason, .. }) => format!("its hold cannot be set ({reason}); it is tried again"),
-        None if steps.contains(Step::Hold, member.id) => String::from("it is about to be held"),
+        None if decision.steps.contains(Step::Hold, member.id) => String::from("it is about to be held"),
         None => String::from("it is held as soon as an old task is released"),
     }
 }
@@ -274,31 +252,4 @@ fn jobs(situation: &Situation<'_>, member: &Member<'_>) -> String {
         }
     }
     text
-}
-
-/// At most three names, then how many more.
-pub fn names<T: std::fmt::Display>(items: impl Iterator<Item = T>) -> String {
-    const SHOWN: usize = 3;
-    let all: Vec<String> = items.map(|item| item.to_string()).collect();
-    match all.len().checked_sub(SHOWN) {
-        Some(more) if more > 0 => format!("{} and {more} more", all[..SHOWN].join(", ")),
-        _ => all.join(", "),
-    }
-}
-
-/// Short names of tasks, at most three.
-pub fn tasks<'a>(items: impl Iterator<Item = &'a TaskId>) -> String {
-    names(items.map(TaskId::short))
-}
-
-/// A time span as people say it: its two largest units, such as `1h 5m`.
-pub fn age(span: SignedDuration) -> String {
-    let seconds = span.round(Unit::Second).unwrap_or(span).as_secs().max(0);
-    let (days, hours, minutes, rest) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{rest}s"),
-        (0, 0, _) => format!("{minutes}m {rest}s"),
-        (0, _, _) => format!("{hours}h {minutes}m"),
-        _ => format!("{days}d {hours}h"),
-    }
 }
