@@ -1,4 +1,4 @@
-//! What is to be done, and what became of it.
+//! What will be done, and what became of it.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -131,7 +131,12 @@ impl fmt::Display for Action {
                 write!(f, "permit task {} to stop: drained", task.short())
             }
             Self::Permit { task, ground: Ground::Deadline { jobs: Some(jobs) } } => {
-                write!(f, "permit task {} to stop: deadline passed, {jobs} job(s) cut", task.short())
+                write!(
+                    f,
+                    "permit task {} to stop: deadline passed, {jobs} {} cut",
+                    task.short(),
+                    if *jobs == 1 { "job" } else { "jobs" }
+                )
             }
             Self::Permit { task, ground: Ground::Deadline { jobs: None } } => {
                 write!(f, "permit task {} to stop: deadline passed, jobs unknown", task.short())
@@ -148,7 +153,7 @@ fn list<T: fmt::Display>(items: impl Iterator<Item = T>) -> String {
 /// What became of one action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// It was accepted. Whether it took effect is for the next look to tell.
+    /// It was accepted. Whether it took effect is for the next observation to tell.
     Done,
     /// The outside answered, and refused this one (ECS: an entry in `failures` of a 200, or no entry at all).
     Refused {

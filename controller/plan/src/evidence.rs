@@ -18,7 +18,7 @@ use crate::{
     report::JobCounts,
 };
 
-/// An answer older than this proves nothing about now. Longer than any look may take, far shorter than the time in
+/// An answer older than this proves nothing about now. Longer than any observation may take, far shorter than the time in
 /// which a person would expect a decision to be stale.
 pub const FRESH_FOR: SignedDuration = SignedDuration::from_secs(15);
 
@@ -34,7 +34,7 @@ pub enum Intake {
     Consuming,
     /// Every node answered that it takes jobs from no queue.
     Cancelled,
-    /// It cannot be told.
+    /// It is not known.
     Unknown,
 }
 
@@ -45,7 +45,7 @@ pub enum Work {
     Busy,
     /// Every node answered every question, and has none.
     Idle,
-    /// It cannot be told.
+    /// It is not known.
     Unknown,
 }
 
@@ -56,11 +56,11 @@ pub enum Mapped {
     Yes,
     /// None was ever found. The text says what was looked for.
     No(String),
-    /// It cannot be told which. The text says who claims what.
+    /// It is not known which. The text says who claims what.
     Ambiguous(String),
 }
 
-/// What is proven of one task by one look.
+/// What is proven of one task by one observation.
 #[derive(Clone, Debug)]
 pub struct Evidence<'a> {
     /// Does it take jobs?

@@ -1,11 +1,11 @@
-//! The policy of worker-drain: a pure, total function from what was seen to what is to be done.
+//! The policy of worker-drain: a pure, total function from what was seen to what will be done.
 //!
 //! Nothing here reads a clock, draws a random number, waits, or does I/O; nothing depends on hash order. The crate's
 //! only dependencies are std, jiff and serde, so Cargo itself proves that policy knows no AWS, no Kubernetes and no
 //! Celery.
 //!
 //! Vocabulary: [`policy`] (what the user asked for), [`observation`] (what was seen), [`memory`] (the little that cannot
-//! be seen later), [`actions`] (what is to be done), [`report`] (what a person is told).
+//! be seen later), [`actions`] (what will be done), [`report`] (what a person is told).
 
 pub mod actions;
 pub mod evidence;
@@ -42,11 +42,11 @@ use crate::{
     update::{Updated, intent, retries},
 };
 
-/// What one pass decided.
+/// What one reconciliation decided.
 #[must_use]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// What is to be done, in this order.
+    /// What will be done, in this order.
     pub actions: Vec<Action>,
     /// The actions are for show only: nothing may be done (mode `Plan`).
     pub dry_run: bool,
@@ -54,11 +54,11 @@ pub struct Plan {
     pub good_until: Timestamp,
     /// What a person is told.
     pub report: Report,
-    /// What is to be remembered, written down *before* acting.
+    /// What must be remembered, written down *before* acting.
     pub memory: Memory,
-    /// When to look again at the latest, if nothing wakes the loop earlier.
+    /// When to observe again at the latest, if nothing wakes the loop earlier.
     pub wake_after: SignedDuration,
-    /// Whose jobs' ends would make a look worth it before that.
+    /// Whose jobs' ends would make an observation worth it before that.
     pub awaited: Awaited,
 }
 
@@ -66,7 +66,7 @@ pub struct Plan {
 /// on, long enough for a batch of calls that wait for their turn.
 const GOOD_FOR: SignedDuration = SignedDuration::from_secs(10);
 
-/// Decides what is to be done.
+/// Decides what will be done.
 ///
 /// Total: every observation, even one of nothing but failures, has a plan. Pure: equal arguments give equal plans. And
 /// planning again on the same observation with the plan's own memory gives the same plan.

@@ -15,7 +15,7 @@ use crate::{
     report::{Cut, PastRollout, TaskPhase},
 };
 
-/// What is remembered from one pass to the next.
+/// What is remembered from one reconciliation to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
@@ -148,10 +148,10 @@ pub struct GateMemory {
     pub queues: BTreeSet<QueueName>,
     /// Since when it has been watched.
     pub since: Timestamp,
-    /// The unbroken run of looks in which every queue was empty.
+    /// The unbroken run of observations in which every queue was empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub empty: Option<IdleRun>,
-    /// How far apart the first and the last look of that run must be.
+    /// How far apart the first and the last observation of that run must be.
     #[serde(default)]
     pub apart: SignedDuration,
     /// When it opened. It does not shut again in the same rollout.
@@ -166,10 +166,10 @@ pub struct TaskMemory {
     /// Every node that was ever seen to be this task's. One that no longer answers is Unknown, not absent.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub nodes: BTreeMap<NodeName, NodeMemory>,
-    /// Why and since when it is to leave.
+    /// Why and since when it will leave.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leaving: Option<Leaving>,
-    /// The unbroken run of looks in which it was idle with its cancel read back.
+    /// The unbroken run of observations in which it was idle with its cancel read back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle: Option<IdleRun>,
     /// Its stop was permitted.
@@ -228,7 +228,7 @@ pub struct NodeMemory {
     pub instance: Option<String>,
 }
 
-/// Why a task is to leave.
+/// Why a task will leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leaving {
     /// Why.
@@ -237,14 +237,14 @@ pub struct Leaving {
     pub since: Timestamp,
 }
 
-/// An unbroken run of looks in which a task was idle, or all queues of a gate were empty.
+/// An unbroken run of observations in which a task was idle, or all queues of a gate were empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdleRun {
     /// When the last answer of the first of them had come.
     pub first: Timestamp,
     /// When the first question of the last of them was sent.
     pub last: Timestamp,
-    /// How many looks.
+    /// How many observations.
     pub observations: u32,
 }
 
@@ -262,7 +262,7 @@ impl IdleRun {
         }
     }
 
-    /// It was seen at least twice, and the last look began at least this long after the first had ended.
+    /// It was seen at least twice, and the last observation began at least this long after the first had ended.
     pub fn proves(&self, idle_for: SignedDuration) -> bool {
         self.observations >= 2 && self.last.duration_since(self.first) >= idle_for
     }

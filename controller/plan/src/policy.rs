@@ -115,7 +115,7 @@ pub fn percent_of(count: u32, percent: u32, round_up: bool) -> u32 {
 pub struct Gate {
     /// The queues that must be seen empty, twice.
     pub queues_empty: BTreeSet<QueueName>,
-    /// Somebody waits for it before deploying: it is looked through without a rollout too, and until whoever waits goes on,
+    /// A caller waits for it before deploying: it is followed without a rollout too, and until the caller goes on,
     /// tasks are held and nothing else is done.
     pub awaited: bool,
 }

@@ -46,7 +46,7 @@ pub struct Member<'a> {
     pub evidence: Evidence<'a>,
     /// As we remember it.
     pub memory: &'a TaskMemory,
-    /// Why it is to leave, if it is.
+    /// Why it leaves, if it does.
     pub leaving: Option<Why>,
 }
 
@@ -86,7 +86,7 @@ impl<'a> Situation<'a> {
         self.members.values().filter(|member| member.task.life == Life::Running)
     }
 
-    /// Tasks that run and are to leave.
+    /// Tasks that run and will leave.
     pub fn leaving(&self) -> impl Iterator<Item = &Member<'a>> {
         self.running().filter(|member| member.leaving.is_some())
     }

@@ -1,6 +1,6 @@
 //! When a hold is set, renewed, asked for again, cut short and handed back, and when it is left alone.
 
-#![allow(unused_must_use, reason = "what a pass decides is judged and told by the world")]
+#![allow(unused_must_use, reason = "what a reconciliation decides is judged and told by the world")]
 
 mod world;
 
@@ -55,7 +55,7 @@ fn a_refused_hold_is_asked_for_again_ever_more_seldom() {
     }
 }
 
-/// Each hold that is set for `t1`, looking at it every half hour from the moment that it is to leave: after how many half
+/// Each hold that is set for `t1`, looking at it every half hour from the moment that it will leave: after how many half
 /// hours, and for how many.
 fn holds_until_deadline(hours: i64) -> Vec<(i64, i64)> {
     let half = MINUTE * 30;

@@ -92,7 +92,7 @@ fn state(
         Ok(0) if count.ready == 0 && (count.known || is_taken_from(name, workers, memory)) => QueueState::Empty,
         Ok(0) if count.ready == 0 => unknown(
             FailureKind::NotFound,
-            "the broker knows none of that name, and no worker takes jobs from it; see whether it is spelt right",
+            "the broker knows none of that name, and no worker takes jobs from it; check its spelling",
         ),
         Ok(delivered) => QueueState::Holds { ready: count.ready, delivered: Some(delivered) },
         Err(_) if count.ready > 0 => QueueState::Holds { ready: count.ready, delivered: None },
@@ -102,7 +102,7 @@ fn state(
 
 /// How many messages of the queue the workers have by their own words: jobs that run, wait, or are held for later, in every
 /// node that takes jobs from it or did before we told it not to. More than there are, where such a node takes jobs from
-/// other queues too. Errors: it cannot be told, because not everybody answered.
+/// other queues too. Errors: it is not known, because not everybody answered.
 fn told(
     name: &QueueName,
     consumers: u64,
@@ -114,7 +114,7 @@ fn told(
     let heard = u64::try_from(nodes.len()).unwrap_or(u64::MAX);
     if let Some(unheard) = consumers.checked_sub(heard).filter(|unheard| *unheard > 0) {
         return Err(format!(
-            "the broker does not tell what is not acknowledged, and of its {consumers} consumers {unheard} do not answer"
+            "the broker does not count unacknowledged messages, and of its {consumers} consumers {unheard} do not answer"
         ));
     }
     let own = |node: &NodeName| workers.and_then(|workers| workers.nodes.get(node));
@@ -123,7 +123,7 @@ fn told(
     for (node, answer) in nodes.iter().map(|(node, answer)| (node, Some(answer))).chain(former) {
         let held = answer.filter(|answer| fresh(answer, now)).and_then(held);
         let Some(held) = held else {
-            return Err(format!("the broker does not tell what is not acknowledged, and {node} does not answer"));
+            return Err(format!("the broker does not count unacknowledged messages, and {node} does not answer"));
         };
         jobs = jobs.saturating_add(held);
     }

@@ -218,7 +218,7 @@ fn retried(situation: &Situation<'_>, tasks: &[TaskReport], decision: &Decision)
         (Some(kind), Step::Hold | Step::Permit | Step::Release) => fleet_reason(kind),
     };
     let others = short_names(retries.map(|(told, ..)| &told.task));
-    let others = if others.is_empty() { others } else { format!(" (likewise {others})") };
+    let others = if others.is_empty() { others } else { format!(" (also {others})") };
     let message = format!("task {}: {}{others}", told.task.short(), told.waiting_for);
     Some(Verdict { answer: Some(false), reason, message })
 }
@@ -227,7 +227,7 @@ fn retried(situation: &Situation<'_>, tasks: &[TaskReport], decision: &Decision)
 fn blocking(tasks: &[TaskReport], phase: TaskPhase, reason: Reason) -> Option<Verdict> {
     let first = tasks.iter().find(|task| task.phase == phase)?;
     let others = short_names(tasks.iter().filter(|task| task.phase == phase).skip(1).map(|task| &task.task));
-    let others = if others.is_empty() { others } else { format!(" (likewise {others})") };
+    let others = if others.is_empty() { others } else { format!(" (also {others})") };
     let message = format!("task {}: {}{others}", first.task.short(), first.waiting_for);
     Some(Verdict { answer: Some(false), reason, message })
 }
@@ -286,13 +286,13 @@ fn capacity(situation: &Situation<'_>, old: &[TaskReport]) -> Option<Verdict> {
         Verdict { answer: Some(false), reason: Reason::NoRoom, message }
     } else {
         let message = format!(
-            "old tasks keep their queues ({names}): {consuming} are seen consuming, and {keep} must be when one goes; see whether tasks of the new revision come up",
+            "old tasks keep their queues ({names}): {consuming} are seen consuming, and {keep} must be when one goes; check whether tasks of the new revision come up",
         );
         Verdict { answer: Some(false), reason: Reason::WaitingForCapacity, message }
     })
 }
 
-/// Only what a person must mend. What passes by itself when a job ends or a system comes back is not stalled.
+/// Only what a person must fix. What passes when a job ends or a system comes back is not stalled.
 fn stalled(ready: &Verdict, drained: &Verdict) -> Verdict {
     let needs_a_person = |verdict: &&Verdict| {
         verdict.answer != Some(true)
@@ -315,7 +315,7 @@ fn stalled(ready: &Verdict, drained: &Verdict) -> Verdict {
         None => Verdict {
             answer: Some(false),
             reason: Reason::NotStalled,
-            message: String::from("nothing is in the way that only a person can mend"),
+            message: String::from("nothing is in the way that only a person can fix"),
         },
     }
 }

@@ -53,12 +53,12 @@ fn advice<'a>(states: impl Iterator<Item = &'a QueueState> + Clone) -> (Option<b
     });
     let may_pass = |kind: &FailureKind| matches!(kind, FailureKind::Unreachable | FailureKind::Throttled);
     if kinds.clone().any(|kind| !may_pass(&kind)) {
-        let help = "that is not taken for empty: mend it, or take the queue out of drain.gate";
+        let help = "it is not taken for empty: fix that, or remove the queue from drain.gate";
         return (None, Reason::QueuesInvalid, help);
     }
     if kinds.count() > 0 {
-        return (None, Reason::QueuesUnknown, "that is not taken for empty; it is tried again by itself");
+        return (None, Reason::QueuesUnknown, "it is not taken for empty; it is counted again");
     }
-    let help = "stop what sends to them, or take drain.gate away";
+    let help = "stop what sends to them, or remove drain.gate";
     (Some(false), Reason::QueuesNotEmpty, help)
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::words::{age, names};
+use super::words::{age, counted, names};
 use crate::{
     actions::Step,
     evidence::{Intake, Mapped, Work},
@@ -39,13 +39,13 @@ pub fn task(situation: &Situation<'_>, member: &Member<'_>, decision: &Decision)
     }
 }
 
-/// What a person is told of a task that was seen to end in this look.
+/// What a person is told of a task that was seen to end.
 pub fn ended(situation: &Situation<'_>, id: &TaskId) -> Option<TaskReport> {
     let (task, memory) = (situation.fleet.tasks.get(id)?, situation.memory.tasks.get(id)?);
     let waiting_for = match &task.life {
         Life::Stopped { reason, exit_code: Some(code) } => format!("it ended with exit code {code}: {reason}"),
         Life::Stopped { reason, exit_code: None } => format!("it ended: {reason}"),
-        Life::Missing => String::from("its scheduler knows it no more"),
+        Life::Missing => String::from("its scheduler no longer knows it"),
         Life::Starting | Life::Running | Life::Stopping => return None,
     };
     let known = memory.phase.filter(|known| known.phase == TaskPhase::Stopped);
@@ -112,8 +112,8 @@ fn staying(situation: &Situation<'_>, member: &Member<'_>) -> TaskPhase {
     }
 }
 
-/// What it waits for; that nothing holds it, or that this cannot be known, whatever else is the matter; and what was tried in
-/// vain.
+/// What it waits for; that nothing holds it, or that this cannot be known, whatever else is the matter; and what failed again and
+/// again.
 fn waiting_for(
     situation: &Situation<'_>,
     member: &Member<'_>,
@@ -132,20 +132,20 @@ fn waiting_for(
     parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
-/// What is tried with it again and has failed more than once, or is not allowed; of its hold other words tell.
+/// What is tried again and has failed more than once, or is not allowed. Its hold has words of its own.
 fn retried(situation: &Situation<'_>, member: &Member<'_>, decision: &Decision) -> Option<String> {
     let mut retries = member.memory.retries.iter().filter(|(step, retry)| {
         **step != Step::Hold && retry.is_lasting() && decision.steps.contains(**step, member.id)
     });
     let (step, retry) = retries.next()?;
     let what = match step {
-        Step::Hold => "hold it",
-        Step::Cancel => "tell it to take no more jobs",
-        Step::GiveBack => "give its queues back",
-        Step::Permit | Step::Release => "release its hold",
+        Step::Hold => "holding it",
+        Step::Cancel => "cancelling its consumers",
+        Step::GiveBack => "giving its queues back",
+        Step::Permit | Step::Release => "releasing its hold",
     };
     let since = age(situation.now.duration_since(retry.since));
-    Some(format!("to {what} was tried {} time(s) in vain, for {since}: {}", retry.times, retry.reason))
+    Some(format!("{what} failed {} in {since}: {}", counted(retry.times, "time"), retry.reason))
 }
 
 fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since: Timestamp) -> String {
@@ -161,7 +161,7 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
             names(member.evidence.silent()),
             ago(),
             member.evidence.why_silent.unwrap_or(
-                "see whether the worker is frozen or cut off (one with the solo pool answers between jobs only)"
+                "check whether the worker is frozen or cut off (one with the solo pool answers between jobs only)"
             ),
         ),
         TaskPhase::Overdue => format!(
@@ -169,19 +169,19 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
             jobs(situation, member)
         ),
         TaskPhase::Held if situation.policy.paused => String::from("the drain is paused"),
-        TaskPhase::Held if situation.policy.is_gate_awaited() => String::from(
-            "it is held and keeps its queues; whoever waits for the queues of drain.gate goes on after that",
-        ),
+        TaskPhase::Held if situation.policy.is_gate_awaited() => {
+            String::from("it is held and keeps its queues; what waits for the queues of drain.gate goes on after that")
+        }
         TaskPhase::Held if situation.is_behind_gate(member) => {
             String::from("it keeps its queues until those of drain.gate are empty")
         }
         TaskPhase::Held => String::from("it keeps its queues until more tasks are seen consuming"),
-        TaskPhase::Cancelling => String::from("it was told to take no more jobs; that is read back next"),
+        TaskPhase::Cancelling => String::from("it was told to stop consuming; that is read back next"),
         TaskPhase::Busy => jobs(situation, member),
         TaskPhase::Idle if situation.is_behind_gate(member) => {
             String::from("it has no jobs; it stays held until the queues of drain.gate are empty")
         }
-        TaskPhase::Idle => String::from("it has no jobs; it is looked at again to be sure"),
+        TaskPhase::Idle => String::from("it has no jobs; it is checked again to be sure"),
         TaskPhase::Permitted => format!("its hold was released {} ago; the scheduler stops it at its own pace", ago()),
         TaskPhase::Stopping => String::from("the scheduler is stopping it"),
         TaskPhase::Restoring => format!(
@@ -193,25 +193,25 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
         }
         TaskPhase::Starting => String::from("its worker has not answered yet"),
         TaskPhase::Serving if member.evidence.intake == Intake::Cancelled => {
-            String::from("it takes jobs from no queue, and not because of us; see its worker's own settings")
+            String::from("it consumes from no queue, and not because of worker-drain; check its worker's own settings")
         }
         TaskPhase::Serving | TaskPhase::Stopped => String::new(),
     }
 }
 
 fn at_risk(situation: &Situation<'_>, member: &Member<'_>) -> String {
-    let jobs = member.evidence.jobs().map_or(0, |jobs| jobs.active + jobs.reserved);
+    let jobs = counted(member.evidence.load(), "job");
     match member.memory.refused() {
         Some(refused) => format!(
-            "{} and may stop it at any moment with {jobs} job(s); it takes no more jobs; next try in {}",
+            "{} and may stop it at any moment with {jobs}; its consumers are cancelled; next try in {}",
             match refused.kind {
                 None => format!("the scheduler refused its hold ({})", refused.reason),
-                Some(_) => format!("the scheduler cannot be told to hold it ({})", refused.reason),
+                Some(_) => format!("the scheduler cannot be asked to hold it ({})", refused.reason),
             },
             age(refused.next_try().duration_since(situation.now).max(SignedDuration::ZERO)),
         ),
         None => format!(
-            "as many tasks are held as are wanted ({}), so it cannot be, and may be stopped at any moment with {jobs} job(s); it takes no more jobs; raising the desired count makes room",
+            "as many tasks are held as are desired ({}), so it cannot be held and may be stopped at any moment with {jobs}; its consumers are cancelled; raising the desired count makes room",
             situation.fleet.desired,
         ),
     }
@@ -223,7 +223,7 @@ fn unmapped(member: &Member<'_>) -> String {
         Mapped::No(hint) => hint,
         Mapped::Ambiguous(why) => why,
     };
-    format!("it cannot be told which node is its own, so it stays as it is: {why}")
+    format!("its node cannot be determined, so it stays as it is: {why}")
 }
 
 fn unheld(member: &Member<'_>, decision: &Decision) -> String {
@@ -238,12 +238,12 @@ fn unheld(member: &Member<'_>, decision: &Decision) -> String {
 /// Its jobs, and the one that began first.
 fn jobs(situation: &Situation<'_>, member: &Member<'_>) -> String {
     let Some(counts) = member.evidence.jobs() else { return String::from("nothing is known of its jobs") };
-    let mut text = format!("{} job(s) run", counts.active);
+    let mut text = format!("{} running", counted(counts.active, "job"));
     if counts.reserved > 0 {
-        let _ = write!(text, ", {} wait in it", counts.reserved);
+        let _ = write!(text, ", {} reserved", counts.reserved);
     }
     if counts.scheduled > 0 {
-        let _ = write!(text, ", {} are scheduled", counts.scheduled);
+        let _ = write!(text, ", {} scheduled", counts.scheduled);
     }
     if let Some(job) = member.evidence.oldest_job() {
         let _ = write!(text, "; the oldest is {} {}", job.name, job.id);

@@ -1,4 +1,4 @@
-//! When to look again at the latest. Losing every signal costs latency, never correctness; looking too often costs the
+//! When to observe again at the latest. Losing every signal costs latency, never correctness; observing too often costs the
 //! scheduler's and the broker's patience, which all drains share.
 
 use std::{collections::BTreeMap, num::NonZeroU32};
@@ -17,22 +17,22 @@ use crate::{
 
 /// After something was done: whether it took effect is read back.
 const READ_BACK: SignedDuration = SignedDuration::from_secs(1);
-/// While a task leaves, at first; a task that has been in one phase for long is looked at more seldom.
+/// While a task leaves, at first; a task that has been in one phase for long is observed less often.
 const LEAVING_MIN: SignedDuration = SignedDuration::from_secs(2);
 /// While a task leaves, at the most.
 const LEAVING_MAX: SignedDuration = SignedDuration::from_secs(10);
-/// The part of the time already spent in a phase that is waited before the next look.
+/// The part of the time already spent in a phase that is waited before the next observation.
 const LEAVING_SHARE: i32 = 20;
 /// When nothing leaves: this is what a deployment may wait for its first cancel if no signal tells of it.
 const STEADY: SignedDuration = SignedDuration::from_secs(15);
 /// A new worker should be seen soon: an old one waits for it.
 const BOOTING: SignedDuration = SignedDuration::from_secs(3);
-/// The shortest time between two looks, whatever is being waited for.
+/// The shortest time between two observations, whatever is being waited for.
 const SHORTEST: SignedDuration = SignedDuration::from_millis(100);
 /// The longest back-off from an outside system that fails.
 const BACKOFF_MAX: SignedDuration = SignedDuration::from_secs(30);
 
-/// When to look again, if the outside could be seen.
+/// When to observe again, if the outside could be seen.
 pub fn wake_after(situation: &Situation<'_>, actions: &[Action]) -> SignedDuration {
     let is_dry_run = situation.policy.mode == Mode::Plan;
     let acts = !is_dry_run && actions.iter().any(|action| !is_vain(situation, action));
@@ -82,14 +82,14 @@ fn leaving(situation: &Situation<'_>, member: &Member<'_>) -> SignedDuration {
     }
 }
 
-/// How long until a second look can prove what the first one saw. If that time is long over, and nothing is proven, then
+/// How long until a second observation can prove what the first one saw. If that time is long over, and nothing is proven, then
 /// something is in the way that haste does not help: a clock that jumped, a memory that cannot be written.
 fn until_proven(apart: SignedDuration, first: Timestamp, now: Timestamp) -> SignedDuration {
     let left = apart - now.duration_since(first);
     if left < -READ_BACK { READ_BACK } else { left.clamp(SHORTEST, LEAVING_MAX) }
 }
 
-/// When to look again, if the fleet could not be seen.
+/// When to observe again, if the fleet could not be seen.
 pub fn wake_blind(memory: &Memory) -> SignedDuration {
     memory.fleet_error.as_ref().map_or(READ_BACK, backoff)
 }

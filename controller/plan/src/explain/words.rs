@@ -14,6 +14,11 @@ pub fn names<T: std::fmt::Display>(items: impl Iterator<Item = T>) -> String {
     }
 }
 
+/// So many of these, such as `1 job` or `2 jobs`.
+pub fn counted(count: u32, thing: &str) -> String {
+    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
+}
+
 /// Short names of tasks, at most three.
 pub fn short_names<'a>(items: impl Iterator<Item = &'a TaskId>) -> String {
     names(items.map(TaskId::short))

@@ -64,7 +64,7 @@ pub fn reserve<'a>(situation: &'a Situation<'_>, holds: &Holds) -> BTreeSet<&'a 
     able.into_iter().take(usize::try_from(missing).unwrap_or(usize::MAX)).map(|member| member.id).collect()
 }
 
-/// Whether a task that is to leave, and was told to take no more jobs, can be given its queues back.
+/// Whether a task that will leave, and stopped consuming, can be given its queues back.
 pub fn can_come_back(situation: &Situation<'_>, holds: &Holds, member: &Member<'_>) -> bool {
     member.leaving == Some(Why::Rollout)
         && member.task.life == Life::Running

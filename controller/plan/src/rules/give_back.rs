@@ -31,7 +31,7 @@ pub fn give_backs(situation: &Situation<'_>, holds: &Holds) -> Vec<Action> {
 }
 
 /// The scheduler may have decided to stop it already, and would cut off whatever it begins: nothing holds it, and it is asked
-/// to be held in this pass; or that was refused, and what is seen of it may be older than the reason.
+/// to be held in this reconciliation; or that was refused, and what is seen of it may be older than the reason.
 fn may_be_stopping(situation: &Situation<'_>, member: &Member<'_>, holds: &Holds) -> bool {
     member.task.hold == HoldState::Free
         && match member.memory.retries.get(&Step::Hold) {

@@ -114,7 +114,7 @@ fn wanted(situation: &Situation<'_>, member: &Member<'_>) -> Option<SignedDurati
     situation.is_standing().then_some(policy.hold.expires_in)
 }
 
-/// A hold that is to end at a deadline is set once; every other is renewed at half of what it should be, because a
+/// A hold that must end at a deadline is set once; every other is renewed at half of what it should be, because a
 /// renewal may be refused later and then half of it is left to end the jobs or to warn somebody.
 fn renew_under(situation: &Situation<'_>, member: &Member<'_>, wanted: SignedDuration) -> SignedDuration {
     match situation.deadline(member) {
@@ -124,7 +124,7 @@ fn renew_under(situation: &Situation<'_>, member: &Member<'_>, wanted: SignedDur
 }
 
 /// So much may our clock and the scheduler's be apart without anybody having set a hold that is too long. Without it a
-/// clock that is a second behind would have every hold set again on every look.
+/// clock that is a second behind would have every hold set again on every observation.
 const CLOCKS_APART: SignedDuration = SignedDuration::from_mins(5);
 
 /// A task that stays after all keeps the long hold of its drain no longer than needed: a hold is also what bounds how

@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Holds that the specification wants no more, on tasks that stay: after a rollout in `OnRollout` mode, and all of ours
-/// when the drain is withdrawn; then also those that are not seen, because nobody will look again, and to release what is not
+/// when the drain is withdrawn; then also those that are not seen, because nobody will observe again, and to release what is not
 /// held does no harm.
 pub fn releases(situation: &Situation<'_>) -> Vec<Action> {
     let withdrawn = situation.policy.withdrawn;

@@ -16,13 +16,13 @@ use crate::{
     policy::Policy,
 };
 
-/// The queues that are to be counted in a look that sees this fleet: those of a gate that is in the way and has not opened.
+/// The queues that must be counted in an observation that sees this fleet: those of a gate that is in the way and has not opened.
 pub fn to_count<'a>(policy: &'a Policy, fleet: &FleetView, memory: &Memory) -> Option<&'a BTreeSet<QueueName>> {
     let gate = policy.gate()?;
     let has_old = fleet.tasks.values().any(|task| fleet.is_old(task));
     let is_back = memory.rollout.as_ref().is_some_and(|rollout| rollout.back);
     let is_wanted = gate.awaited || ((memory.rollout.is_some() || has_old) && !is_back);
-    // What opened before a rollout began does not count in it; and whoever waits wants to know of now.
+    // What opened before a rollout began does not count in it; and a caller that waits wants to know of now.
     let has_opened = memory.rollout.is_some() && !gate.awaited && memory.has_opened(gate);
     (is_wanted && !has_opened).then_some(&gate.queues_empty)
 }

@@ -37,7 +37,7 @@ pub fn follow(view: &View<'_>, memory: &mut Memory) {
     }
 }
 
-/// Whoever ended before it was to leave is counted by no rollout.
+/// A task that ended before it would leave is counted by no rollout.
 fn is_counted(memory: &Memory, id: &TaskId) -> bool {
     memory.tasks.get(id).is_some_and(|task| !task.gone || task.leaving.is_some())
 }

@@ -105,7 +105,7 @@ fn a_queue_that_nobody_knows_is_not_empty() {
     let unknown = || QueueCount { known: false, ..count(0, Delivered::Counted(0)) };
     let state = judged(unknown(), &[], &Memory::default());
     assert!(
-        matches!(&state, QueueState::Unknown { kind: FailureKind::NotFound, why } if why.contains("spelt")),
+        matches!(&state, QueueState::Unknown { kind: FailureKind::NotFound, why } if why.contains("spelling")),
         "{state:?}"
     );
     let taker = ("a", answer(&[queue()], Some(0), 0, 0));
