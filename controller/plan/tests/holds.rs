@@ -7,6 +7,7 @@ mod world;
 use jiff::SignedDuration;
 use worker_drain_plan::{
     Action, Plan,
+    observation::Life,
     policy::{Deadline, DeadlineAction, HoldMode},
     report::Phase,
 };
@@ -70,6 +71,18 @@ fn holds_until_deadline(hours: i64) -> Vec<(i64, i64)> {
         world.later(half);
     }
     holds
+}
+
+#[test]
+fn a_paused_drain_holds_beyond_a_deadline_that_permits_the_stop() {
+    let mut world = World::of(1).settled();
+    world.policy.drain.deadline = Some(Deadline { after: HOUR, action: DeadlineAction::PermitStop });
+    world.job("t1").deploy("app:2").schedule().reconcile();
+    world.policy.paused = true;
+    let plan = world.later(MINUTE * 30).reconcile();
+    assert_eq!(hold(&plan, "t1"), Some(SignedDuration::from_hours(48)), "its hold would have ended by the deadline");
+    world.later(HOUR * 20).reconcile();
+    assert!(world.task("t1").life == Life::Running && world.later(HOUR).reconcile().actions.is_empty());
 }
 
 #[test]

@@ -44,7 +44,7 @@ use crate::{
     memory::{TaskMemory, Why},
     observation::{HoldState, Life, Mapping},
     plan,
-    policy::{DeadlineAction, HoldMode},
+    policy::{Deadline, DeadlineAction, HoldMode},
 };
 
 /// Judges one reconciliation by every rule that can be judged from one reconciliation.
@@ -165,7 +165,8 @@ pub fn rule_3(judged: Judged<'_>) -> Check {
 fn no_hold_is_let_run_out(judged: Judged<'_>) -> Check {
     let Some(fleet) = judged.observation.fleet.ok() else { return Ok(()) };
     let policy = judged.policy;
-    let by_deadline = policy.drain.deadline.is_some_and(|deadline| deadline.action == DeadlineAction::PermitStop);
+    let permits_stop = |deadline: Deadline| deadline.action == DeadlineAction::PermitStop;
+    let by_deadline = !policy.paused && policy.drain.deadline.is_some_and(permits_stop);
     let wanted = |task: &TaskId| {
         judged.plan.memory.tasks.get(task).is_some_and(|known| {
             let leaves = known.leaving.is_some() && !by_deadline;

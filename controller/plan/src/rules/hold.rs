@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     actions::Action,
@@ -103,13 +103,10 @@ fn wanted(situation: &Situation<'_>, member: &Member<'_>) -> Option<SignedDurati
         return None;
     }
     if member.leaving.is_some() {
-        return Some(match situation.deadline(member) {
-            Some((at, DeadlineAction::PermitStop)) => {
-                at.duration_since(situation.now).min(situation.fleet.longest_hold)
-            }
-            _ => situation.fleet.longest_hold,
-        })
-        .filter(SignedDuration::is_positive);
+        let longest = situation.fleet.longest_hold;
+        let lasting =
+            ends_by_deadline(situation, member).map_or(longest, |at| at.duration_since(situation.now).min(longest));
+        return Some(lasting).filter(SignedDuration::is_positive);
     }
     situation.is_standing().then_some(policy.hold.expires_in)
 }
@@ -117,10 +114,17 @@ fn wanted(situation: &Situation<'_>, member: &Member<'_>) -> Option<SignedDurati
 /// A hold that must end at a deadline is set once; every other is renewed at half of what it should be, because a
 /// renewal may be refused later and then half of it is left to end the jobs or to warn somebody.
 fn renew_under(situation: &Situation<'_>, member: &Member<'_>, wanted: SignedDuration) -> SignedDuration {
-    match situation.deadline(member) {
-        Some((_, DeadlineAction::PermitStop)) => wanted.min(situation.fleet.longest_hold / 2),
-        _ => wanted / 2,
+    match ends_by_deadline(situation, member) {
+        Some(_) => wanted.min(situation.fleet.longest_hold / 2),
+        None => wanted / 2,
     }
+}
+
+/// When the user's deadline lets the hold of this task end. A drain that is paused lets none end: a person may have paused it to
+/// save a job.
+fn ends_by_deadline(situation: &Situation<'_>, member: &Member<'_>) -> Option<Timestamp> {
+    let (at, action) = situation.deadline(member)?;
+    (action == DeadlineAction::PermitStop && !situation.policy.paused).then_some(at)
 }
 
 /// So much may our clock and the scheduler's be apart without anybody having set a hold that is too long. Without it a
