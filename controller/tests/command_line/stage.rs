@@ -91,7 +91,7 @@ impl Stage {
     }
 
     /// The command with this `spec.workers`.
-    fn command(&self, command: &[&str], cluster: &str, service: &str, workers: &str) -> Command {
+    pub fn command(&self, command: &[&str], cluster: &str, service: &str, workers: &str) -> Command {
         let manifest = format!(
             "apiVersion: workerdrain.io/v1alpha1
 kind: WorkerDrain
