@@ -38,8 +38,15 @@ impl Stage {
 
     /// With so many tasks.
     pub async fn with(desired: u32) -> Self {
+        Self::in_account("123456789012", desired).await
+    }
+
+    /// In this account.
+    pub async fn in_account(account: &str, desired: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let emulator = Emulator::start(Config::fast(folder.path().join("logs"))).await.unwrap();
+        let mut config = Config::fast(folder.path().join("logs"));
+        account.clone_into(&mut config.knobs.account);
+        let emulator = Emulator::start(config).await.unwrap();
         let now = emulator.now();
         emulator.with_world(|world| {
             world.create_cluster("media", now).unwrap();
