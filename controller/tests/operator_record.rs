@@ -23,7 +23,7 @@ use worker_drain::{
     record::{
         Record,
         pages::PageCache,
-        resource::{ResourceRecord, amend, drains},
+        resource::{ResourceRecord, amend},
     },
 };
 use worker_drain_plan::{

@@ -1,29 +1,28 @@
-//! TLS to a broker of any kind: whom we trust, and who we are.
+//! TLS to brokers and workers of any kind: whom we trust, and who we are. Neutral ground: every adapter that speaks TLS
+//! takes its configuration from here.
 //!
-//! All of it is read and checked before anything is connected to, so that what is wrong is told at once, with its name.
-//! What the libraries say of a PEM text may quote it, and a line of it may be a whole key: none of that is passed on.
+//! Everything is read and checked before anything is connected to, so that what is wrong is reported at once, with the name
+//! of the field or file. The libraries' own errors about a PEM text quote it, as text or as the decimal values of its
+//! bytes, and one line of it may be a whole key: no such error is passed on (docs/decisions/0013).
 //!
-//! lapin's own configuration trusts a given authority besides the system's, and fails where the system has none. Ours
-//! trusts what it is told and nobody else.
+//! Authorities that are given are trusted instead of the system's, never besides them.
 
 use std::{fmt, fs, path::PathBuf, sync::Arc};
 
-use redis::{ClientTlsConfig, TlsCertificates};
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
+use thiserror::Error;
 
-use super::settings::SettingsError;
-
-/// Whom we trust, and who we are, for `rediss://`, `amqps://` and `sentinel://`.
+/// Whom we trust, and who we are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSettings {
     /// The certificates of authorities to trust instead of the system's.
     pub authorities: Option<Pem>,
-    /// Our own certificate, with those that lead to its authority, for a broker that wants one.
+    /// Our own certificate, with those that lead to its authority, for a server that wants one.
     pub certificate: Option<Pem>,
     /// Its key, without a password.
     pub key: Option<Pem>,
@@ -35,8 +34,8 @@ impl TlsSettings {
         *self == Self::default()
     }
 
-    /// Settings come before what a URL says, each by itself.
-    pub(super) fn or(&self, url: Self) -> Self {
+    /// These settings, and `url`'s for each that is missing here.
+    pub(crate) fn or(&self, url: Self) -> Self {
         Self {
             authorities: self.authorities.clone().or(url.authorities),
             certificate: self.certificate.clone().or(url.certificate),
@@ -60,15 +59,16 @@ pub enum Pem {
 }
 
 impl Pem {
-    fn read(&self) -> Result<Vec<u8>, SettingsError> {
+    /// The bytes. Errors: the file cannot be read.
+    pub(crate) fn read(&self) -> Result<Vec<u8>, TlsError> {
         match self {
             Self::File(path) => fs::read(path).map_err(|error| self.unusable(error.to_string())),
             Self::Text { text, .. } => Ok(text.clone().into_bytes()),
         }
     }
 
-    fn unusable(&self, why: impl Into<String>) -> SettingsError {
-        SettingsError::Certificates { what: self.to_string(), why: why.into() }
+    fn unusable(&self, why: impl Into<String>) -> TlsError {
+        TlsError { what: self.to_string(), why: why.into() }
     }
 }
 
@@ -87,12 +87,24 @@ impl fmt::Debug for Pem {
     }
 }
 
-/// For a connection that we make ourselves.
-pub(super) fn configuration(tls: &TlsSettings, trusts_anybody: bool) -> Result<ClientConfig, SettingsError> {
+/// A certificate or a key that cannot be used. The message holds nothing of its content, in any form.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{what} cannot be used for TLS: {why}")]
+pub struct TlsError {
+    /// Which: a file, or a field.
+    what: String,
+    /// Why not.
+    why: String,
+}
+
+/// The configuration of a client. With `trusts_anybody` the server's certificate is not checked.
+///
+/// Errors: a certificate or key cannot be read, or the two do not belong together.
+pub(crate) fn configuration(tls: &TlsSettings, trusts_anybody: bool) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(|error| SettingsError::AmqpUrl { why: error.to_string() })?;
+        .expect("aws-lc-rs has cipher suites for TLS 1.2 and 1.3");
     let builder = if trusts_anybody {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
     } else {
@@ -109,20 +121,7 @@ pub(super) fn configuration(tls: &TlsSettings, trusts_anybody: bool) -> Result<C
     }
 }
 
-/// For the Redis client, which makes its connections itself. Checked as [`configuration`] checks it.
-pub(super) fn for_redis(tls: &TlsSettings, trusts_anybody: bool) -> Result<Option<TlsCertificates>, SettingsError> {
-    configuration(tls, trusts_anybody)?;
-    let client_tls = match (&tls.certificate, &tls.key) {
-        (Some(certificate), Some(key)) => {
-            Some(ClientTlsConfig { client_cert: certificate.read()?, client_key: key.read()? })
-        }
-        _ => None,
-    };
-    let root_cert = tls.authorities.as_ref().filter(|_| !trusts_anybody).map(Pem::read).transpose()?;
-    Ok((client_tls.is_some() || root_cert.is_some()).then_some(TlsCertificates { client_tls, root_cert }))
-}
-
-fn roots(authorities: Option<&Pem>) -> Result<RootCertStore, SettingsError> {
+fn roots(authorities: Option<&Pem>) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     match authorities {
         Some(pem) => {
@@ -140,7 +139,8 @@ fn roots(authorities: Option<&Pem>) -> Result<RootCertStore, SettingsError> {
 /// What PEM looks like, for one who has something else.
 const FORM: &str = "PEM is expected, each -----BEGIN …----- and -----END …----- on a line of its own";
 
-fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, SettingsError> {
+// The library's error is dropped here and in `private_key`: it quotes the text.
+fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let text = pem.read()?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
@@ -151,7 +151,7 @@ fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, SettingsError
     Ok(certificates)
 }
 
-fn private_key(pem: &Pem) -> Result<PrivateKeyDer<'static>, SettingsError> {
+fn private_key(pem: &Pem) -> Result<PrivateKeyDer<'static>, TlsError> {
     let text = pem.read()?;
     let has_password = |line: &str| line.starts_with("-----BEGIN ENCRYPTED") || line == "Proc-Type: 4,ENCRYPTED";
     if String::from_utf8_lossy(&text).lines().any(|line| has_password(line.trim())) {
@@ -201,23 +201,36 @@ impl ServerCertVerifier for Anybody {
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine, engine::general_purpose::STANDARD};
     use rstest::rstest;
 
-    use super::{Pem, TlsSettings, configuration, for_redis};
+    use super::{Pem, TlsSettings, configuration};
 
     fn text(called: &str, text: &str) -> Pem {
         Pem::Text { called: called.into(), text: text.into() }
     }
 
+    /// Whether a message holds part of `content` as text, as the decimal values of its bytes, or as base64.
+    fn shows(message: &str, content: &str) -> bool {
+        let decimal = |part: &[u8]| part.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        content.as_bytes().windows(6).any(|part| {
+            let as_text = String::from_utf8_lossy(part);
+            message.contains(&*as_text) || message.contains(&decimal(part)) || message.contains(&STANDARD.encode(part))
+        })
+    }
+
     #[rstest]
-    #[case::nothing("")]
-    #[case::no_pem("hunter2")]
+    #[case::nothing("", "hunter2")]
+    #[case::no_pem("hunter2", "hunter2")]
     // A variable of the environment, say, that lost its line ends.
-    #[case::all_on_one_line("-----BEGIN CERTIFICATE----- hunter2 -----END CERTIFICATE-----")]
-    #[case::cut_off("-----BEGIN CERTIFICATE-----\nhunter2")]
-    #[case::no_base64("-----BEGIN CERTIFICATE-----\nhunter2!\n-----END CERTIFICATE-----\n")]
-    #[case::no_certificate("-----BEGIN CERTIFICATE-----\nhunter2=\n-----END CERTIFICATE-----\n")]
-    fn what_is_no_certificate_is_told_and_never_shown(#[case] pem: &str) {
+    #[case::all_on_one_line("-----BEGIN CERTIFICATE----- hunter2 -----END CERTIFICATE-----", "hunter2")]
+    #[case::key_on_one_line("-----BEGIN PRIVATE KEY----- hunter2 -----END PRIVATE KEY-----", "hunter2")]
+    #[case::begins_on_one_line("-----BEGIN PRIVATE KEY-----hunter2\n-----END PRIVATE KEY-----\n", "hunter2")]
+    #[case::cut_off("-----BEGIN CERTIFICATE-----\nhunter2", "hunter2")]
+    #[case::ends_otherwise("-----BEGIN hunter2-----\nAAAA\n-----END CERTIFICATE-----\n", "hunter2")]
+    #[case::no_base64("-----BEGIN CERTIFICATE-----\nhunter2!\n-----END CERTIFICATE-----\n", "hunter2")]
+    #[case::no_certificate("-----BEGIN CERTIFICATE-----\nhunter2=\n-----END CERTIFICATE-----\n", "hunter2")]
+    fn what_cannot_be_read_is_named_and_never_shown(#[case] pem: &str, #[case] content: &str) {
         let wrong = [
             TlsSettings { authorities: Some(text("caFrom", pem)), ..TlsSettings::default() },
             TlsSettings {
@@ -227,11 +240,12 @@ mod tests {
             },
         ];
         for (tls, field) in wrong.iter().zip(["caFrom", "From"]) {
-            let error = configuration(tls, false).map(|_| ()).unwrap_err().to_string();
-            assert!(error.contains(field) && error.contains("cannot be used"), "{error}");
-            assert!(!error.contains("unter"), "{error}");
-            assert!(!format!("{tls:?}").contains("unter"));
-            assert_eq!(for_redis(tls, false).map(|_| ()).unwrap_err().to_string(), error);
+            let error = configuration(tls, false).map(|_| ()).unwrap_err();
+            let message = error.to_string();
+            assert!(message.contains(field) && message.contains("cannot be used"), "{message}");
+            for shown in [message, format!("{error:?}"), format!("{tls:?}")] {
+                assert!(!shows(&shown, content), "{shown}");
+            }
         }
     }
 
