@@ -283,7 +283,7 @@ impl<C: Clock> Record for ResourceRecord<C> {
         let mut known = self.known.lock().await;
         let before = self.remembered(&mut known).await?;
         let mut status = render(Some(&known.status), report, self.clock.now());
-        status.observed_generation = self.drain.generation;
+        status.set_observed_generation(self.drain.generation);
         if *before == *memory {
             status.memory.clone_from(&known.status.memory);
             fit(&mut status);
