@@ -14,7 +14,7 @@ use super::{
     secrets::{Secrets, plain},
 };
 use crate::{
-    api::{DrainSpec, check::nearest, spec::SecretKeyRef},
+    api::{DrainSpec, check::nearest, secret_ref::SecretKeyRef},
     secret::SecretTexts,
 };
 

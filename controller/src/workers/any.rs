@@ -24,7 +24,6 @@ use crate::{
 
 /// How to reach workers of some kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "there is one for each drain")]
 pub enum WorkersSettings {
     /// Celery workers, through their broker.
     Celery(CelerySettings),
@@ -44,7 +43,6 @@ pub enum WorkersSettingsError {
 }
 
 /// Workers of some kind.
-#[expect(clippy::large_enum_variant, reason = "there is one for each drain")]
 pub enum AnyWorkers {
     /// Celery workers, through their broker.
     Celery(Celery),

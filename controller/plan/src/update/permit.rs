@@ -38,7 +38,9 @@ pub fn confirm(view: &View<'_>, memory: &mut Memory) {
             Effect::Unknown => {}
         }
     }
-    grounds.iter().for_each(|ground| memory.count_cut(ground));
+    for ground in &grounds {
+        memory.count_cut(ground);
+    }
 }
 
 /// What is seen of a permit that was about to be given.
