@@ -167,7 +167,8 @@ pub struct TransportOptionsSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
     pub priority_steps: Vec<u8>,
-    /// `sep`: the separator between a queue's name and a priority. Default: U+0006 and U+0016, as in kombu.
+    /// `sep`: the separator between a queue's name and a priority, and between the fields of a binding. Default: U+0006 and
+    /// U+0016, as in kombu. With another one than the application's nothing is asked, because that would stop its workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 8))]
     pub sep: Option<String>,

@@ -35,7 +35,7 @@ async fn works(app: &SampleApp, settings: &CelerySettings, redis: &Redis) {
 }
 
 /// All of ours that is on the server, in any database.
-fn ours(redis: &Redis) -> String {
+pub fn ours(redis: &Redis) -> String {
     let mut found = Vec::new();
     for database in ["0", "5"] {
         for key in redis.cli(&["-n", database, "KEYS", "*"]).lines().filter(|key| !key.is_empty()) {

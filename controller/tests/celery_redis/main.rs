@@ -7,6 +7,7 @@ mod failures;
 mod forgets;
 mod many;
 mod sentinel;
+mod separators;
 
 use test_support::Redis;
 

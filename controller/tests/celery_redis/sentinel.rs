@@ -87,7 +87,7 @@ async fn a_master_that_dies_in_mid_drain_is_replaced() {
 #[tokio::test]
 async fn a_master_that_is_a_replica_already_is_refused() {
     let mut group = RedisSentinels::start(SentinelOptions::default()).await;
-    let celery = open(&CelerySettings { operation_bound: Duration::from_secs(1), ..behind(&group.url()) });
+    let celery = open(&CelerySettings { operation_bound: Duration::from_secs(4), ..behind(&group.url()) });
     celery.observe(&tasks(&["one"])).await.expect("there is nobody, and that is no failure");
     // The Sentinel learns of it later.
     let other = group.servers()[1].port().to_string();
@@ -147,7 +147,7 @@ async fn the_least_rights_are_enough() {
     let mut group = RedisSentinels::start(SentinelOptions::default()).await;
     let app = app(&group.url(), &Value::Null);
     // What docs/brokers.md tells; not the channel of an older kombu.
-    let on_servers = "on >hunter2 resetkeys ~_kombu.binding.reply.celery.pidbox ~_kombu.binding_deadlines \
+    let on_servers = "on >hunter2 resetkeys ~_kombu.binding.reply.celery.pidbox ~_kombu.binding.celery.pidbox ~_kombu.binding_deadlines \
                       ~worker-drain-* resetchannels &/0.celery.pidbox \
                       -@all +publish +brpop +rpop +sadd +srem +smembers +zadd +set +exists +del +role";
     let on_sentinels = "on >hunter2 -@all +sentinel|get-master-addr-by-name";

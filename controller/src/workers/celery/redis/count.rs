@@ -87,7 +87,7 @@ impl Unacked {
             let mut pipeline = pipe();
             pipeline.cmd("SMEMBERS").arg(names.bindings_of(&exchange));
             let (members,): (Vec<String>,) = link.ask(&pipeline).await?;
-            let parts = members.iter().filter_map(|member| Names::parts_of(member));
+            let parts = members.iter().filter_map(|member| names.parts_of(member));
             let parts = parts.map(|(key, queue)| (key.to_owned(), queue.to_owned())).collect();
             unacked.bindings.insert(exchange, parts);
         }

@@ -35,8 +35,15 @@ pub(super) enum Problem {
     Master { at: String, problem: Box<Problem> },
     #[error("the Sentinels name {at}, which is a replica still: a failover is under way")]
     NoMasterYet { at: String },
+    /// A binding that another client joined with another separator.
+    #[error("an application on this database joins the fields of bindings with {}, as {binding:?} shows, and transportOptions.sep is {ours:?}", separator(theirs.as_deref()))]
+    Separator { ours: String, theirs: Option<String>, binding: String },
     #[error("{0}")]
     Settings(String),
+}
+
+fn separator(theirs: Option<&str>) -> String {
+    theirs.map_or_else(|| String::from("another separator"), |theirs| format!("{theirs:?}"))
 }
 
 fn watch(sentinels: &[String]) -> String {
@@ -56,6 +63,7 @@ impl Problem {
                 // A master that was made a replica is one no longer, and another may be it now.
                 error.is_unrecoverable_error() || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
             }
+            Self::Separator { .. } => false,
             _ => true,
         }
     }
@@ -98,6 +106,7 @@ impl Problem {
                 (FailureKind::Invalid, with_advice(&self.to_string(), advice))
             }
             Self::Settings(_) => (FailureKind::Invalid, self.to_string()),
+            Self::Separator { .. } => (FailureKind::Invalid, with_advice(&self.to_string(), SEPARATORS)),
             Self::Master { problem, .. } => {
                 let (kind, told) = problem.told(has_password);
                 (kind, format!("{self} {told}"))
@@ -142,6 +151,12 @@ const RIGHTS_TO_COUNT: &str = "to count queues the user needs the commands LLEN,
 fn is_refused(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::Server(ServerErrorKind::NoPerm)) || error.to_string().contains("NOPERM")
 }
+
+/// What helps against two separators on one database.
+const SEPARATORS: &str = "nothing was asked and nothing is left there, because an entry with the wrong one stops workers from \
+                          answering anybody (kombu#2023): set transportOptions.sep to the application's own \
+                          broker_transport_options[\"sep\"]; if two applications disagree, give each a database or a \
+                          global_keyprefix; an entry of a worker that is gone for good may be removed (SREM)";
 
 const LISTENING: &str = "the user needs the command PSUBSCRIBE, and the channels of Celery's events";
 

@@ -1,9 +1,10 @@
 //! One connection to Redis, as long as it lasts: a pair of sockets, and a task that reads what comes in.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, FromRedisValue, Pipeline, RedisResult, Value, aio::MultiplexedConnection, cmd, pipe,
+    AsyncConnectionConfig, Client, FromRedisValue, Pipeline, RedisError, RedisResult, Value,
+    aio::MultiplexedConnection, cmd, pipe,
 };
 use tokio::{
     task::JoinSet,
@@ -15,7 +16,7 @@ use super::{
     address::Address,
     envelope::{unwrap, wrap},
     error::Problem,
-    names::Names,
+    names::{Names, separator_of},
 };
 use crate::{
     clock::Clock,
@@ -77,6 +78,7 @@ impl Link {
     /// Announces our reply queue and publishes, all in one go. Announcing each time costs nothing more, and makes good
     /// what somebody else may have flushed or swept.
     pub(super) async fn publish(&self, requests: &[Request]) -> Result<Sent, Problem> {
+        self.must_agree_on_separator().await?;
         let replies = self.waiting.add(requests)?;
         let mut pipeline = pipe();
         pipeline.ignore_errors();
@@ -101,11 +103,40 @@ impl Link {
         Ok(Sent { receivers: receivers.collect::<Result<_, _>>()?, replies })
     }
 
+    /// Nothing is written where another client joins bindings with another separator than ours: a node that looks its own
+    /// client up meets our entry too, fails, and on Celery 5.3 to 5.6 takes no more jobs until it is restarted (kombu#2023).
+    /// Such a client may come later, so this is asked each time, and then ours is taken away.
+    async fn must_agree_on_separator(&self) -> Result<(), Problem> {
+        let mut pipeline = pipe();
+        pipeline.cmd("SMEMBERS").arg(self.names.node_bindings()).cmd("SMEMBERS").arg(self.names.bindings());
+        let (nodes, clients): (BTreeSet<String>, BTreeSet<String>) = self.query(&pipeline, Problem::Publish).await?;
+        let Some(other) = nodes.iter().chain(&clients).find(|binding| self.names.parts_of(binding).is_none()) else {
+            return Ok(());
+        };
+        let withdrawal = withdrawal(&self.names);
+        if let Err(problem) = self.query::<()>(&withdrawal, Problem::Publish).await {
+            debug!(%problem, "could not take our reply queue away");
+        }
+        Err(Problem::Separator {
+            ours: self.names.separator().to_owned(),
+            theirs: separator_of(other).map(str::to_owned),
+            binding: other.clone(),
+        })
+    }
+
     /// Asks for something else than replies, in bounded time.
     pub(super) async fn ask<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, Problem> {
+        self.query(pipeline, Problem::Count).await
+    }
+
+    async fn query<T: FromRedisValue>(
+        &self,
+        pipeline: &Pipeline,
+        problem: impl FnOnce(RedisError) -> Problem,
+    ) -> Result<T, Problem> {
         let mut connection = self.commands.clone();
         let asking = pipeline.query_async(&mut connection);
-        timeout(self.bound, asking).await.map_err(|_| Problem::Silence(self.bound))?.map_err(Problem::Count)
+        timeout(self.bound, asking).await.map_err(|_| Problem::Silence(self.bound))?.map_err(problem)
     }
 
     /// Takes away all that is ours on the broker.

@@ -5,11 +5,10 @@ use uuid::Uuid;
 
 use crate::workers::celery::{pidbox::ReplyTo, settings::CelerySettings};
 
+/// How long a separator is looked for, in characters.
+const LONGEST_SEPARATOR: usize = 8;
 /// What our reply queues begin with, so that those of a process that was killed are known for ours.
 const OURS: &str = "worker-drain-";
-/// What parts the three fields of a binding. It is no option of kombu's: `sep` parts only priorities.
-const FIELD: &str = "\x06\x16";
-
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     prefix: String,
@@ -64,9 +63,15 @@ impl Names {
         self.bindings_of(&self.reply_exchange)
     }
 
-    /// Our entry in it: routing key, pattern (none), queue.
+    /// Our entry in it: routing key, pattern (none), queue. kombu joins them with the option `sep`, and splits every entry of
+    /// the set by its own: one that was joined with another separator breaks the look-up for everybody (kombu#2023).
     pub(super) fn binding(&self) -> String {
-        binding(&self.oid, &self.queue_of(&self.oid))
+        self.binding_of(&self.oid)
+    }
+
+    /// The set of the nodes' own queues.
+    pub(super) fn node_bindings(&self) -> String {
+        self.bindings_of(&self.exchange)
     }
 
     /// Where kombu keeps until when the sets of bindings are wanted.
@@ -86,8 +91,8 @@ impl Names {
 
     /// The client whose binding this is, if it is one of ours.
     pub(super) fn oid_of<'a>(&self, binding: &'a str) -> Option<&'a str> {
-        let (oid, _) = binding.split_once(FIELD)?;
-        (oid.starts_with(OURS) && binding == self::binding(oid, &self.queue_of(oid))).then_some(oid)
+        let (oid, _) = self.parts_of(binding)?;
+        (oid.starts_with(OURS) && binding == self.binding_of(oid)).then_some(oid)
     }
 
     pub(super) fn alive_of(&self, oid: &str) -> String {
@@ -112,10 +117,20 @@ impl Names {
         format!("{}_kombu.binding.{exchange}", self.prefix)
     }
 
-    /// Routing key and queue of a binding.
-    pub(super) fn parts_of(binding: &str) -> Option<(&str, &str)> {
-        let (routing_key, rest) = binding.split_once(FIELD)?;
-        Some((routing_key, rest.rsplit_once(FIELD)?.1))
+    /// Routing key and queue of a binding; `None`: it was joined with another separator than ours.
+    pub(super) fn parts_of<'a>(&self, binding: &'a str) -> Option<(&'a str, &'a str)> {
+        let mut fields = binding.split(self.sep.as_str());
+        let parts = (fields.next()?, fields.next()?, fields.next()?);
+        fields.next().is_none().then_some((parts.0, parts.2))
+    }
+
+    /// The separator that bindings are joined with.
+    pub(super) fn separator(&self) -> &str {
+        &self.sep
+    }
+
+    fn binding_of(&self, oid: &str) -> String {
+        [oid, "", &self.queue_of(oid)].join(&self.sep)
     }
 
     fn queue_of(&self, oid: &str) -> String {
@@ -129,13 +144,16 @@ fn literally(text: &str) -> String {
     text.chars().map(escaped).collect()
 }
 
-fn binding(oid: &str, queue: &str) -> String {
-    format!("{oid}{FIELD}{FIELD}{queue}")
+/// The separator that another client joined this binding with, as far as that can be told: a binding without a routing key,
+/// as those of nodes are, begins with it twice.
+pub(super) fn separator_of(binding: &str) -> Option<&str> {
+    let ends = binding.char_indices().map(|(at, _)| at).skip(1).take(LONGEST_SEPARATOR);
+    ends.map(|at| &binding[..at]).find(|start| binding[start.len()..].starts_with(start))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Names;
+    use super::{Names, separator_of};
     use crate::workers::celery::settings::{CelerySettings, FanoutPrefix};
 
     #[test]
@@ -183,5 +201,26 @@ mod tests {
         assert_eq!(names.oid_of("0af3\x06\x16\x06\x160af3.reply.celery.pidbox"), None);
         assert_eq!(names.oid_of("worker-drain-1\x06\x16\x06\x16somebody.elses.queue"), None);
         assert_eq!(names.oid_of("junk"), None);
+    }
+
+    /// kombu#2023: the fields of a binding are joined with the same separator as priorities.
+    #[test]
+    fn the_separator_joins_the_fields_of_bindings_too() {
+        let mut settings = CelerySettings::new("redis://a");
+        settings.transport_options.sep = ":".into();
+        let names = Names::new(&settings, 0);
+        let oid = names.oid.clone();
+        assert_eq!(names.binding(), format!("{oid}::{oid}.reply.celery.pidbox"));
+        assert_eq!(names.oid_of(&names.binding()), Some(oid.as_str()));
+        assert_eq!(names.parts_of("key::queue"), Some(("key", "queue")));
+        assert_eq!(names.parts_of("\x06\x16\x06\x16worker@1.celery.pidbox"), None, "joined by another");
+        assert_eq!(names.parts_of("a:b:c:d"), None, "one field too many, as kombu sees it");
+    }
+
+    #[test]
+    fn another_separator_is_told_from_the_binding_of_a_node() {
+        assert_eq!(separator_of("::worker@1.celery.pidbox"), Some(":"));
+        assert_eq!(separator_of("\x06\x16\x06\x16worker@1.celery.pidbox"), Some("\x06\x16"));
+        assert_eq!(separator_of("celery"), None);
     }
 }
