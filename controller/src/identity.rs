@@ -1,7 +1,11 @@
-//! What a fleet knows of a task by which its workers may be recognised or reached. Neutral ground between
-//! [`fleet`](crate::fleet) and [`workers`](crate::workers), which know nothing of each other.
+//! By what fleets, tasks and workers are recognised. Neutral ground between [`fleet`](crate::fleet),
+//! [`workers`](crate::workers) and [`record`](crate::record), which know nothing of each other.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+};
 
 use worker_drain_plan::NodeName;
 
@@ -35,4 +39,26 @@ pub struct Expected {
     /// It runs, so that its workers should answer. One that starts or stops is here only so that no other task can
     /// claim its nodes.
     pub running: bool,
+}
+
+/// Which fleet a drain belongs to, for good: what its scheduler called it when it was first seen (ECS: the service's ARN).
+/// The fleet learns it and the record keeps it; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct FleetId(Arc<OnceLock<String>>);
+
+impl FleetId {
+    /// As it was kept; `None`: the fleet was not seen yet.
+    pub fn known(id: Option<String>) -> Self {
+        Self(Arc::new(id.map(OnceLock::from).unwrap_or_default()))
+    }
+
+    /// The id, once the fleet was seen.
+    pub fn get(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
+
+    /// The fleet was seen. What is known already stays.
+    pub fn learn(&self, id: &str) {
+        self.0.get_or_init(|| id.to_owned());
+    }
 }

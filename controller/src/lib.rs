@@ -20,4 +20,5 @@ pub mod record;
 pub mod secret;
 pub mod settings;
 pub mod signals;
+pub mod tls;
 pub mod workers;

@@ -11,9 +11,10 @@ use crate::{
     fleet::ecs::EcsSettings,
     queues::sqs::SqsSettings,
     secret::{Secret, SecretTexts},
+    tls::{Pem, TlsSettings},
     workers::{
         any::WorkersSettings,
-        celery::{CelerySettings, FanoutPrefix, Listening, Pem, SentinelSettings, TlsSettings, TransportOptions},
+        celery::{CelerySettings, FanoutPrefix, Listening, SentinelSettings, TransportOptions},
         http::{HttpSettings, Scheme},
     },
 };
@@ -109,17 +110,22 @@ fn sentinel(
 }
 
 fn tls(TlsSpec { ca_from, certificate_from, key_from }: &TlsSpec, secrets: &SecretTexts) -> TlsSettings {
-    let pem = |field: &str, source: &Option<SecretSource>| {
-        source.as_ref().map(|source| {
-            let SecretKeyRef { name, key } = &source.secret_key_ref;
-            let called = format!("broker.tls.{field} (the key {key} of the Secret {name})");
-            Pem::Text { called, text: text(source, secrets).to_owned() }
-        })
+    let from = |field: &str, source: &Option<SecretSource>| {
+        source.as_ref().map(|source| pem(&format!("broker.tls.{field}"), &source.secret_key_ref, secrets))
     };
     TlsSettings {
-        authorities: pem("caFrom", ca_from),
-        certificate: pem("certificateFrom", certificate_from),
-        key: pem("keyFrom", key_from),
+        authorities: from("caFrom", ca_from),
+        certificate: from("certificateFrom", certificate_from),
+        key: from("keyFrom", key_from),
+    }
+}
+
+/// What a key of a Secret holds, called by the field that names it.
+fn pem(field: &str, source: &SecretKeyRef, secrets: &SecretTexts) -> Pem {
+    let SecretKeyRef { name, key } = source;
+    Pem::Text {
+        called: format!("{field} (the key {key} of the Secret {name})"),
+        text: secrets.get(source).map_or("", Secret::expose).to_owned(),
     }
 }
 
@@ -134,7 +140,7 @@ fn http(target: &HttpTarget, secrets: &SecretTexts) -> HttpSettings {
         None => Scheme::Http,
         Some(HttpsTarget { server_name, authorities }) => Scheme::Https {
             server_name: server_name.clone(),
-            authorities: authorities.as_ref().map(|key| text(key).to_owned()),
+            authorities: authorities.as_ref().map(|key| pem("caFrom", key, secrets)),
         },
     };
     HttpSettings {

@@ -22,8 +22,9 @@ use worker_drain::{
     clock::{Clock, SystemClock},
     record::{
         Record,
+        api_server::drains,
         pages::PageCache,
-        resource::{ResourceRecord, amend, drains},
+        resource::{ResourceRecord, amend},
     },
 };
 use worker_drain_plan::{

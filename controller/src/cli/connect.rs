@@ -20,6 +20,7 @@ use crate::{
     api::values,
     clock::{Clock, SystemClock},
     fleet::ecs::{EcsFleet, Limiters},
+    identity::FleetId,
     queues::sqs::SqsSettings,
     reconcile::Drain,
     record::{
@@ -70,6 +71,7 @@ impl ConnectArgs {
         let (fleet, workers) = self.adapters(manifest, limiters).await?;
         let id = id(manifest, &fleet);
         let record = FileRecord::open(self.path(&id)?, id).map_err(|failure| cannot(manifest, &failure))?;
+        let fleet = fleet.belonging_to(record.fleet().clone());
         Ok(Drain { policy: manifest.drain.policy.clone(), fleet, workers, record, clock: SystemClock })
     }
 
@@ -77,8 +79,9 @@ impl ConnectArgs {
     pub async fn peek(&self, manifest: &Manifest, limiters: &Limiters) -> Result<Connected<Peeked>, Refusal> {
         let (fleet, workers) = self.adapters(manifest, limiters).await?;
         let id = id(manifest, &fleet);
-        let memory = FileRecord::peek(&self.path(&id)?, &id).map_err(|failure| cannot(manifest, &failure))?;
-        let record = Peeked(memory);
+        let peeked = FileRecord::peek(&self.path(&id)?, &id).map_err(|failure| cannot(manifest, &failure))?;
+        let fleet = fleet.belonging_to(FleetId::known(peeked.fleet));
+        let record = Peeked(peeked.memory);
         Ok(Drain { policy: manifest.drain.policy.clone(), fleet, workers, record, clock: SystemClock })
     }
 

@@ -19,7 +19,7 @@ use crate::{
     clock::{Clock, SystemClock},
     fleet::ecs::{EcsFleet, Limiters},
     queues::sqs::SqsSettings,
-    record::resource::call_opt,
+    record::api_server::call_opt,
     secret::{Secret as Text, SecretTexts},
     settings,
     workers::{
@@ -41,9 +41,9 @@ pub struct Adapters {
 }
 
 impl Adapters {
-    /// Where the fleet was when it was reached last.
-    pub fn target(&self) -> Option<&EcsTarget> {
-        self.fleet.as_ref().map(|(target, _)| target)
+    /// The fleet that was connected to last, and where the spec said that it is.
+    pub fn known_fleet(&self) -> Option<&(EcsTarget, EcsFleet)> {
+        self.fleet.as_ref()
     }
 
     /// The fleet of this spec.

@@ -18,7 +18,7 @@ use axum::{
 use kube::runtime::reflector::{Lookup, Store};
 use tokio::{net::TcpListener, sync::watch};
 
-use super::{OperatorError, lease::Leadership, metrics::Metrics};
+use super::{error::OperatorError, lease::Leadership, metrics::Metrics};
 
 /// What is known of this process's own state. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -16,19 +16,16 @@ use super::{
     events::Happening,
     failure_status::{self, FailureStatus},
     fencing::OrFailure,
+    finalizer::let_go,
     leftovers::{Leftovers, Work},
     metrics::Key,
     ownership::{Claim, Owner, Verdict},
-    reconcile::{Next, Subject, let_go},
+    subject::{Next, Subject},
 };
 use crate::{
     api::WorkerDrain,
     clock::{Clock, SystemClock},
-    record::{
-        Record,
-        pages::PageCache,
-        resource::{ResourceRecord, call},
-    },
+    record::{Record, api_server::call, pages::PageCache, resource::ResourceRecord},
 };
 
 /// So often a drain that stands by sees whether it still has to.
@@ -49,7 +46,7 @@ pub async fn instead(
     subject: &Subject,
 ) -> Result<Option<Next>, Failure> {
     let leftovers = Leftovers::of(&subject.record.load().await?);
-    match verdict(context, key, entry, subject, &leftovers).await? {
+    match verdict(context, key, subject, &leftovers).await? {
         Verdict::Free => Ok(None),
         Verdict::After(_) => Ok(Some(Next::After(SOON))),
         Verdict::Owner(owner) => stand_by(context, key, entry, subject, &owner, &leftovers).await.map(Some),
@@ -59,8 +56,7 @@ pub async fn instead(
 async fn verdict(
     context: &Context,
     key: &Key,
-    entry: &mut Entry,
-    Subject { resource, spec, .. }: &Subject,
+    Subject { resource, spec, fleet, .. }: &Subject,
     leftovers: &Leftovers,
 ) -> Result<Verdict, Failure> {
     let term = context.leadership.term();
@@ -68,9 +64,9 @@ async fn verdict(
     if !context.ownership.know(key, Claim::of(resource, leftovers.work())) {
         return Ok(Verdict::Free);
     }
-    let arn = match entry.adapters.fleet(&spec.ecs, &context.limiters).await {
+    let arn = match fleet {
         OrFailure::There(fleet) => fleet.arn().await,
-        OrFailure::Failure(failure) => Err(failure),
+        OrFailure::Failure(failure) => Err(failure.clone()),
     };
     // Why there is none, the pass finds out, and tells.
     let verdict = context.ownership.judge(key, arn);

@@ -19,7 +19,6 @@ use super::{
     lease::Leadership,
     metrics::{Key, Metrics},
     ownership::Ownership,
-    slots::ObserveSlots,
 };
 use crate::{api::WorkerDrain, fleet::ecs::Limiters, record::pages::PageCache};
 
@@ -35,8 +34,6 @@ pub struct Context {
     pub limiters: Limiters,
     /// What Prometheus is told.
     pub metrics: Arc<Metrics>,
-    /// Whose turn it is to look at ECS.
-    pub observe_slots: ObserveSlots,
     /// Which drain looks after a service that several name.
     pub ownership: Ownership,
     /// How many passes may be under way.

@@ -14,7 +14,10 @@ use super::{
 use crate::{
     api::status::condition,
     clock::{Clock, SystemClock},
-    record::resource::{amend, call_opt, drains},
+    record::{
+        api_server::{call_opt, drains},
+        resource::amend,
+    },
 };
 
 /// The spec cannot be used: surfaces as the reason of `Ready` and `Stalled` until a person has mended it.
@@ -22,6 +25,10 @@ pub const INVALID_SPEC: &str = "InvalidSpec";
 
 /// Another drain looks after the same service: surfaces as the reason of `Ready` and `Stalled` until that one is gone.
 pub const CONFLICT: &str = "Conflict";
+
+/// Another service is reached than the one that the drain belongs to: surfaces as the reason of `Ready` and `Stalled` until
+/// the first one is reached again.
+pub const FLEET_CHANGED: &str = "FleetChanged";
 
 /// What is remembered cannot be read, or the status cannot be written as it is: surfaces as the reason of `Ready` and
 /// `Stalled` until a pass ends well.
@@ -38,7 +45,8 @@ pub const INTERNAL_ERROR: &str = "InternalError";
 
 /// All of them.
 #[cfg(test)]
-pub const REASONS: [&str; 6] = [INVALID_SPEC, CONFLICT, RECORD_INVALID, RECORD_DENIED, PASS_CUT_OFF, INTERNAL_ERROR];
+pub const REASONS: [&str; 7] =
+    [INVALID_SPEC, CONFLICT, FLEET_CHANGED, RECORD_INVALID, RECORD_DENIED, PASS_CUT_OFF, INTERNAL_ERROR];
 
 /// What is the matter with a drain, for a person to mend.
 #[derive(Clone, Debug, PartialEq, Eq)]

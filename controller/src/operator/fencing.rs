@@ -14,11 +14,10 @@ use worker_drain_plan::{
 use super::{
     lease::{Acting, Leadership},
     metrics::{Metrics, System},
-    slots::ObserveSlot,
 };
 use crate::{
     clock::{Clock, SystemClock},
-    fleet::{Fleet, FleetObservation},
+    fleet::{Fleet, FleetObservation, ecs::ObserveSlot},
     identity::Expected,
     workers::{Workers, uncounted},
 };
@@ -36,10 +35,20 @@ pub enum OrFailure<T> {
     Failure(Failure),
 }
 
+impl<T> OrFailure<T> {
+    /// The same of something else.
+    pub fn map<U>(self, with: impl FnOnce(T) -> U) -> OrFailure<U> {
+        match self {
+            Self::There(inner) => OrFailure::There(with(inner)),
+            Self::Failure(failure) => OrFailure::Failure(failure),
+        }
+    }
+}
+
 /// A fleet or workers under guard.
 #[derive(Debug)]
 pub struct Fenced<T> {
-    /// The turn to look; it is another's as soon as the look has ended.
+    /// The permission to observe; it is another's as soon as the observation has ended.
     slot: Mutex<Option<ObserveSlot>>,
     inner: OrFailure<T>,
     leadership: Leadership,
@@ -52,9 +61,9 @@ impl<T> Fenced<T> {
         Self { slot: Mutex::default(), inner, leadership, metrics }
     }
 
-    /// With the turn to look once.
+    /// With the permission to observe once.
     #[must_use]
-    pub fn with_turn(self, slot: Option<ObserveSlot>) -> Self {
+    pub fn with_slot(self, slot: Option<ObserveSlot>) -> Self {
         Self { slot: Mutex::new(slot), ..self }
     }
 
@@ -98,7 +107,7 @@ macro_rules! take_in_batches {
 
 impl<F: Fleet> Fleet for Fenced<F> {
     async fn observe(&self, tracked: &BTreeSet<TaskId>) -> Result<FleetObservation, Failure> {
-        let _turn = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let _slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         let seen = match self.inner() {
             Ok(fleet) => fleet.observe(tracked).await,
             Err(failure) => Err(failure),

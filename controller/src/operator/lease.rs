@@ -27,7 +27,7 @@ use worker_drain_plan::observation::{Failure, FailureKind};
 
 use crate::{
     clock::{Clock, SystemClock},
-    record::resource::{call, call_opt},
+    record::api_server::{call, call_opt},
 };
 
 /// For how long a Lease is good. Kubernetes' own components have the same.

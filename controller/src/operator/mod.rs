@@ -15,19 +15,21 @@ pub mod metrics;
 mod adapters;
 mod conflict;
 mod context;
+mod error;
 mod failure_status;
 mod fencing;
+mod finalizer;
+mod fleet_changed;
 mod leftovers;
 mod ownership;
 mod publish;
 mod queue;
 mod reconcile;
-mod slots;
+mod subject;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use kube::{Client, Config};
-use thiserror::Error;
 use tokio::{
     sync::{Semaphore, broadcast, mpsc, watch},
     task::JoinSet,
@@ -42,11 +44,13 @@ use self::{
     lease::{Election, Leader, Leadership, LeaseSettings},
     metrics::Metrics,
     ownership::Ownership,
-    slots::ObserveSlots,
 };
 use crate::fleet::ecs::Limiters;
 
-pub use self::reconcile::{ABANDON, FINALIZER};
+pub use self::{
+    error::OperatorError,
+    finalizer::{ABANDON, FINALIZER},
+};
 
 /// So many passes may be under way. They wait for others nearly all the time; the bound keeps memory and connections in
 /// bounds, and is far above what a cluster has in drains that hang.
@@ -83,29 +87,6 @@ pub struct LeaseRef {
     pub name: String,
 }
 
-/// Why the operator ended other than by a signal.
-#[derive(Debug, Error)]
-pub enum OperatorError {
-    /// Neither a kubeconfig nor the environment of a Pod.
-    #[error("cannot find out how to reach the Kubernetes API server: run it in a Pod, or set KUBECONFIG")]
-    Config(#[source] kube::config::InferConfigError),
-    /// It was found, and cannot be used.
-    #[error("the configuration for the Kubernetes API server cannot be used")]
-    Client(#[source] kube::Error),
-    /// The port is taken, or not ours to take.
-    #[error("cannot listen on {address} for health and metrics: is another process there?")]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A part that runs for ever has ended.
-    #[error("{0} has ended by itself, which is a bug")]
-    Ended(&'static str),
-}
-
 /// Runs until `stop`, then ends in order: begins nothing more, lets the Lease go, finishes what is under way.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), OperatorError> {
     let client = client().await?;
@@ -123,7 +104,6 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Oper
         events,
         wakes: broadcast::channel(WAKES_WAITING).0,
         entries: Entries::default(),
-        observe_slots: ObserveSlots::default(),
         ownership: Ownership::default(),
     });
     let health = Health::new(leadership, read, Arc::clone(&metrics));

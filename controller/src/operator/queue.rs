@@ -32,7 +32,8 @@ use super::{
     failure_status,
     lease::Leadership,
     metrics::{Key, PassEnd},
-    reconcile::{self, Next},
+    reconcile,
+    subject::Next,
 };
 use crate::{
     api::WorkerDrain,

@@ -3,11 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::SignedDuration;
-use kube::{
-    Client, Resource,
-    api::{Api, DynamicObject, Patch, PatchParams},
-};
-use serde_json::json;
+use kube::api::DynamicObject;
 use worker_drain_plan::{
     Memory, Policy,
     observation::{Failure, FailureKind, Observation, Seen},
@@ -19,10 +15,12 @@ use super::{
     context::{Context, Entry},
     events::{Happening, Told, happenings},
     failure_status::{self, FailureStatus},
-    fencing::Fenced,
+    fencing::{Fenced, OrFailure},
+    finalizer::{has_finalizer, is_abandoned, let_go, name, with_finalizer},
+    fleet_changed,
     leftovers::Leftovers,
     metrics::{Figures, Key, System},
-    slots::ObserveSlot,
+    subject::{Next, Subject},
 };
 use crate::{
     api::{DrainSpec, WorkerDrain},
@@ -30,34 +28,21 @@ use crate::{
     reconcile::{Drain, Reconciliation},
     record::{
         Record,
-        resource::{FIELD_MANAGER, ResourceRecord, call, call_opt, drains},
+        api_server::{call_opt, drains},
+        resource::ResourceRecord,
     },
 };
 
-/// Keeps a drain that is deleted until everything is given back.
-pub const FINALIZER: &str = "workerdrain.io/give-back";
-
-/// Set to `"true"`, it lets a drain go that cannot give everything back.
-pub const ABANDON: &str = "workerdrain.io/abandon";
-
 /// Such a drain waits for a change; it is looked at again all the same, because a change may be missed.
 const INVALID_AGAIN: Duration = Duration::from_mins(5);
-
-/// When a drain is to be looked at again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// After so long at the latest.
-    After(Duration),
-    /// Never: it is gone.
-    Gone,
-}
 
 /// One pass. Errors: the resource or its status could not be read or written.
 pub async fn reconcile(context: &Context, key: &Key, entry: &mut Entry) -> Result<Next, Failure> {
     let (namespace, name) = key;
     // Waited for before anything is read: what was read is young then.
-    let slot = match entry.adapters.target() {
-        Some(target) => context.observe_slots.wait(target).await,
+    let known = entry.adapters.known_fleet().cloned();
+    let slot = match &known {
+        Some((_, fleet)) => fleet.observe_slot().await,
         None => None,
     };
     let api = drains(context.client.clone(), namespace);
@@ -92,11 +77,18 @@ pub async fn reconcile(context: &Context, key: &Key, entry: &mut Entry) -> Resul
             return Ok(Next::After(INVALID_AGAIN));
         }
     };
-    let slot = match slot {
-        Some(slot) if entry.adapters.target() == Some(&drain.ecs) => Some(slot),
-        _ => context.observe_slots.wait(&drain.ecs).await,
+    let fleet = entry.adapters.fleet(&drain.ecs, &context.limiters).await;
+    let slot = match (slot, &fleet) {
+        (Some(slot), _) if known.is_some_and(|(target, _)| target == drain.ecs) => Some(slot),
+        (_, OrFailure::There(fleet)) => fleet.observe_slot().await,
+        (_, OrFailure::Failure(_)) => None,
     };
-    let subject = Subject { resource, spec: drain, record, slot };
+    let id = record.fleet().await?;
+    let fleet = fleet.map(|fleet| fleet.belonging_to(id));
+    let subject = Subject { resource, spec: drain, record, fleet, slot };
+    if let Some(next) = fleet_changed::instead(context, key, entry, &subject).await? {
+        return Ok(next);
+    }
     if let Some(next) = conflict::instead(context, key, entry, &subject).await? {
         return Ok(next);
     }
@@ -110,31 +102,19 @@ pub async fn reconcile(context: &Context, key: &Key, entry: &mut Entry) -> Resul
     Ok(Next::After(after(reconciliation.plan.wake_after)))
 }
 
-/// A drain that can be passed over.
-pub struct Subject {
-    /// The resource, as it was read for this pass.
-    pub resource: DynamicObject,
-    /// What it asks for.
-    pub spec: DrainSpec,
-    /// Where its status and memory are.
-    pub record: ResourceRecord<SystemClock>,
-    slot: Option<ObserveSlot>,
-}
-
 /// Lets the loop pass over a drain.
 async fn over(
     context: &Context,
     key: &Key,
     entry: &mut Entry,
-    Subject { resource, spec, record, slot }: Subject,
+    Subject { resource, spec, record, fleet, slot }: Subject,
 ) -> Result<(DynamicObject, Reconciliation), Failure> {
     let before = match entry.told.take() {
         Some(told) => told,
         None => Told::of_status(&record.status().await),
     };
-    let fleet = fenced(context, entry.adapters.fleet(&spec.ecs, &context.limiters).await);
     let drain = Drain {
-        fleet: fleet.with_turn(slot),
+        fleet: fenced(context, fleet).with_slot(slot),
         workers: fenced(context, entry.adapters.workers(&spec.workers, &spec.ecs, &context.client, &key.0).await),
         policy: spec.policy,
         record,
@@ -145,7 +125,7 @@ async fn over(
     Ok((resource, reconciliation))
 }
 
-fn fenced<T>(context: &Context, inner: super::fencing::OrFailure<T>) -> Fenced<T> {
+fn fenced<T>(context: &Context, inner: OrFailure<T>) -> Fenced<T> {
     Fenced::new(inner, context.leadership.clone(), Arc::clone(&context.metrics))
 }
 
@@ -198,53 +178,6 @@ fn tell(
 fn after(wake: SignedDuration) -> Duration {
     // Earlier rather than later, so that many drains do not ask at once and none is late.
     Duration::try_from(wake).unwrap_or_default().mul_f64(rand::random_range(0.9..1.0))
-}
-
-fn has_finalizer(resource: &DynamicObject) -> bool {
-    resource.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
-}
-
-fn is_abandoned(resource: &DynamicObject) -> bool {
-    resource.metadata.annotations.as_ref().and_then(|all| all.get(ABANDON)).is_some_and(|value| value == "true")
-}
-
-/// Nothing is done for a drain before the API server promises to keep it until everything is given back.
-async fn with_finalizer(api: &Api<DynamicObject>, resource: DynamicObject) -> Result<DynamicObject, Failure> {
-    if has_finalizer(&resource) {
-        return Ok(resource);
-    }
-    let mut finalizers = resource.metadata.finalizers.clone().unwrap_or_default();
-    finalizers.push(FINALIZER.into());
-    set_finalizers(api, &resource, &finalizers).await
-}
-
-/// Lets the API server delete it.
-pub async fn let_go(client: &Client, resource: &DynamicObject) -> Result<(), Failure> {
-    let api = drains(client.clone(), resource.metadata.namespace.as_deref().unwrap_or_default());
-    let now = call_opt("read the WorkerDrain", api.get(&name(resource))).await?;
-    let Some(now) = now.filter(|now| now.metadata.uid == resource.metadata.uid) else { return Ok(()) };
-    let finalizers: Vec<String> =
-        now.metadata.finalizers.iter().flatten().filter(|finalizer| *finalizer != FINALIZER).cloned().collect();
-    match set_finalizers(&api, &now, &finalizers).await {
-        Err(failure) if failure.kind == FailureKind::NotFound => Ok(()),
-        result => result.map(drop),
-    }
-}
-
-async fn set_finalizers(
-    api: &Api<DynamicObject>,
-    resource: &DynamicObject,
-    finalizers: &[String],
-) -> Result<DynamicObject, Failure> {
-    // With the version, so that nobody else's finalizer is lost.
-    let metadata = json!({ "resourceVersion": resource.metadata.resource_version, "finalizers": finalizers });
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-    let patch = Patch::Merge(json!({ "metadata": metadata }));
-    call("change the WorkerDrain's finalizers", api.patch(&name(resource), &params, &patch)).await
-}
-
-fn name(resource: &DynamicObject) -> String {
-    resource.meta().name.clone().unwrap_or_default()
 }
 
 /// A person has decided that what is left is left.

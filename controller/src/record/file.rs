@@ -23,7 +23,8 @@ use worker_drain_plan::{
     observation::{Failure, FailureKind},
 };
 
-use super::Record;
+use super::{Record, Remembered};
+use crate::identity::FleetId;
 
 /// The version of the file's shape. A newer program reads older versions; an older program refuses newer ones.
 const VERSION: u32 = 1;
@@ -85,7 +86,8 @@ fn fnv1a(parts: &[&str]) -> u64 {
 struct Written<'a> {
     version: u32,
     drain: &'a DrainId,
-    memory: &'a Memory,
+    #[serde(flatten)]
+    remembered: &'a Remembered,
 }
 
 /// The part of the file that every version has, read first.
@@ -97,6 +99,8 @@ struct Head {
 #[derive(Deserialize)]
 struct Body {
     drain: DrainId,
+    #[serde(default)]
+    fleet: Option<String>,
     memory: Memory,
 }
 
@@ -108,8 +112,9 @@ pub struct FileRecord(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     drain: DrainId,
+    fleet: FleetId,
     /// What the file holds, as far as this process has read or written it. `None`: there was no file.
-    known: Mutex<Option<Memory>>,
+    known: Mutex<Option<Remembered>>,
     /// Held, not used: the lock ends when it is closed.
     _lock: File,
 }
@@ -128,13 +133,20 @@ impl FileRecord {
             .map_err(|error| io_failure("the folder of the state file cannot be made", folder, &error))?;
         let lock = lock(&path)?;
         let known = read(&path, &drain)?;
-        Ok(Self(Arc::new(Inner { path, drain, known: Mutex::new(known), _lock: lock })))
+        let fleet = FleetId::known(known.as_ref().and_then(|known| known.fleet.clone()));
+        Ok(Self(Arc::new(Inner { path, drain, fleet, known: Mutex::new(known), _lock: lock })))
     }
 
     /// Reads a drain's memory without taking the file, to show what it holds while another process may be using it.
     /// Empty if there is no file. Errors: as in [`FileRecord::open`], but for the other process.
-    pub fn peek(path: &Path, drain: &DrainId) -> Result<Memory, Failure> {
+    pub fn peek(path: &Path, drain: &DrainId) -> Result<Remembered, Failure> {
         Ok(read(path, drain)?.unwrap_or_default())
+    }
+
+    /// Which fleet the drain belongs to, as the file says. If it does not, what the fleet learns by this is saved with the
+    /// next memory.
+    pub fn fleet(&self) -> &FleetId {
+        &self.0.fleet
     }
 
     /// The file.
@@ -170,21 +182,22 @@ impl Inner {
             ));
         }
         (*known).clone_from(&read);
-        Ok(read.unwrap_or_default())
+        Ok(read.unwrap_or_default().memory)
     }
 
     fn save(&self, memory: Memory) -> Result<(), Failure> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.as_ref() == Some(&memory) || (known.is_none() && memory == Memory::default()) {
+        let remembered = Remembered { memory, fleet: self.fleet.get().map(ToOwned::to_owned) };
+        if known.as_ref() == Some(&remembered) || (known.is_none() && remembered == Remembered::default()) {
             return Ok(());
         }
-        self.write(&memory).map_err(|error| io_failure("the state file cannot be written", &self.path, &error))?;
-        *known = Some(memory);
+        self.write(&remembered).map_err(|error| io_failure("the state file cannot be written", &self.path, &error))?;
+        *known = Some(remembered);
         Ok(())
     }
 
-    fn write(&self, memory: &Memory) -> io::Result<()> {
-        let written = Written { version: VERSION, drain: &self.drain, memory };
+    fn write(&self, remembered: &Remembered) -> io::Result<()> {
+        let written = Written { version: VERSION, drain: &self.drain, remembered };
         let mut text = serde_json::to_vec_pretty(&written)?;
         text.push(b'\n');
         let temporary = with_suffix(&self.path, ".tmp");
@@ -230,7 +243,7 @@ fn lock(path: &Path) -> Result<File, Failure> {
 }
 
 /// Reads the file. `None`: there is none.
-fn read(path: &Path, drain: &DrainId) -> Result<Option<Memory>, Failure> {
+fn read(path: &Path, drain: &DrainId) -> Result<Option<Remembered>, Failure> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -258,7 +271,7 @@ fn read(path: &Path, drain: &DrainId) -> Result<Option<Memory>, Failure> {
             ),
         ));
     }
-    Ok(Some(body.memory))
+    Ok(Some(Remembered { fleet: body.fleet, memory: body.memory }))
 }
 
 fn damaged(path: &Path, error: &serde_json::Error) -> Failure {

@@ -1,12 +1,24 @@
 //! Where the report and the little memory live.
 
+pub mod api_server;
 pub mod file;
 pub mod pages;
 pub mod resource;
 
 use std::future::Future;
 
+use serde::{Deserialize, Serialize};
 use worker_drain_plan::{Memory, Report, observation::Failure};
+
+/// What is remembered of one drain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// The fleet that it is about ([`FleetId`](crate::identity::FleetId)); `None`: it was not seen yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<String>,
+    /// The policy's memory.
+    pub memory: Memory,
+}
 
 /// Where the report and the memory of one drain live.
 pub trait Record: Send + Sync {

@@ -22,12 +22,12 @@ use serde_json::json;
 use thiserror::Error;
 use tokio::sync::Mutex;
 use uuid::Uuid;
-use worker_drain_plan::{
-    Memory,
-    observation::{Failure, FailureKind},
-};
+use worker_drain_plan::observation::{Failure, FailureKind};
 
-use super::resource::{call, call_opt};
+use super::{
+    Remembered,
+    api_server::{call, call_opt},
+};
 use crate::api::{GROUP, VERSION};
 
 /// The version of the text's shape. A newer program reads older versions; an older program refuses newer ones.
@@ -49,7 +49,7 @@ pub type PageCache = Arc<Mutex<Kept>>;
 #[derive(Debug, Default)]
 pub struct Kept {
     /// What was read last, so that pages are read once.
-    read: Option<(Packed, Arc<Memory>)>,
+    read: Option<(Packed, Arc<Remembered>)>,
     /// Pages that may be named by nothing, each with the version of the drain on which a write rests that may still name it.
     doubtful: BTreeMap<String, Option<String>>,
 }
@@ -108,7 +108,8 @@ impl FromStr for Packed {
 #[derive(Serialize)]
 struct Written<'a> {
     format: u32,
-    memory: &'a Memory,
+    #[serde(flatten)]
+    remembered: &'a Remembered,
 }
 
 #[derive(Deserialize)]
@@ -116,19 +117,14 @@ struct Head {
     format: u32,
 }
 
-#[derive(Deserialize)]
-struct Body {
-    memory: Memory,
-}
-
-/// Memory as text: JSON, zlib (whose checksum tells damage), base64.
-pub fn encode(memory: &Memory) -> String {
-    let json = serde_json::to_vec(&Written { format: FORMAT, memory }).expect("a memory has only texts as keys");
+/// What is remembered, as text: JSON, zlib (whose checksum shows damage), base64.
+pub fn encode(remembered: &Remembered) -> String {
+    let json = serde_json::to_vec(&Written { format: FORMAT, remembered }).expect("a memory has only texts as keys");
     STANDARD_NO_PAD.encode(miniz_oxide::deflate::compress_to_vec_zlib(&json, LEVEL))
 }
 
 /// Back from text. Errors: it is damaged, or of a newer version.
-pub fn decode(text: &str) -> Result<Memory, Damaged> {
+pub fn decode(text: &str) -> Result<Remembered, Damaged> {
     let content = |why: &dyn fmt::Display| Damaged::Content(why.to_string());
     let packed = STANDARD_NO_PAD.decode(text).map_err(|error| content(&error))?;
     let json = miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(&packed, LARGEST_MEMORY)
@@ -137,8 +133,7 @@ pub fn decode(text: &str) -> Result<Memory, Damaged> {
     if head.format > FORMAT {
         return Err(Damaged::Format);
     }
-    let body: Body = serde_json::from_slice(&json).map_err(|error| content(&error))?;
-    Ok(body.memory)
+    serde_json::from_slice(&json).map_err(|error| content(&error))
 }
 
 /// The pages of one drain.
@@ -164,8 +159,8 @@ impl Pages {
     }
 
     /// The memory as a status can hold it; makes pages if it is longer than `inline`.
-    pub async fn pack(&self, memory: &Memory, inline: usize) -> Result<Packed, Failure> {
-        let text = encode(memory);
+    pub async fn pack(&self, remembered: &Remembered, inline: usize) -> Result<Packed, Failure> {
+        let text = encode(remembered);
         if text.len() <= inline {
             return Ok(Packed::Here(text));
         }
@@ -181,7 +176,7 @@ impl Pages {
             }
         }
         let packed = Packed::Pages(names);
-        self.cache.lock().await.read = Some((packed.clone(), Arc::new(memory.clone())));
+        self.cache.lock().await.read = Some((packed.clone(), Arc::new(remembered.clone())));
         Ok(packed)
     }
 
@@ -201,16 +196,16 @@ impl Pages {
     }
 
     /// The memory that a status holds or names.
-    pub async fn unpack(&self, packed: &Packed) -> Result<Arc<Memory>, Failure> {
+    pub async fn unpack(&self, packed: &Packed) -> Result<Arc<Remembered>, Failure> {
         let names = match packed {
             Packed::Here(text) => return decode(text).map(Arc::new).map_err(|damaged| unreadable(&damaged)),
             Packed::Pages(names) => names,
         };
         let mut cache = self.cache.lock().await;
-        if let Some((known, memory)) = &cache.read
+        if let Some((known, remembered)) = &cache.read
             && known == packed
         {
-            return Ok(Arc::clone(memory));
+            return Ok(Arc::clone(remembered));
         }
         let mut text = String::new();
         for name in names {
@@ -218,9 +213,9 @@ impl Pages {
             let part = page.as_ref().and_then(|page| page.data.as_ref()?.0.get("memory")?.as_str());
             text.push_str(part.ok_or_else(|| unreadable(&format!("its page {name} is gone")))?);
         }
-        let memory = decode(&text).map(Arc::new).map_err(|damaged| unreadable(&damaged))?;
-        cache.read = Some((packed.clone(), Arc::clone(&memory)));
-        Ok(memory)
+        let remembered = decode(&text).map(Arc::new).map_err(|damaged| unreadable(&damaged))?;
+        cache.read = Some((packed.clone(), Arc::clone(&remembered)));
+        Ok(remembered)
     }
 
     /// Deletes pages that nothing names any more. What cannot be deleted now is tried again by [`sweep`](Self::sweep).
@@ -276,12 +271,15 @@ fn unreadable(why: &dyn fmt::Display) -> Failure {
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
-    use worker_drain_plan::memory::{NodeMemory, PhaseSince, TaskMemory};
-    use worker_drain_plan::report::TaskPhase;
+    use worker_drain_plan::{
+        Memory,
+        memory::{NodeMemory, PhaseSince, TaskMemory},
+        report::TaskPhase,
+    };
 
     use super::*;
 
-    fn memory(tasks: u32) -> Memory {
+    fn memory(tasks: u32) -> Remembered {
         let task = |number: u32| {
             // Random ids, as ECS makes them: nothing else in a memory resists being packed.
             let id =
@@ -292,7 +290,8 @@ mod tests {
             let task = TaskMemory { nodes, phase: Some(phase), held: true, ..TaskMemory::default() };
             (format!("arn:aws:ecs:eu-west-1:123456789012:task/media/{id}").into(), task)
         };
-        Memory { tasks: (0..tasks).map(task).collect(), ..Memory::default() }
+        let memory = Memory { tasks: (0..tasks).map(task).collect(), ..Memory::default() };
+        Remembered { memory, fleet: Some("arn:aws:ecs:eu-west-1:123456789012:service/media/transcoder".into()) }
     }
 
     #[test]
@@ -300,6 +299,10 @@ mod tests {
         for tasks in [0, 1, 100] {
             assert_eq!(decode(&encode(&memory(tasks))).unwrap(), memory(tasks));
         }
+        // As it was written before fleets were remembered.
+        let text = serde_json::to_vec(&json!({"format": 1, "memory": memory(1).memory})).unwrap();
+        let text = STANDARD_NO_PAD.encode(miniz_oxide::deflate::compress_to_vec_zlib(&text, LEVEL));
+        assert_eq!(decode(&text).unwrap(), Remembered { fleet: None, ..memory(1) });
         let packed = Packed::Pages(vec!["a".into(), "b".into()]);
         assert_eq!(packed.to_string().parse::<Packed>().unwrap(), packed);
     }

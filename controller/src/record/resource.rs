@@ -5,11 +5,11 @@
 //! only one succeeds, and the other one looks again. A memory too large for a status lies in [`pages`](super::pages)
 //! beside it, and the status names them (docs/decisions/0005).
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use kube::{
     Client,
-    api::{Api, ApiResource, DynamicObject, Patch, PatchParams},
+    api::{Api, DynamicObject, Patch, PatchParams},
     core::ObjectMeta,
 };
 use serde::Serialize;
@@ -21,19 +21,18 @@ use worker_drain_plan::{
 };
 
 use super::{
-    Record,
+    Record, Remembered,
+    api_server::{CALL_BOUND, call, drains},
     pages::{Damaged, Packed, PageCache, Pages},
 };
 use crate::{
-    api::{WorkerDrain, WorkerDrainStatus, render::render},
+    api::{WorkerDrainStatus, render::render},
     clock::Clock,
+    identity::FleetId,
 };
 
 /// Under this name the API server knows which fields are ours.
 pub const FIELD_MANAGER: &str = "worker-drain";
-
-/// No call to the API server may take longer. It answers in milliseconds; one that does not is not there.
-pub const CALL_BOUND: Duration = Duration::from_secs(10);
 
 /// A status is never larger, so that watching and listing drains of the largest services stays cheap.
 const LARGEST_STATUS: usize = 60 * 1024;
@@ -43,53 +42,6 @@ const LARGEST_INLINE: usize = 16 * 1024;
 
 /// How often a write is made again because the resource has changed in something that is not ours.
 const ATTEMPTS: usize = 3;
-
-/// Calls the API server with a bound, and puts what goes wrong into words.
-pub async fn call<T>(what: &str, request: impl Future<Output = kube::Result<T>> + Send) -> Result<T, Failure> {
-    match timeout(CALL_BOUND, request).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(failure(what, &error)),
-        Err(_) => Err(Failure::new(
-            FailureKind::Unreachable,
-            format!("the Kubernetes API server did not answer within {} s: {what}", CALL_BOUND.as_secs()),
-        )),
-    }
-}
-
-/// Calls to the API server that tell "there is no such thing" from failures.
-pub async fn call_opt<T>(
-    what: &str,
-    request: impl Future<Output = kube::Result<T>> + Send,
-) -> Result<Option<T>, Failure> {
-    match call(what, request).await {
-        Ok(value) => Ok(Some(value)),
-        Err(failure) if failure.kind == FailureKind::NotFound => Ok(None),
-        Err(failure) => Err(failure),
-    }
-}
-
-fn failure(what: &str, error: &kube::Error) -> Failure {
-    let (kind, why) = match error {
-        // Display of this variant would print it all twice.
-        kube::Error::Api(status) => {
-            let kind = match status.code {
-                401 | 403 => FailureKind::Denied,
-                404 => FailureKind::NotFound,
-                429 => FailureKind::Throttled,
-                400 | 413 | 422 => FailureKind::Invalid,
-                _ => FailureKind::Unreachable,
-            };
-            (kind, status.message.clone())
-        }
-        other => (FailureKind::Unreachable, other.to_string()),
-    };
-    Failure::new(kind, format!("the Kubernetes API server refused to {what}: {why}"))
-}
-
-/// The API for drains as they are, whatever this program thinks of them.
-pub fn drains(client: Client, namespace: &str) -> Api<DynamicObject> {
-    Api::namespaced_with(client, namespace, &ApiResource::erase::<WorkerDrain>(&()))
-}
 
 /// The status of a resource. Errors: it is not one that this program can read.
 pub fn status_of(resource: &DynamicObject) -> Result<WorkerDrainStatus, serde_json::Error> {
@@ -167,6 +119,7 @@ pub struct ResourceRecord<C> {
     pages: Pages,
     drain: ObjectMeta,
     clock: C,
+    fleet: FleetId,
     known: Mutex<Known>,
 }
 
@@ -175,8 +128,8 @@ pub struct ResourceRecord<C> {
 struct Known {
     version: String,
     status: WorkerDrainStatus,
-    /// The memory that `status` holds or names; `None`: not read yet.
-    memory: Option<Arc<Memory>>,
+    /// What `status` holds or names; `None`: not read yet.
+    remembered: Option<Arc<Remembered>>,
 }
 
 impl<C: Clock> ResourceRecord<C> {
@@ -188,12 +141,13 @@ impl<C: Clock> ResourceRecord<C> {
             let why = "it may have been written by a newer worker-drain, which should then go on with it";
             Failure::new(FailureKind::Invalid, format!("the status cannot be read ({error}): {why}"))
         })?;
-        let known = Known { version: metadata.resource_version.clone().unwrap_or_default(), status, memory: None };
+        let known = Known { version: metadata.resource_version.clone().unwrap_or_default(), status, remembered: None };
         Ok(Self {
             api: drains(client.clone(), metadata.namespace.as_deref().unwrap_or_default()),
             pages: Pages::of(client.clone(), metadata, cache),
             drain: metadata.clone(),
             clock,
+            fleet: FleetId::default(),
             known: Mutex::new(known),
         })
     }
@@ -203,19 +157,29 @@ impl<C: Clock> ResourceRecord<C> {
         self.known.lock().await.status.clone()
     }
 
-    async fn remembered(&self, known: &mut Known) -> Result<Arc<Memory>, Failure> {
-        if let Some(memory) = &known.memory {
-            return Ok(Arc::clone(memory));
+    /// Which fleet the drain belongs to, as it is remembered. If that is not known yet, what the fleet learns by this is
+    /// saved with the next memory. Errors: as in [`Record::load`].
+    pub async fn fleet(&self) -> Result<FleetId, Failure> {
+        self.remembered(&mut *self.known.lock().await).await?;
+        Ok(self.fleet.clone())
+    }
+
+    async fn remembered(&self, known: &mut Known) -> Result<Arc<Remembered>, Failure> {
+        if let Some(remembered) = &known.remembered {
+            return Ok(Arc::clone(remembered));
         }
         let text = known.status.memory.as_deref();
         let packed: Option<Packed> = text.map(str::parse).transpose().map_err(|damaged| unreadable(&damaged))?;
-        let memory = match &packed {
+        let remembered = match &packed {
             None => Arc::default(),
             Some(packed) => self.pages.unpack(packed).await?,
         };
         self.pages.sweep(packed.as_ref(), &known.version).await;
-        known.memory = Some(Arc::clone(&memory));
-        Ok(memory)
+        if let Some(fleet) = &remembered.fleet {
+            self.fleet.learn(fleet);
+        }
+        known.remembered = Some(Arc::clone(&remembered));
+        Ok(remembered)
     }
 
     /// Writes the status, unless somebody else has written one since it was read. Whatever else changed meanwhile (the
@@ -276,7 +240,7 @@ impl Unwritten {
 impl<C: Clock> Record for ResourceRecord<C> {
     async fn load(&self) -> Result<Memory, Failure> {
         let mut known = self.known.lock().await;
-        Ok(Memory::clone(&*self.remembered(&mut known).await?))
+        Ok(self.remembered(&mut known).await?.memory.clone())
     }
 
     async fn save(&self, memory: &Memory, report: &Report) -> Result<(), Failure> {
@@ -284,7 +248,8 @@ impl<C: Clock> Record for ResourceRecord<C> {
         let before = self.remembered(&mut known).await?;
         let mut status = render(Some(&known.status), report, self.clock.now());
         status.set_observed_generation(self.drain.generation);
-        if *before == *memory {
+        let remembered = Remembered { memory: memory.clone(), fleet: self.fleet.get().map(ToOwned::to_owned) };
+        if *before == remembered {
             status.memory.clone_from(&known.status.memory);
             fit(&mut status);
             if same(&status, &known.status) {
@@ -292,13 +257,13 @@ impl<C: Clock> Record for ResourceRecord<C> {
             }
             return self.write(&mut known, status).await.map_err(Unwritten::failure);
         }
-        let packed = self.pages.pack(memory, LARGEST_INLINE).await?;
-        status.memory = (*memory != Memory::default()).then(|| packed.to_string());
+        let packed = self.pages.pack(&remembered, LARGEST_INLINE).await?;
+        status.memory = (remembered != Remembered::default()).then(|| packed.to_string());
         fit(&mut status);
         let replaced = known.status.memory.as_deref().and_then(|text| text.parse::<Packed>().ok());
         match self.write(&mut known, status).await {
             Ok(()) => {
-                known.memory = Some(Arc::new(memory.clone()));
+                known.remembered = Some(Arc::new(remembered));
                 // Only now does nothing name them any more.
                 self.pages.delete(replaced.as_ref()).await;
                 Ok(())

@@ -7,9 +7,9 @@ use std::{
 
 use serde_json::json;
 use test_support::{Certificates, LONG, RabbitMq, RabbitMqOptions, SampleApp, free_port, wait_until};
-use worker_drain::workers::{
-    Workers,
-    celery::{CelerySettings, Pem, TlsSettings},
+use worker_drain::{
+    tls::{Pem, TlsSettings},
+    workers::{Workers, celery::CelerySettings},
 };
 use worker_drain_plan::{Outcome, observation::FailureKind};
 

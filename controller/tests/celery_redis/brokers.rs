@@ -4,9 +4,12 @@ use std::{path::Path, sync::Once};
 
 use serde_json::json;
 use test_support::{Certificates, LONG, Redis, RedisOptions, SampleApp, wait_until};
-use worker_drain::workers::{
-    Workers,
-    celery::{CelerySettings, FanoutPrefix, Pem, TlsSettings, TransportOptions},
+use worker_drain::{
+    tls::{Pem, TlsSettings},
+    workers::{
+        Workers,
+        celery::{CelerySettings, FanoutPrefix, TransportOptions},
+    },
 };
 use worker_drain_plan::{Outcome, observation::FailureKind};
 

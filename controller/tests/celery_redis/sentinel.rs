@@ -7,9 +7,12 @@ use test_support::{
     Certificates, LONG, MASTER_NAME, Redis, RedisSentinels, SampleApp, SentinelOptions, free_port, python_with_celery,
     wait_until,
 };
-use worker_drain::workers::{
-    Workers,
-    celery::{CelerySettings, Pem, SentinelSettings, TlsSettings},
+use worker_drain::{
+    tls::{Pem, TlsSettings},
+    workers::{
+        Workers,
+        celery::{CelerySettings, SentinelSettings},
+    },
 };
 use worker_drain_plan::{
     Outcome,

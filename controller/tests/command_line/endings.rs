@@ -98,3 +98,25 @@ async fn two_runs_of_one_drain_do_not_share_a_memory() {
     assert!(text.contains("its worker has not answered yet") && text.contains("hold: held for another "), "{text}");
     drop(first);
 }
+
+/// The same manifest and the same state file; but the credentials, say, have come to be of another account.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_service_of_the_same_names_is_left_alone() {
+    let elsewhere = Stage::in_account("210987654321", 2).await;
+    let (mut stage, redis) = (Stage::with(2).await, Redis::start().await);
+    stage.until_held(&redis.url(), 2).await;
+    let endpoint = elsewhere.emulator.endpoint().to_owned();
+    let here = stage.environment.insert("AWS_ENDPOINT_URL_ECS".to_owned(), endpoint).unwrap();
+    for command in [&["plan"][..], &["run", "--grace", "1s"]] {
+        let output = stage.call(command, "media", "transcoder", &redis.url()).await;
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(code(&output), 1, "{stderr}");
+        for account in ["123456789012", "210987654321"] {
+            assert!(stderr.contains(&format!("arn:aws:ecs:us-east-1:{account}:service/media/transcoder")), "{stderr}");
+        }
+    }
+    assert_eq!((stage.held(), elsewhere.held()), (2, 0), "nothing was done to either");
+    stage.environment.insert("AWS_ENDPOINT_URL_ECS".to_owned(), here);
+    let output = stage.call(&["run", "--grace", "1s"], "media", "transcoder", &redis.url()).await;
+    assert_eq!(code(&output), 0, "{}", String::from_utf8_lossy(&output.stderr));
+}

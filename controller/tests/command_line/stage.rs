@@ -38,8 +38,15 @@ impl Stage {
 
     /// With so many tasks.
     pub async fn with(desired: u32) -> Self {
+        Self::in_account("123456789012", desired).await
+    }
+
+    /// In this account.
+    pub async fn in_account(account: &str, desired: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let emulator = Emulator::start(Config::fast(folder.path().join("logs"))).await.unwrap();
+        let mut config = Config::fast(folder.path().join("logs"));
+        account.clone_into(&mut config.knobs.account);
+        let emulator = Emulator::start(config).await.unwrap();
         let now = emulator.now();
         emulator.with_world(|world| {
             world.create_cluster("media", now).unwrap();
@@ -91,7 +98,7 @@ impl Stage {
     }
 
     /// The command with this `spec.workers`.
-    fn command(&self, command: &[&str], cluster: &str, service: &str, workers: &str) -> Command {
+    pub fn command(&self, command: &[&str], cluster: &str, service: &str, workers: &str) -> Command {
         let manifest = format!(
             "apiVersion: workerdrain.io/v1alpha1
 kind: WorkerDrain

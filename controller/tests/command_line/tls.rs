@@ -52,3 +52,34 @@ async fn certificates_come_from_secrets() {
     let line = secret.lines().nth(1).expect("a key has lines");
     assert!(!told(&mixed).contains(line));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_lost_its_line_breaks_is_never_shown_whatever_the_workers_are() {
+    let stage = Stage::start().await;
+    let certificates = Certificates::make();
+    let key = std::fs::read_to_string(certificates.client().1).unwrap();
+    let on_one_line = key.replace('\n', " ");
+    let content = key.lines().nth(1).expect("a key has lines");
+    // As rustls prints a line that it cannot read.
+    let decimal = content.bytes().take(12).map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
+    let source = "{secretKeyRef: {name: tls, key: ca}}";
+    for (workers, field) in [
+        (format!("{{http: {{port: 8443, scheme: https, caFrom: {source}}}}}"), "caFrom"),
+        (
+            format!("{{celery: {{broker: {{url: 'rediss://127.0.0.1/0', tls: {{caFrom: {source}}}}}}}}}"),
+            "broker.tls.caFrom",
+        ),
+        (
+            format!("{{celery: {{broker: {{url: 'amqps://127.0.0.1//', tls: {{caFrom: {source}}}}}}}}}"),
+            "broker.tls.caFrom",
+        ),
+    ] {
+        let mut call = stage.command(&["plan"], "media", "transcoder", &workers);
+        let call = call.args(["--secret", "tls/ca=env:CA"]).env("CA", &on_one_line);
+        let output = timeout(PATIENCE, call.output()).await.expect("it ends in time").unwrap();
+        let told = told(&output);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains(&format!("{field} (the key ca of the Secret tls) cannot be used for TLS")), "{told}");
+        assert!(!told.contains(content) && !told.contains(&decimal), "{told}");
+    }
+}

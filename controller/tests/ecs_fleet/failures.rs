@@ -7,7 +7,7 @@ use futures::future::join_all;
 use tokio::time::timeout;
 use worker_drain::fleet::{
     Fleet,
-    ecs::{EcsSettings, Limiters, Operation, Timeouts},
+    ecs::{EcsSettings, Limiters, Operation, Place, Timeouts},
 };
 use worker_drain_plan::{Outcome, observation::FailureKind};
 
@@ -17,7 +17,7 @@ use super::{PATIENCE, Stage, connect, settings};
 async fn throttling_slows_down_and_then_is_told() {
     let stage = Stage::with(1).await;
     stage.running(1).await;
-    let limiter = stage.limiters.of("", "us-east-1");
+    let limiter = stage.limiters.of(&Place { account: String::new(), region: "us-east-1".into() });
     let full = limiter.rate_milli(Operation::DescribeServices);
     stage.fail("DescribeServices", "ThrottlingException", Some(1));
     let before = stage.fleet.calls().of(Operation::DescribeServices);

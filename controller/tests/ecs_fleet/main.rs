@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod belonging;
 mod environment;
 mod failures;
 mod holds;
@@ -48,9 +49,13 @@ fn settings() -> EcsSettings {
 }
 
 async fn connect(endpoint: &str, settings: EcsSettings, limiters: &Limiters) -> EcsFleet {
+    connect_in("us-east-1", endpoint, settings, limiters).await
+}
+
+async fn connect_in(region: &'static str, endpoint: &str, settings: EcsSettings, limiters: &Limiters) -> EcsFleet {
     let config = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .endpoint_url(endpoint)
-        .region(Region::from_static("us-east-1"))
+        .region(Region::from_static(region))
         .credentials_provider(Credentials::new("AKIDEXAMPLE", "secret", None, None, "test"))
         .load()
         .await;
@@ -60,9 +65,15 @@ async fn connect(endpoint: &str, settings: EcsSettings, limiters: &Limiters) -> 
 impl Stage {
     /// A service of `desired` tasks, whose containers are only pretended.
     async fn with(desired: u32) -> Self {
+        Self::in_region("us-east-1", "123456789012", desired).await
+    }
+
+    /// The same in this Region of this account.
+    async fn in_region(region: &'static str, account: &str, desired: u32) -> Self {
         let logs = tempfile::tempdir().unwrap();
         let mut config = Config::fast(logs.path());
         config.knobs.blocked_renewal = BlockedRenewal::Allow;
+        (config.knobs.region, config.knobs.account) = (region.to_owned(), account.to_owned());
         let emulator = Emulator::start(config).await.unwrap();
         let now = emulator.now();
         emulator.with_world(|world| {
@@ -79,7 +90,7 @@ impl Stage {
             world.create_service(&request, now).unwrap();
         });
         let limiters = Limiters::default();
-        let fleet = connect(emulator.endpoint(), settings(), &limiters).await;
+        let fleet = connect_in(region, emulator.endpoint(), settings(), &limiters).await;
         Self { emulator, fleet, limiters, _logs: logs }
     }
 

@@ -12,9 +12,12 @@ use test_support::{
     python_with_sqs,
 };
 use tokio::time::Instant;
-use worker_drain::workers::{
-    Workers as _,
-    http::{Http, HttpSettings, Scheme},
+use worker_drain::{
+    tls::Pem,
+    workers::{
+        Workers as _,
+        http::{Http, HttpSettings, Scheme},
+    },
 };
 use worker_drain_plan::{
     Outcome, QueueName,
@@ -282,7 +285,8 @@ async fn by_tls_with_an_authority_of_ones_own() {
     let port = free_port();
     let app = listening(SampleApp::new(redis.url()), port).variable("WORKER_DRAIN_HTTP_CERTIFICATE", certificate);
     let _worker = app.worker("worker@one").start().await;
-    let https = |name: Option<&str>, authorities: Option<String>| {
+    let https = |name: Option<&str>, authority: Option<String>| {
+        let authorities = authority.map(|text| Pem::Text { called: "caFrom".into(), text });
         let scheme = Scheme::Https { server_name: name.map(String::from), authorities };
         open(&HttpSettings { scheme, ..settings(port) })
     };

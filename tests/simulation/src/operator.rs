@@ -3,7 +3,7 @@
 use std::{future::Future, pin::pin, sync::Arc, task::Poll};
 
 use worker_drain::{
-    fleet::ecs::{Limiters, limiter::Limiter},
+    fleet::ecs::{Limiter, Limiters, Place},
     reconcile::{Drain, Reconciliation},
     workers::celery::Celery,
 };
@@ -136,7 +136,7 @@ fn start(sim: &Arc<Sim>, who: usize) -> (Celery<SimTransport>, Arc<Limiter>) {
     world.hang_up(who);
     world.allowances[who] = Allowance::default();
     drop(world);
-    (connect(sim, who), Limiters::default().of("123456789012", "us-east-1"))
+    (connect(sim, who), Limiters::default().of(&Place { account: "123456789012".into(), region: "us-east-1".into() }))
 }
 
 /// Runs a pass until it ends or its operator dies: then it is dropped where it stands.

@@ -11,7 +11,7 @@ use worker_drain_plan::{
     observation::{Failure, FailureKind},
 };
 
-use super::{AT_ONCE, EcsFleet, LONGEST_HOLD_MINUTES, Operation, view::last_part};
+use super::{call::AT_ONCE, connect::Connection, operation::Operation, target::last_part, view::LONGEST_HOLD_MINUTES};
 
 /// `UpdateTaskProtection` takes this many tasks (API reference).
 const BATCH: usize = 10;
@@ -28,7 +28,7 @@ struct Batch {
     places: Vec<usize>,
 }
 
-pub(super) async fn hold(fleet: &EcsFleet, holds: &[(TaskId, SignedDuration)]) -> Vec<Outcome> {
+pub(super) async fn hold(connection: &Connection, holds: &[(TaskId, SignedDuration)]) -> Vec<Outcome> {
     let tasks: Vec<&TaskId> = holds.iter().map(|(task, _)| task).collect();
     let mut answers = Vec::new();
     // One after another, in the order that was asked for: when ECS grants only so many holds, the first ones get them.
@@ -36,7 +36,7 @@ pub(super) async fn hold(fleet: &EcsFleet, holds: &[(TaskId, SignedDuration)]) -
     for batch in batches_of_holds(holds) {
         let outcomes = match answers.last() {
             Some((_, Outcome::Failed(last))) if unanswered >= GIVE_UP_AFTER => read(&tasks, &batch, Err(last.clone())),
-            _ => update(fleet, &tasks, &batch).await,
+            _ => update(connection, &tasks, &batch).await,
         };
         unanswered = if outcomes.iter().any(|(_, outcome)| is_unanswered(outcome)) { unanswered + 1 } else { 0 };
         answers.extend(outcomes);
@@ -44,12 +44,12 @@ pub(super) async fn hold(fleet: &EcsFleet, holds: &[(TaskId, SignedDuration)]) -
     in_order(answers)
 }
 
-pub(super) async fn release(fleet: &EcsFleet, tasks: &[TaskId]) -> Vec<Outcome> {
+pub(super) async fn release(connection: &Connection, tasks: &[TaskId]) -> Vec<Outcome> {
     let tasks: Vec<&TaskId> = tasks.iter().collect();
     let places: Vec<usize> = (0..tasks.len()).collect();
     let batches: Vec<Batch> =
         places.chunks(BATCH).map(|places| Batch { minutes: None, places: places.to_vec() }).collect();
-    let calls: Vec<_> = batches.iter().map(|batch| update(fleet, &tasks, batch)).collect();
+    let calls: Vec<_> = batches.iter().map(|batch| update(connection, &tasks, batch)).collect();
     let answers: Vec<_> = stream::iter(calls).buffered(AT_ONCE).collect().await;
     in_order(answers.concat())
 }
@@ -63,14 +63,14 @@ fn is_unanswered(outcome: &Outcome) -> bool {
 ///
 /// ECS may refuse a whole batch for one task that it thinks invalid. Then each is asked for alone, so that one task does
 /// not cost nine others their hold.
-async fn update(fleet: &EcsFleet, tasks: &[&TaskId], batch: &Batch) -> Vec<(usize, Outcome)> {
-    let answer = send(fleet, tasks, batch).await;
+async fn update(connection: &Connection, tasks: &[&TaskId], batch: &Batch) -> Vec<(usize, Outcome)> {
+    let answer = send(connection, tasks, batch).await;
     match answer {
         Err(failure) if batch.places.len() > 1 && concerns_one_task(&failure) => {
             let mut outcomes = Vec::new();
             for place in &batch.places {
                 let alone = Batch { minutes: batch.minutes, places: vec![*place] };
-                outcomes.extend(read(tasks, &alone, send(fleet, tasks, &alone).await));
+                outcomes.extend(read(tasks, &alone, send(connection, tasks, &alone).await));
             }
             outcomes
         }
@@ -78,19 +78,23 @@ async fn update(fleet: &EcsFleet, tasks: &[&TaskId], batch: &Batch) -> Vec<(usiz
     }
 }
 
-async fn send(fleet: &EcsFleet, tasks: &[&TaskId], batch: &Batch) -> Result<UpdateTaskProtectionOutput, Failure> {
+async fn send(
+    connection: &Connection,
+    tasks: &[&TaskId],
+    batch: &Batch,
+) -> Result<UpdateTaskProtectionOutput, Failure> {
     let names: Vec<String> = batch.places.iter().map(|place| tasks[*place].as_str().to_owned()).collect();
     let ask = || {
-        fleet
+        connection
             .client
             .update_task_protection()
-            .cluster(&fleet.caller.target.cluster)
+            .cluster(&connection.target().cluster)
             .set_tasks(Some(names.clone()))
             .protection_enabled(batch.minutes.is_some())
             .set_expires_in_minutes(batch.minutes)
             .send()
     };
-    fleet.caller.call(Operation::UpdateTaskProtection, ask).await
+    connection.caller.call(Operation::UpdateTaskProtection, ask).await
 }
 
 fn concerns_one_task(failure: &Failure) -> bool {

@@ -1,23 +1,19 @@
 //! One call to ECS: its turn in the token bucket, its time limit, its retries, and how its failure is told.
 
-use std::{
-    collections::BTreeMap,
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use aws_sdk_ecs::error::{ProvideErrorMetadata, SdkError};
 use worker_drain_plan::observation::{Failure, FailureKind};
 
 use super::{
-    Target,
     failure::describe,
-    limiter::{Limiter, Row},
+    limiter::{Crowded, Limiter},
+    operation::{Calls, Operation},
+    target::Target,
 };
+
+/// How many calls of one kind are under way at once: enough to hide their latency, few enough for one connection pool.
+pub(super) const AT_ONCE: usize = 8;
 
 /// How often one call is tried, all in all, if ECS cannot be reached. A call that is throttled is tried for as long as it
 /// may take: throttling is to slow us down and not to fail anything.
@@ -26,81 +22,6 @@ const ATTEMPTS: u32 = 4;
 /// that drains that failed together do not come back together.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-
-/// The ECS operations that we use, all of them: the IAM policy in `docs/iam.md` grants exactly these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Operation {
-    /// Reads the service: its deployments, counts and limits.
-    DescribeServices,
-    /// Lists the service's tasks.
-    ListTasks,
-    /// Reads tasks.
-    DescribeTasks,
-    /// Reads holds.
-    GetTaskProtection,
-    /// Holds and releases.
-    UpdateTaskProtection,
-}
-
-impl Operation {
-    /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::DescribeServices,
-        Self::ListTasks,
-        Self::DescribeTasks,
-        Self::GetTaskProtection,
-        Self::UpdateTaskProtection,
-    ];
-
-    /// AWS's name for it; `ecs:` before it makes the IAM action.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::DescribeServices => "DescribeServices",
-            Self::ListTasks => "ListTasks",
-            Self::DescribeTasks => "DescribeTasks",
-            Self::GetTaskProtection => "GetTaskProtection",
-            Self::UpdateTaskProtection => "UpdateTaskProtection",
-        }
-    }
-
-    /// The row of AWS's throttling table that it draws on.
-    pub const fn row(self) -> Row {
-        match self {
-            Self::DescribeServices => Row::ServiceRead,
-            Self::ListTasks | Self::DescribeTasks => Row::ClusterRead,
-            Self::GetTaskProtection | Self::UpdateTaskProtection => Row::Protection,
-        }
-    }
-
-    const fn index(self) -> usize {
-        self as usize
-    }
-}
-
-/// How many requests were sent to ECS, by operation; retries count.
-#[derive(Debug, Default)]
-pub struct Calls([AtomicU64; Operation::ALL.len()]);
-
-impl Calls {
-    /// By operation; those that were never sent are not listed.
-    pub fn by_operation(&self) -> BTreeMap<Operation, u64> {
-        Operation::ALL.into_iter().map(|operation| (operation, self.of(operation))).filter(|(_, n)| *n > 0).collect()
-    }
-
-    /// Of one operation.
-    pub fn of(&self, operation: Operation) -> u64 {
-        self.0[operation.index()].load(Ordering::Relaxed)
-    }
-
-    /// All together.
-    pub fn total(&self) -> u64 {
-        Operation::ALL.into_iter().map(|operation| self.of(operation)).sum()
-    }
-
-    fn count(&self, operation: Operation) {
-        self.0[operation.index()].fetch_add(1, Ordering::Relaxed);
-    }
-}
 
 /// Whatever is asked of ECS goes through here.
 #[derive(Debug)]
@@ -186,7 +107,7 @@ impl Attempts<'_> {
         unreachable!("the last attempt returns")
     }
 
-    fn crowded(&self, operation: Operation, crowded: &super::limiter::Crowded) -> Failure {
+    fn crowded(&self, operation: Operation, crowded: &Crowded) -> Failure {
         let (name, service) = (operation.name(), self.service);
         Failure::new(
             FailureKind::Throttled,
@@ -211,32 +132,7 @@ fn pause_before(attempt: u32, jitter: f64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-
-    #[test]
-    fn the_documented_policy_grants_exactly_what_is_called() {
-        let text = include_str!("../../../../docs/iam.md");
-        let policy = text.split("## The policy").nth(1).and_then(|rest| rest.split("Why it is").next()).unwrap();
-        let granted: BTreeSet<&str> = policy
-            .split('"')
-            .filter_map(|word| word.strip_prefix("ecs:"))
-            .filter(|word| word.starts_with(char::is_uppercase))
-            .collect();
-        assert_eq!(granted, Operation::ALL.map(Operation::name).into());
-    }
-
-    #[test]
-    fn calls_are_counted_by_operation() {
-        let calls = Calls::default();
-        calls.count(Operation::ListTasks);
-        calls.count(Operation::ListTasks);
-        calls.count(Operation::UpdateTaskProtection);
-        assert_eq!(calls.total(), 3);
-        let expected = BTreeMap::from([(Operation::ListTasks, 2), (Operation::UpdateTaskProtection, 1)]);
-        assert_eq!(calls.by_operation(), expected);
-    }
 
     #[test]
     fn pauses_double_and_vary() {

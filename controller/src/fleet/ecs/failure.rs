@@ -5,7 +5,7 @@ use std::error::Error;
 use aws_sdk_ecs::error::{ProvideErrorMetadata, SdkError};
 use worker_drain_plan::observation::Failure;
 
-use super::{Target, call::Operation};
+use super::{operation::Operation, target::Target};
 use crate::aws;
 
 /// The failure of one call, for the plan and for a person.

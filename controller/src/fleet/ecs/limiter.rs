@@ -5,138 +5,57 @@
 //! of what AWS documents ("Request throttling for the Amazon ECS API") and takes less as soon as ECS says that even this
 //! is too much.
 //!
-//! [`Bucket`] is plain arithmetic on whole numbers with the time as an argument. Only [`Limiter::pass`] waits, through
-//! tokio's clock, so that it runs on paused time too.
+//! Which account a drain is of is only spelled by its settings (a role's ARN, a cluster's ARN, nothing at all) until ECS has
+//! named the service. Until then its calls draw on a provisional limiter, which is then merged into the account's own
+//! ([`Limiters::settle`]).
+//!
+//! Only [`Limiter::acquire`] and [`Limiter::observe_slot`] wait, the former through tokio's clock, so that it runs on paused
+//! time too.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    mem,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
-use super::call::Operation;
+use super::{
+    bucket::Bucket,
+    operation::{Operation, Row},
+};
 
-/// One token, in the units that a bucket counts in.
-const TOKEN: u64 = 1_000_000_000;
-/// The lowest rate that throttling can push a bucket to, in thousandths of a token a second: one call every two seconds.
-/// Slower would no longer be noticed as working.
-const SLOWEST_MILLI: u64 = 500;
-/// A burst of calls that are throttled together is one sign, not many: the rate is halved once in this time.
-const SHRINK_EVERY: Duration = Duration::from_secs(1);
-/// How many calls have to succeed before a rate that was pushed to nothing is whole again.
-const RECOVERY_STEPS: u64 = 40;
-/// Whoever would have to wait longer for its turn is told so instead: a look that begins this late serves nobody.
+/// A call that would have to wait longer for its turn fails instead: an observation that begins this late is of no use.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
-/// A token bucket. It may go into debt: whoever takes what is not there yet is told how long to wait for it, and whoever
-/// comes later waits behind it. A turn that was given stays as it was given, whatever becomes of the rate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bucket {
-    burst: u64,
-    full_milli: u64,
-    rate_milli: u64,
-    saved: u64,
-    /// Up to when `saved` is reckoned, since whatever the caller counts from. In debt it is the time, yet to come, at
-    /// which the debt is paid, and nothing is saved.
-    at: Duration,
-    shrunk_at: Option<Duration>,
-}
-
-impl Bucket {
-    /// A full bucket that holds `burst` tokens and gains `per_second` of them a second.
-    pub fn new(burst: u32, per_second: u32) -> Self {
-        let burst = u64::from(burst).saturating_mul(TOKEN);
-        let full_milli = u64::from(per_second).saturating_mul(1000).max(SLOWEST_MILLI);
-        Self { burst, full_milli, rate_milli: full_milli, saved: burst, at: Duration::ZERO, shrunk_at: None }
-    }
-
-    /// Takes `tokens`, and tells how long the taker must wait before using them.
-    pub fn take(&mut self, now: Duration, tokens: u32) -> Duration {
-        self.refill(now);
-        let asked = u64::from(tokens).saturating_mul(TOKEN);
-        let missing = asked.saturating_sub(self.saved);
-        self.saved = self.saved.saturating_sub(asked);
-        self.at = self.at.saturating_add(self.time_for(missing));
-        self.at.saturating_sub(now)
-    }
-
-    /// How long a taker of `tokens` would have to wait.
-    pub fn wait_for(&self, now: Duration, tokens: u32) -> Duration {
-        self.clone().take(now, tokens)
-    }
-
-    /// ECS said that it was asked too often: what is saved up is worth nothing, and the rate is halved.
-    pub fn throttled(&mut self, now: Duration) {
-        self.refill(now);
-        self.saved = 0;
-        if self.shrunk_at.is_none_or(|at| now.saturating_sub(at) >= SHRINK_EVERY) {
-            self.rate_milli = (self.rate_milli / 2).max(SLOWEST_MILLI);
-            self.shrunk_at = Some(now);
-        }
-    }
-
-    /// ECS answered: the rate recovers by a step.
-    pub fn answered(&mut self, now: Duration) {
-        if self.rate_milli < self.full_milli {
-            self.refill(now);
-            self.rate_milli = (self.rate_milli + self.full_milli.div_ceil(RECOVERY_STEPS)).min(self.full_milli);
-        }
-    }
-
-    /// The present rate, in thousandths of a token a second.
-    pub fn rate_milli(&self) -> u64 {
-        self.rate_milli
-    }
-
-    fn refill(&mut self, now: Duration) {
-        let Some(since) = now.checked_sub(self.at) else { return };
-        // Rounded down: never more than the rate.
-        let gained = since.as_nanos().saturating_mul(u128::from(self.rate_milli)) / 1000;
-        self.saved = self.saved.saturating_add(u64::try_from(gained).unwrap_or(u64::MAX)).min(self.burst);
-        self.at = now;
-    }
-
-    fn time_for(&self, tokens: u64) -> Duration {
-        // Rounded up: never too early.
-        let nanos = u128::from(tokens).saturating_mul(1000).div_ceil(u128::from(self.rate_milli));
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
-    }
-}
-
-/// The rows of AWS's table that we use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Row {
-    /// "Cluster resource read": `ListTasks`, `DescribeTasks`.
-    ClusterRead,
-    /// "Service read": `DescribeServices`.
-    ServiceRead,
-    /// "Task protection": `GetTaskProtection`, `UpdateTaskProtection`.
-    Protection,
-}
+/// So many observations of one account and Region are under way at once. That of a small fleet takes two calls of a kind
+/// that we make ten times a second: eight wait for one another for less than two seconds, and the plan's actions are good
+/// for ten.
+const OBSERVATIONS_AT_ONCE: usize = 8;
 
 impl Row {
-    /// What AWS documents for it: burst and sustained rate a second, for all callers of an account and Region together.
-    const fn documented(self) -> (u32, u32) {
-        match self {
-            Self::ClusterRead | Self::ServiceRead => (100, 20),
-            Self::Protection => (200, 80),
-        }
-    }
-
-    /// Our part of it: half, because others draw on the same bucket and must not starve for us.
+    /// Our part of what AWS documents: half, because others draw on the same bucket and must not starve for us.
     fn bucket(self) -> Bucket {
         let (burst, per_second) = self.documented();
         Bucket::new(burst / 2, per_second / 2)
     }
 }
 
-/// The buckets of one account and Region.
+/// The permission to observe, until the observation has ended.
+pub type ObserveSlot = OwnedSemaphorePermit;
+
+/// The buckets of one account and Region, and the slots for observing it.
 #[derive(Debug)]
 pub struct Limiter {
     origin: Instant,
     buckets: Mutex<BTreeMap<Row, Bucket>>,
+    slots: Arc<Semaphore>,
+    /// Where all of it goes since this turned out to be of an account and Region that has a limiter already.
+    merged_into: OnceLock<Arc<Limiter>>,
 }
 
 /// The call was not made: it would have had to wait too long for its turn.
@@ -148,10 +67,14 @@ pub struct Crowded {
 }
 
 impl Limiter {
-    fn new() -> Self {
-        let rows = [Row::ClusterRead, Row::ServiceRead, Row::Protection];
-        let buckets = rows.into_iter().map(|row| (row, row.bucket())).collect();
-        Self { origin: Instant::now(), buckets: Mutex::new(buckets) }
+    /// Times are counted from `origin`, which limiters that may be merged have in common.
+    fn new(origin: Instant) -> Self {
+        Self {
+            origin,
+            buckets: Mutex::new(Row::ALL.into_iter().map(|row| (row, row.bucket())).collect()),
+            slots: Arc::new(Semaphore::new(OBSERVATIONS_AT_ONCE)),
+            merged_into: OnceLock::new(),
+        }
     }
 
     /// Waits for the turn of one call. Errors: the wait would be longer than a minute, and nothing was taken.
@@ -165,6 +88,18 @@ impl Limiter {
             tokio::time::sleep(wait).await;
         }
         Ok(())
+    }
+
+    /// Waits for a slot to observe, in the order of coming.
+    ///
+    /// An observation that had begun and then waited for its calls would be too old to act on when it ends. So it waits
+    /// before it begins, and few observations share the calls: each is young when it ends, however many drains there are.
+    pub async fn observe_slot(&self) -> Option<ObserveSlot> {
+        if let Some(limiter) = self.merged_into.get() {
+            return Box::pin(limiter.observe_slot()).await;
+        }
+        // Fails only if it were closed, which it never is.
+        Arc::clone(&self.slots).acquire_owned().await.ok()
     }
 
     /// ECS answered a call.
@@ -183,148 +118,153 @@ impl Limiter {
     }
 
     fn with<T>(&self, operation: Operation, then: impl FnOnce(&mut Bucket, Duration) -> T) -> T {
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = self.lock();
+        // Under the lock: once it is set, nothing more is counted here.
+        if let Some(limiter) = self.merged_into.get() {
+            drop(buckets);
+            return limiter.with(operation, then);
+        }
         let row = operation.row();
         then(buckets.entry(row).or_insert_with(|| row.bucket()), self.origin.elapsed())
+    }
+
+    /// Everything that was counted here counts there, and so does everything from now on.
+    fn merge_into(&self, limiter: &Arc<Self>) {
+        let mut buckets = self.lock();
+        if self.merged_into.set(Arc::clone(limiter)).is_err() {
+            return;
+        }
+        let counted = mem::take(&mut *buckets);
+        drop(buckets);
+        let now = self.origin.elapsed();
+        let mut buckets = limiter.lock();
+        for (row, bucket) in counted {
+            buckets.entry(row).or_insert_with(|| row.bucket()).absorb(&bucket, now);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Row, Bucket>> {
+        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The limiters of all accounts and Regions. One value for the whole process, given to every fleet that connects.
-#[derive(Clone, Debug, Default)]
-pub struct Limiters(Arc<Mutex<ByAccountAndRegion>>);
+#[derive(Clone, Debug)]
+pub struct Limiters {
+    origin: Instant,
+    all: Arc<Mutex<BTreeMap<Place, Arc<Limiter>>>>,
+}
 
-type ByAccountAndRegion = BTreeMap<(String, String), Arc<Limiter>>;
+/// An account, or what stands for one before ECS has named it, and a Region.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The account's number if an ARN names it, else a profile's name, else nothing: the credentials that this process
+    /// finds.
+    pub account: String,
+    /// The Region.
+    pub region: String,
+}
+
+impl Default for Limiters {
+    fn default() -> Self {
+        Self { origin: Instant::now(), all: Arc::default() }
+    }
+}
 
 impl Limiters {
-    /// The limiter of this account and Region. An account is whatever tells one from another before AWS is asked: its
-    /// number if an ARN tells it, else a profile's name, else nothing (the credentials that this process finds).
-    pub fn of(&self, account: &str, region: &str) -> Arc<Limiter> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (account.to_owned(), region.to_owned());
-        Arc::clone(all.entry(key).or_insert_with(|| Arc::new(Limiter::new())))
+    /// The limiter of this account and Region, as far as they are known.
+    pub fn of(&self, place: &Place) -> Arc<Limiter> {
+        let mut all = self.lock();
+        Arc::clone(all.entry(place.clone()).or_insert_with(|| Arc::new(Limiter::new(self.origin))))
+    }
+
+    /// ECS has named the account and Region that the settings spell as `spelled`. From now on everyone who was given the
+    /// limiter of either place shares one.
+    pub fn settle(&self, spelled: &Place, named: &Place) {
+        let mut all = self.lock();
+        let Some(provisional) = all.get(spelled).cloned() else { return };
+        let own = Arc::clone(all.entry(named.clone()).or_insert_with(|| Arc::clone(&provisional)));
+        if !Arc::ptr_eq(&own, &provisional) {
+            provisional.merge_into(&own);
+            for limiter in all.values_mut().filter(|limiter| Arc::ptr_eq(limiter, &provisional)) {
+                *limiter = Arc::clone(&own);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Place, Arc<Limiter>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use futures::FutureExt as _;
 
     use super::*;
 
-    const fn secs(secs: u64) -> Duration {
-        Duration::from_secs(secs)
-    }
-
-    #[test]
-    fn a_burst_is_free_and_then_the_rate_counts() {
-        let mut bucket = Bucket::new(3, 2);
-        for _ in 0..3 {
-            assert_eq!(bucket.take(secs(0), 1), Duration::ZERO);
-        }
-        assert_eq!(bucket.take(secs(0), 1), Duration::from_millis(500));
-        assert_eq!(bucket.take(secs(0), 1), secs(1), "who comes later waits behind");
-        assert_eq!(bucket.take(secs(100), 3), Duration::ZERO, "no more than the burst is saved up");
-        assert_eq!(bucket.take(secs(100), 1), Duration::from_millis(500));
-    }
-
-    #[test]
-    fn throttling_halves_once_a_second_and_success_restores() {
-        let mut bucket = Bucket::new(50, 10);
-        for _ in 0..7 {
-            bucket.throttled(secs(5));
-        }
-        assert_eq!(bucket.rate_milli(), 5000);
-        assert_eq!(bucket.take(secs(5), 1), Duration::from_millis(200), "nothing saved up is left");
-        for second in 6..60 {
-            bucket.throttled(secs(second));
-        }
-        assert_eq!(bucket.rate_milli(), SLOWEST_MILLI, "it never stands still");
-        for _ in 0..RECOVERY_STEPS {
-            bucket.answered(secs(60));
-        }
-        assert_eq!(bucket.rate_milli(), 10_000);
+    fn place(account: &str, region: &str) -> Place {
+        Place { account: account.into(), region: region.into() }
     }
 
     #[test]
     fn drains_of_one_account_and_region_share_and_others_do_not() {
         let limiters = Limiters::default();
-        let here = limiters.of("123456789012", "eu-west-1");
+        let here = limiters.of(&place("123456789012", "eu-west-1"));
         here.throttled(Operation::ListTasks);
-        let rate = |account, region, operation| limiters.clone().of(account, region).rate_milli(operation);
+        let rate = |account, region, operation| limiters.clone().of(&place(account, region)).rate_milli(operation);
         assert_eq!(rate("123456789012", "eu-west-1", Operation::DescribeTasks), 5000, "the same row of the table");
         assert_eq!(rate("123456789012", "eu-west-1", Operation::DescribeServices), 10_000);
         assert_eq!(rate("123456789012", "us-east-1", Operation::ListTasks), 10_000);
         assert_eq!(rate("210987654321", "eu-west-1", Operation::ListTasks), 10_000);
     }
 
-    #[derive(Clone, Debug)]
-    enum Event {
-        Take(u32),
-        Throttled,
-        Answered,
+    #[tokio::test(start_paused = true)]
+    async fn what_was_spelled_in_several_ways_is_one_once_ecs_has_named_it() {
+        let limiters = Limiters::default();
+        let named = place("123456789012", "eu-west-1");
+        let spelled = [place("", "eu-west-1"), place("staging", "eu-west-1"), named.clone()];
+        let given = spelled.clone().map(|place| limiters.of(&place));
+        // Each has used up half of a burst of 50 before ECS has named anything.
+        for limiter in &given {
+            for _ in 0..25 {
+                limiter.acquire(Operation::ListTasks).now_or_never().expect("the burst is free").unwrap();
+            }
+        }
+        given[0].throttled(Operation::DescribeServices);
+        for place in &spelled {
+            limiters.settle(place, &named);
+        }
+        assert!(spelled.iter().all(|place| Arc::ptr_eq(&limiters.of(place), &limiters.of(&named))));
+        for limiter in &given {
+            assert_eq!(limiter.rate_milli(Operation::DescribeServices), 5000, "the slowest rate is everybody's");
+            let begun = Instant::now();
+            limiter.acquire(Operation::ListTasks).await.unwrap();
+            assert!(begun.elapsed() >= Duration::from_millis(90), "75 of 50 are used: what is over is paid back first");
+        }
+        let elsewhere = limiters.of(&place("", "us-east-1"));
+        elsewhere.acquire(Operation::ListTasks).now_or_never().expect("another Region is another bucket").unwrap();
+        limiters.settle(&named, &spelled[0]);
+        assert_eq!(given[1].rate_milli(Operation::DescribeServices), 5000, "the other way round is no circle");
     }
 
-    fn events() -> impl Strategy<Value = Vec<(Duration, Event)>> {
-        let event = prop_oneof![
-            4 => (1u32..5).prop_map(Event::Take),
-            1 => Just(Event::Throttled),
-            3 => Just(Event::Answered),
-        ];
-        prop::collection::vec(((0u64..2_000_000_000).prop_map(Duration::from_nanos), event), 1..80)
-    }
-
-    proptest! {
-        /// In no window are more tokens used than the burst and what the full rate gives in it.
-        #[test]
-        fn no_window_sees_more_than_burst_and_rate(burst in 1u32..50, rate in 1u32..50, events in events()) {
-            let mut bucket = Bucket::new(burst, rate);
-            let (mut now, mut used) = (Duration::ZERO, Vec::new());
-            for (pause, event) in events {
-                now += pause;
-                match event {
-                    Event::Take(tokens) => used.push((now + bucket.take(now, tokens), tokens)),
-                    Event::Throttled => bucket.throttled(now),
-                    Event::Answered => bucket.answered(now),
-                }
-                prop_assert!((SLOWEST_MILLI..=bucket.full_milli).contains(&bucket.rate_milli()));
-            }
-            used.sort_unstable();
-            for from in 0..used.len() {
-                let mut sum = 0u128;
-                for (at, tokens) in &used[from..] {
-                    sum += u128::from(*tokens);
-                    // In billionths of a token; the first of the window was paid for before it.
-                    let gained = at.saturating_sub(used[from].0).as_nanos() * u128::from(rate);
-                    let paid_before = u128::from(used[from].1) * 1_000_000_000;
-                    prop_assert!(sum * 1_000_000_000 <= u128::from(burst) * 1_000_000_000 + gained + paid_before + 1000);
-                }
-            }
+    #[tokio::test]
+    async fn few_observe_at_once_and_other_regions_are_not_waited_for() {
+        let limiters = Limiters::default();
+        let (here, elsewhere) = (limiters.of(&place("", "eu-west-1")), limiters.of(&place("", "us-east-1")));
+        let mut observing = Vec::new();
+        for _ in 0..OBSERVATIONS_AT_ONCE {
+            observing.push(here.observe_slot().await);
         }
-
-        /// A clock that stands still or steps back grants nothing and breaks nothing.
-        #[test]
-        fn a_clock_that_steps_back_grants_nothing(later in 1u64..1000, earlier in 0u64..1000) {
-            let mut bucket = Bucket::new(1, 1);
-            let first = bucket.take(secs(later), 1);
-            let second = bucket.take(secs(earlier.min(later)), 1);
-            prop_assert_eq!(first, Duration::ZERO);
-            prop_assert!(second >= secs(1));
-        }
-
-        /// Nothing overflows at the extremes.
-        #[test]
-        fn it_is_total(burst: u32, rate: u32, takes in prop::collection::vec((any::<u64>(), any::<u32>()), 0..20)) {
-            let mut bucket = Bucket::new(burst, rate);
-            for (at, tokens) in takes {
-                bucket.take(Duration::from_nanos(at), tokens);
-                bucket.throttled(Duration::from_nanos(at));
-            }
-        }
+        assert!(here.observe_slot().now_or_never().is_none());
+        assert!(elsewhere.observe_slot().now_or_never().is_some());
+        observing.pop();
+        assert!(here.observe_slot().now_or_never().is_some());
     }
 
     #[tokio::test]
     async fn a_call_waits_for_its_turn_and_is_turned_away_when_that_is_too_far_off() {
-        let limiter = Limiter::new();
+        let limiter = Limiter::new(Instant::now());
         let begun = Instant::now();
         for _ in 0..50 {
             limiter.acquire(Operation::ListTasks).await.unwrap();

@@ -4,22 +4,25 @@
 //! Observing is `DescribeServices`, `ListTasks`, `DescribeTasks` and `GetTaskProtection`; acting is
 //! `UpdateTaskProtection` and nothing else. A task is never stopped from here (`StopTask`): ECS would replace it from the
 //! old revision. Modules: `observe` asks and `view` reads the answers; `act` holds and releases; `call` is one call with
-//! its turn in the bucket of [`limiter`], its retries and its count; `failure` puts errors into words.
+//! its turn in the buckets of `limiter`, its retries and its count; `belonging` refuses a service that is not the drain's
+//! own; `failure` puts errors into words.
 
 mod act;
+mod arn;
+mod belonging;
+mod bucket;
 mod call;
 mod connect;
 mod failure;
 mod identity;
-pub mod limiter;
+mod limiter;
 mod observe;
+mod operation;
+mod settings;
+mod target;
 mod view;
 
-use std::{
-    collections::BTreeSet,
-    fmt,
-    sync::{Arc, Mutex, OnceLock},
-};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use jiff::SignedDuration;
 use worker_drain_plan::{
@@ -27,64 +30,29 @@ use worker_drain_plan::{
     observation::{Failure, FailureKind},
 };
 
-use self::{call::Caller, view::last_part};
+use self::connect::{Connection, Named};
 pub use self::{
-    call::{Attempts, Calls, Operation},
-    limiter::Limiters,
+    belonging::FleetChanged,
+    call::Attempts,
+    limiter::{Limiter, Limiters, ObserveSlot, Place},
+    operation::{Calls, Operation, Row},
+    settings::EcsSettings,
 };
 use super::{Fleet, FleetObservation};
 pub use crate::aws::Timeouts;
-use crate::{
-    aws::{self, Access, Asked, Reach},
-    clock::Clock,
-};
-
-/// The longest hold that ECS grants, in minutes: `expiresInMinutes` of `UpdateTaskProtection` goes up to 48 hours.
-const LONGEST_HOLD_MINUTES: i32 = 2880;
-
-/// How many calls of one kind are under way at once: enough to hide their latency, few enough for one connection pool.
-const AT_ONCE: usize = 8;
-
-/// Which ECS service, and how it is reached. Everything that is not set here is found as the AWS command line finds it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EcsSettings {
-    /// The cluster's name or ARN.
-    pub cluster: String,
-    /// The service's name or ARN.
-    pub service: String,
-    /// The Region; else `AWS_REGION`, else the profile's.
-    pub region: Option<String>,
-    /// A role to assume, with the credentials that are found otherwise.
-    pub role_arn: Option<String>,
-    /// A profile of the shared configuration files; else `AWS_PROFILE`, else `default`.
-    pub profile: Option<String>,
-    /// How long calls may take.
-    pub timeouts: Timeouts,
-}
-
-impl EcsSettings {
-    /// Through whom it is asked.
-    pub fn access(&self) -> Access {
-        Access { region: self.region.clone(), role_arn: self.role_arn.clone(), profile: self.profile.clone() }
-    }
-}
+use crate::{aws, clock::Clock, identity::FleetId};
 
 /// An ECS service.
 #[derive(Clone)]
 pub struct EcsFleet {
-    client: aws_sdk_ecs::Client,
-    caller: Arc<Caller>,
+    connection: Arc<Connection>,
     clock: Arc<dyn Clock>,
-    /// Tasks that ECS lists as ended, and that were read as such once. They cannot change again, so they are not read
-    /// again. Only a saving: it may be lost at any time.
-    history: Arc<Mutex<BTreeSet<TaskId>>>,
-    /// The service's ARN, when ECS has told it once.
-    arn: Arc<OnceLock<String>>,
+    id: FleetId,
 }
 
 impl fmt::Debug for EcsFleet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EcsFleet").field("target", &self.caller.target).finish_non_exhaustive()
+        f.debug_struct("EcsFleet").field("target", self.connection.target()).finish_non_exhaustive()
     }
 }
 
@@ -99,105 +67,79 @@ impl EcsFleet {
     }
 
     /// As [`EcsFleet::connect`], with a configuration that was found already: its Region, credentials and endpoint count,
-    /// and those of `settings` are only told in messages.
+    /// and those of `settings` only appear in messages.
     pub fn with_config(
         settings: EcsSettings,
         config: &aws_config::SdkConfig,
         limiters: &Limiters,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Failure> {
-        let (client, caller) = connect::client(settings, config, limiters)?;
-        Ok(Self { client, caller: Arc::new(caller), clock, history: Arc::default(), arn: Arc::default() })
+        let connection = Arc::new(Connection::new(settings, config, limiters)?);
+        Ok(Self { connection, clock, id: FleetId::default() })
+    }
+
+    /// This fleet for a drain that belongs to the service of this id. If the id is not known yet, the first observation
+    /// sets it; if ECS then answers with another service, no observation succeeds.
+    #[must_use]
+    pub fn belonging_to(self, id: FleetId) -> Self {
+        Self { id, ..self }
     }
 
     /// How many requests were sent to ECS so far.
     pub fn calls(&self) -> &Arc<Calls> {
-        &self.caller.calls
+        &self.connection.caller.calls
     }
 
     /// The Region that was found.
     pub fn region(&self) -> &str {
-        &self.caller.target.reach.region
+        &self.connection.target().reach.region
     }
 
-    /// The service's ARN, which is the same however the settings name it. ECS is asked for it once.
+    /// The service's ARN, which is the same however the settings name it. ECS is asked for it once, and again while it is
+    /// not the one of the service that the drain belongs to.
     ///
     /// Errors: the service cannot be seen, or is not one that can be drained.
     pub async fn arn(&self) -> Result<String, Failure> {
-        if let Some(arn) = self.arn.get() {
-            return Ok(arn.clone());
+        match self.connection.named() {
+            Named::Service(arn) if self.changed().is_none() => Ok(arn),
+            _ => {
+                let arn = observe::read_service(&self.connection).await?.service_arn;
+                if arn.is_empty() {
+                    let message = format!("ECS did not name the ARN of {}", self.name());
+                    return Err(Failure::new(FailureKind::Unreachable, message));
+                }
+                Ok(arn)
+            }
         }
-        let arn = observe::read_service(self).await?.service_arn;
-        if arn.is_empty() {
-            let message = format!("ECS did not tell the ARN of {}", self.name());
-            return Err(Failure::new(FailureKind::Unreachable, message));
-        }
-        Ok(self.arn.get_or_init(|| arn).clone())
+    }
+
+    /// Whether another service is reached than the one that the drain belongs to, as far as that is known without asking
+    /// ECS again.
+    pub fn changed(&self) -> Option<FleetChanged> {
+        belonging::changed(&self.connection, &self.id)
+    }
+
+    /// Waits for a slot to observe the account and Region, as [`Limiter::observe_slot`] does.
+    pub async fn observe_slot(&self) -> Option<ObserveSlot> {
+        self.connection.limiter().observe_slot().await
     }
 
     /// How people call the service, such as `media/transcoder`.
     pub fn name(&self) -> String {
-        self.caller.target.label()
+        self.connection.target().label()
     }
 }
 
 impl Fleet for EcsFleet {
     async fn observe(&self, tracked: &BTreeSet<TaskId>) -> Result<FleetObservation, Failure> {
-        observe::observe(self, tracked).await
+        observe::observe(&self.connection, &self.id, &*self.clock, tracked).await
     }
 
     async fn hold(&self, holds: &[(TaskId, SignedDuration)]) -> Vec<Outcome> {
-        act::hold(self, holds).await
+        act::hold(&self.connection, holds).await
     }
 
     async fn release(&self, tasks: &[TaskId]) -> Vec<Outcome> {
-        act::release(self, tasks).await
-    }
-}
-
-/// Which service, through whom: what failures need to be told well.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Target {
-    cluster: String,
-    service: String,
-    reach: Reach,
-}
-
-impl Target {
-    fn label(&self) -> String {
-        format!("{}/{}", last_part(&self.cluster), last_part(&self.service))
-    }
-
-    /// A call about it.
-    fn asked(&self, operation: Operation) -> Asked<'_> {
-        Asked { service: "ECS", prefix: "ecs", operation: operation.name(), what: self.label(), reach: &self.reach }
-    }
-
-    fn no_cluster(&self) -> Failure {
-        Failure::new(
-            FailureKind::NotFound,
-            format!(
-                "there is no ECS cluster {} in Region {}{}. Check fleet.ecs.cluster and fleet.ecs.region, and that {} is of \
-                 the right account",
-                self.cluster,
-                self.reach.region,
-                self.reach.endpoint_text(),
-                self.reach.caller()
-            ),
-        )
-    }
-
-    fn no_service(&self) -> Failure {
-        Failure::new(
-            FailureKind::NotFound,
-            format!(
-                "there is no active ECS service {} in cluster {} (Region {}{}). Check fleet.ecs.service, and that it was \
-                 not deleted or made in another cluster",
-                last_part(&self.service),
-                last_part(&self.cluster),
-                self.reach.region,
-                self.reach.endpoint_text()
-            ),
-        )
+        act::release(&self.connection, tasks).await
     }
 }

@@ -1,9 +1,8 @@
-//! One look at the service: which calls, in which order, and why in that order.
+//! One observation of the service: which calls, in which order, and why in that order.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    sync::PoisonError,
 };
 
 use aws_sdk_ecs::types::DesiredStatus;
@@ -15,10 +14,13 @@ use worker_drain_plan::{
 };
 
 use super::{
-    AT_ONCE, EcsFleet, Operation,
+    belonging,
+    call::AT_ONCE,
+    connect::Connection,
+    operation::Operation,
     view::{self, Described, ServiceFacts},
 };
-use crate::fleet::FleetObservation;
+use crate::{clock::Clock, fleet::FleetObservation, identity::FleetId};
 
 /// `DescribeTasks`, `GetTaskProtection`, and a page of `ListTasks` take this many tasks (API reference).
 const BATCH: usize = 100;
@@ -28,64 +30,83 @@ const PAGES: usize = 2000;
 /// that it must be an old one that is listed no more.
 const LISTED_WITHIN: SignedDuration = SignedDuration::from_mins(2);
 
-/// Looks at the service.
+/// Observes the service.
 ///
-/// The order matters. The service is read first, for the name that tasks are listed by. RUNNING tasks are listed before
-/// STOPPED ones, so that a task which changes over in between is in both lists and not in none. And if a task comes from
+/// The order matters. The service is read first, for the name that tasks are listed by. And if a task comes from
 /// a deployment that the service did not list, the service is read again: that deployment may have begun after the first
 /// reading, and its tasks would be taken for old ones.
 ///
-/// Tasks that have ended are left out unless they are tracked. ECS lists them for about an hour, and they are history: a
-/// task that nobody tracked was never held, cancelled or waited for.
-pub(super) async fn observe(fleet: &EcsFleet, tracked: &BTreeSet<TaskId>) -> Result<FleetObservation, Failure> {
-    let target = &fleet.caller.target;
-    let service = read_service(fleet).await?;
-    belong_here(fleet, &service, tracked)?;
-    let running = list(fleet, &service, DesiredStatus::Running).await?;
-    let stopped = list(fleet, &service, DesiredStatus::Stopped).await?;
-    let described = describe(fleet, &wanted(fleet, &running, &stopped, tracked)).await?;
-    let ours = sort_out(fleet, &service, described, &running, tracked)?;
+/// Only tasks that ECS wants to run are listed (`desiredStatus=RUNNING`). One that is stopping or has ended is read by its
+/// ARN if it is tracked, and is history otherwise: a task that nobody tracked was never held, cancelled or waited for. To
+/// list them too (`desiredStatus=STOPPED`) would cost every observation a call of the scarcest bucket.
+pub(super) async fn observe(
+    connection: &Connection,
+    id: &FleetId,
+    clock: &dyn Clock,
+    tracked: &BTreeSet<TaskId>,
+) -> Result<FleetObservation, Failure> {
+    let target = connection.target();
+    let service = read_own_service(connection, id).await?;
+    belong_here(connection, &service, tracked)?;
+    let running = list(connection, &service).await?;
+    let described = describe(connection, &running.union(tracked).cloned().collect()).await?;
+    let ours = sort_out(connection, &service, described, &running, tracked)?;
     let unlisted = unlisted(&service, &ours);
-    let (holds, service) = try_join(read_holds(fleet, &ours), async {
-        if unlisted.is_empty() { Ok(service) } else { read_service(fleet).await }
+    let (holds, service) = try_join(read_holds(connection, &ours), async {
+        if unlisted.is_empty() { Ok(service) } else { read_own_service(connection, id).await }
     })
     .await?;
-    not_too_new(fleet, &service, &unlisted)?;
+    not_too_new(connection, clock, &service, &unlisted)?;
     Ok(view::join(target, service, &ours, &holds))
 }
 
-pub(super) async fn read_service(fleet: &EcsFleet) -> Result<ServiceFacts, Failure> {
-    let target = &fleet.caller.target;
-    let answer = fleet
+/// Reads the service. Errors: also if it is another one than `id` says, whether it exists or not; if `id` says nothing yet,
+/// it is the one that was read.
+async fn read_own_service(connection: &Connection, id: &FleetId) -> Result<ServiceFacts, Failure> {
+    let read = read_service(connection).await;
+    if let Some(changed) = belonging::changed(connection, id) {
+        return Err(changed.into());
+    }
+    let service = read?;
+    if !service.service_arn.is_empty() {
+        id.learn(&service.service_arn);
+    }
+    Ok(service)
+}
+
+pub(super) async fn read_service(connection: &Connection) -> Result<ServiceFacts, Failure> {
+    let target = connection.target();
+    let answer = connection
         .caller
         .call(Operation::DescribeServices, || {
-            fleet.client.describe_services().cluster(&target.cluster).services(&target.service).send()
+            connection.client.describe_services().cluster(&target.cluster).services(&target.service).send()
         })
         .await?;
+    connection.note(view::named(&answer));
     view::service(target, &answer)
 }
 
 /// Memory of another account, Region or cluster must not be acted on here, and ECS would refuse it less clearly.
-fn belong_here(fleet: &EcsFleet, service: &ServiceFacts, tracked: &BTreeSet<TaskId>) -> Result<(), Failure> {
+fn belong_here(connection: &Connection, service: &ServiceFacts, tracked: &BTreeSet<TaskId>) -> Result<(), Failure> {
     match tracked.iter().find(|task| !view::is_of_cluster(&service.cluster_arn, task)) {
         None => Ok(()),
-        Some(task) => Err(foreign(fleet, task, &format!("its ARN is not of {}: {task}", service.cluster_arn))),
+        Some(task) => Err(foreign(connection, task, &format!("its ARN is not of {}: {task}", service.cluster_arn))),
     }
 }
 
-async fn list(fleet: &EcsFleet, service: &ServiceFacts, status: DesiredStatus) -> Result<BTreeSet<TaskId>, Failure> {
+async fn list(connection: &Connection, service: &ServiceFacts) -> Result<BTreeSet<TaskId>, Failure> {
     let mut all = BTreeSet::new();
     let mut token: Option<String> = None;
     for _ in 0..PAGES {
-        let page = fleet
+        let page = connection
             .caller
             .call(Operation::ListTasks, || {
-                fleet
+                connection
                     .client
                     .list_tasks()
-                    .cluster(&fleet.caller.target.cluster)
+                    .cluster(&connection.target().cluster)
                     .service_name(&service.service)
-                    .desired_status(status.clone())
+                    .desired_status(DesiredStatus::Running)
                     .set_next_token(token.clone())
                     .send()
             })
@@ -96,36 +117,23 @@ async fn list(fleet: &EcsFleet, service: &ServiceFacts, status: DesiredStatus) -
             next => token = next.map(ToOwned::to_owned),
         }
     }
-    Err(view::half(&fleet.caller.target, "its list of tasks does not end"))
+    Err(view::half(connection.target(), "its list of tasks does not end"))
 }
 
-/// Which tasks are read: all but the ended ones that nobody tracks and that were read once.
-fn wanted(
-    fleet: &EcsFleet,
-    running: &BTreeSet<TaskId>,
-    stopped: &BTreeSet<TaskId>,
-    tracked: &BTreeSet<TaskId>,
-) -> BTreeSet<TaskId> {
-    let mut history = fleet.history.lock().unwrap_or_else(PoisonError::into_inner);
-    history.retain(|task| stopped.contains(task));
-    let fresh = stopped.iter().filter(|task| !history.contains(*task));
-    running.iter().chain(fresh).chain(tracked).cloned().collect()
-}
-
-async fn describe(fleet: &EcsFleet, tasks: &BTreeSet<TaskId>) -> Result<Described, Failure> {
+async fn describe(connection: &Connection, tasks: &BTreeSet<TaskId>) -> Result<Described, Failure> {
     let calls = batches(tasks.iter()).into_iter().map(|batch| async move {
         let ask = || {
-            let request = fleet.client.describe_tasks().cluster(&fleet.caller.target.cluster);
+            let request = connection.client.describe_tasks().cluster(&connection.target().cluster);
             request.set_tasks(Some(batch.clone())).send()
         };
-        fleet.caller.call(Operation::DescribeTasks, ask).await
+        connection.caller.call(Operation::DescribeTasks, ask).await
     });
-    view::described(&fleet.caller.target, tasks, &all(calls.collect()).await?)
+    view::described(connection.target(), tasks, &all(calls.collect()).await?)
 }
 
 /// Keeps this service's tasks; of the ended and vanished ones, only those that are tracked.
 fn sort_out(
-    fleet: &EcsFleet,
+    connection: &Connection,
     service: &ServiceFacts,
     described: Described,
     running: &BTreeSet<TaskId>,
@@ -134,33 +142,30 @@ fn sort_out(
     let Described { tasks, missing } = described;
     if let Some(task) = missing.intersection(running).next() {
         let what = format!("it lists task {} as running, and does not know it", task.short());
-        return Err(view::half(&fleet.caller.target, &what));
+        return Err(view::half(connection.target(), &what));
     }
-    let mut history = fleet.history.lock().unwrap_or_else(PoisonError::into_inner);
     let mut ours = Described { tasks: BTreeMap::new(), missing: missing.intersection(tracked).cloned().collect() };
     for (id, task) in tasks {
         let is_tracked = tracked.contains(&id);
         if !view::is_ours(service, &task) {
             if is_tracked {
-                return Err(foreign(fleet, &id, &format!("it belongs to {:?}", task.group().unwrap_or_default())));
+                return Err(foreign(connection, &id, &format!("it belongs to {:?}", task.group().unwrap_or_default())));
             }
         } else if is_tracked || !view::has_ended(&view::life(&task)) {
             ours.tasks.insert(id, task);
-        } else {
-            history.insert(id);
         }
     }
     Ok(ours)
 }
 
-async fn read_holds(fleet: &EcsFleet, ours: &Described) -> Result<BTreeMap<TaskId, HoldState>, Failure> {
+async fn read_holds(connection: &Connection, ours: &Described) -> Result<BTreeMap<TaskId, HoldState>, Failure> {
     let alive = ours.tasks.iter().filter(|(_, task)| !view::has_ended(&view::life(task))).map(|(id, _)| id);
     let calls = batches(alive).into_iter().map(|batch| async move {
         let ask = || {
-            let request = fleet.client.get_task_protection().cluster(&fleet.caller.target.cluster);
+            let request = connection.client.get_task_protection().cluster(&connection.target().cluster);
             request.set_tasks(Some(batch.clone())).send()
         };
-        fleet.caller.call(Operation::GetTaskProtection, ask).await
+        connection.caller.call(Operation::GetTaskProtection, ask).await
     });
     Ok(view::holds(&all(calls.collect()).await?))
 }
@@ -187,11 +192,12 @@ fn unlisted(service: &ServiceFacts, ours: &Described) -> BTreeMap<RevisionId, Op
 /// A task of a deployment that is not listed, even on the second reading, counts as old. Unless it is younger than the
 /// current deployment and altogether so young that the service's own answer may be the stale one.
 fn not_too_new(
-    fleet: &EcsFleet,
+    connection: &Connection,
+    clock: &dyn Clock,
     service: &ServiceFacts,
     unlisted: &BTreeMap<RevisionId, Option<Timestamp>>,
 ) -> Result<(), Failure> {
-    let now = fleet.clock.now();
+    let now = clock.now();
     let may_be_newer = |created: Option<Timestamp>| {
         created.is_some_and(|at| service.current_since().is_none_or(|since| at > since))
             && created.is_some_and(|at| now.duration_since(at) < LISTED_WITHIN)
@@ -200,19 +206,19 @@ fn not_too_new(
         None => Ok(()),
         Some((revision, _)) => {
             let what = format!("a new task is of deployment {revision}, which the service does not list yet");
-            Err(view::half(&fleet.caller.target, &what))
+            Err(view::half(connection.target(), &what))
         }
     }
 }
 
-fn foreign(fleet: &EcsFleet, task: &TaskId, why: &str) -> Failure {
+fn foreign(connection: &Connection, task: &TaskId, why: &str) -> Failure {
     Failure::new(
         FailureKind::Invalid,
         format!(
             "task {} is remembered as one of {}, but {why}. Was this drain pointed at another service, or is this the \
              state of another account? Point it back until its tasks have ended, or make a new drain",
             task.short(),
-            fleet.caller.target.label()
+            connection.target().label()
         ),
     )
 }

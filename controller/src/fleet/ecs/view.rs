@@ -23,11 +23,17 @@ use worker_drain_plan::{
     observation::{Failure, FailureKind, FleetView, HoldState, Life, Revision, Task},
 };
 
-use super::{LONGEST_HOLD_MINUTES, Target, identity::identity};
+use super::{
+    connect::Named,
+    identity::identity,
+    target::{Target, last_part},
+};
 use crate::fleet::FleetObservation;
 
 /// How every deployment of the ECS service scheduler is called, and what such a deployment starts tasks by.
 const DEPLOYMENT: &str = "ecs-svc/";
+/// The longest hold that ECS grants, in minutes: `expiresInMinutes` of `UpdateTaskProtection` goes up to 48 hours.
+pub(super) const LONGEST_HOLD_MINUTES: i32 = 2880;
 /// What ECS assumes where a service does not say (`DeploymentConfiguration`).
 const DEFAULT_MINIMUM_PERCENT: i32 = 100;
 const DEFAULT_MAXIMUM_PERCENT: i32 = 200;
@@ -55,6 +61,15 @@ impl ServiceFacts {
     /// When the current deployment was made.
     pub(super) fn current_since(&self) -> Option<Timestamp> {
         self.revisions.get(&self.current).and_then(|revision| revision.created_at)
+    }
+}
+
+/// What ECS calls the service that it was asked for. A failure names the ARN that was looked for, account and Region
+/// included ("API failures messages" in the developer guide).
+pub(super) fn named(answer: &DescribeServicesOutput) -> Named {
+    match answer.services().first().and_then(Service::service_arn).filter(|arn| !arn.is_empty()) {
+        Some(arn) => Named::Service(arn.to_owned()),
+        None => Named::Missing(answer.failures().first().and_then(|failure| failure.arn()).map(ToOwned::to_owned)),
     }
 }
 
@@ -265,11 +280,6 @@ pub(super) fn half(target: &Target, what: &str) -> Failure {
         FailureKind::Unreachable,
         format!("ECS did not tell all of {}: {what}. It will be asked again", target.label()),
     )
-}
-
-/// The name at the end of an ARN, or the name itself: what follows the last `/`.
-pub(super) fn last_part(name: &str) -> &str {
-    name.rsplit('/').next().unwrap_or(name)
 }
 
 pub(super) fn timestamp(time: &DateTime) -> Option<Timestamp> {

@@ -133,9 +133,25 @@ fn a_second_user_of_the_same_file_is_refused_until_the_first_is_gone() {
     let failure = FileRecord::open(&path, drain()).unwrap_err();
     assert_eq!(failure.kind, FailureKind::Invalid);
     assert!(failure.message.contains("another process uses the state file"), "{failure:?}");
-    assert_eq!(FileRecord::peek(&path, &drain()).unwrap(), memory(&["a@1"]), "looking is allowed");
+    assert_eq!(FileRecord::peek(&path, &drain()).unwrap().memory, memory(&["a@1"]), "looking is allowed");
     drop(first);
     FileRecord::open(&path, drain()).unwrap();
+}
+
+#[test]
+fn the_fleet_that_was_seen_first_is_remembered_with_the_next_memory() {
+    const ARN: &str = "arn:aws:ecs:eu-west-1:123456789012:service/media/transcoder";
+    let (_folder, path) = place();
+    let record = FileRecord::open(&path, drain()).unwrap();
+    save(&record, memory(&["a@1"])).unwrap();
+    assert_eq!((record.fleet().get(), FileRecord::peek(&path, &drain()).unwrap().fleet), (None, None));
+    record.fleet().learn(ARN);
+    save(&record, memory(&["a@1"])).unwrap();
+    drop(record);
+    let record = FileRecord::open(&path, drain()).unwrap();
+    record.fleet().learn("arn:aws:ecs:us-east-1:123456789012:service/media/transcoder");
+    assert_eq!(record.fleet().get(), Some(ARN), "the first one stays");
+    assert_eq!(record.0.load().unwrap(), memory(&["a@1"]));
 }
 
 #[test]

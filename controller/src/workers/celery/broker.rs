@@ -92,7 +92,7 @@ mod tests {
     use rstest::rstest;
 
     use super::{Broker, CelerySettings, SentinelSettings};
-    use crate::{clock::SystemClock, workers::celery::TlsSettings};
+    use crate::{clock::SystemClock, tls::TlsSettings};
 
     fn open(settings: &CelerySettings) -> Result<&'static str, String> {
         match Broker::open(settings, Arc::new(SystemClock)) {

@@ -14,7 +14,6 @@ mod poll;
 mod redis;
 mod settings;
 mod template;
-mod tls;
 mod transport;
 mod waiting;
 
@@ -38,7 +37,6 @@ pub use self::{
     redis::Redis,
     settings::{BrokerUrl, CelerySettings, FanoutPrefix, Listening, SentinelSettings, SettingsError, TransportOptions},
     template::{Template, TemplateError},
-    tls::{Pem, TlsSettings},
     transport::{Count, Delivered, Events, Replies, Reply, ReplySink, Sent, Transport},
     waiting::Waiting,
 };

@@ -7,8 +7,8 @@ use thiserror::Error;
 use super::{
     match_nodes::Naming,
     template::{Template, TemplateError},
-    tls::TlsSettings,
 };
+use crate::tls::{TlsError, TlsSettings};
 
 /// How to reach a fleet's Celery workers.
 ///
@@ -358,13 +358,8 @@ pub enum SettingsError {
         bound: Duration,
     },
     /// A certificate or a key that cannot be used.
-    #[error("{what} cannot be used for TLS: {why}")]
-    Certificates {
-        /// Which: a file, or a field.
-        what: String,
-        /// Why not.
-        why: String,
-    },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 #[cfg(test)]

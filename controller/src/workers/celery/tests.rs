@@ -189,8 +189,15 @@ fn every_hazard_that_the_docs_list_has_its_test() {
     let repository = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let read =
         |path: &str| std::fs::read_to_string(repository.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
-    let sources =
-        ["both/hazards", "both/observations", "both/orders", "both/outages", "redis/many", "redis/sentinel", "amqp/many"];
+    let sources = [
+        "both/hazards",
+        "both/observations",
+        "both/orders",
+        "both/outages",
+        "redis/many",
+        "redis/sentinel",
+        "amqp/many",
+    ];
     let sources = sources.map(|name| read(&format!("controller/tests/celery_{name}.rs"))).concat();
     let sources = sources + &read("controller/src/workers/celery/tests.rs");
     let hazards = read("docs/hazards.md");

@@ -14,11 +14,7 @@ use hyper::{
     header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT},
 };
 use hyper_util::rt::TokioIo;
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -31,7 +27,10 @@ use super::{
     error::CallError,
     settings::{HttpSettings, Scheme, SettingsError},
 };
-use crate::secret::Secret;
+use crate::{
+    secret::Secret,
+    tls::{TlsSettings, configuration},
+};
 
 /// A thousand jobs of each kind, with names of a usual length, are a third of it.
 const LONGEST_BODY: usize = 1024 * 1024;
@@ -256,25 +255,8 @@ fn tokens(token: &Secret) -> Result<Vec<HeaderValue>, SettingsError> {
 
 fn tls(scheme: &Scheme) -> Result<Option<Tls>, SettingsError> {
     let Scheme::Https { server_name, authorities } = scheme else { return Ok(None) };
-    let unusable = |why: String| SettingsError::Authorities { why };
-    let mut roots = RootCertStore::empty();
-    match authorities {
-        Some(pem) => {
-            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-                roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
-            }
-            if roots.is_empty() {
-                return Err(unusable("there are none".into()));
-            }
-        }
-        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
-    }
-    let configuration = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| unusable(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let trust = TlsSettings { authorities: authorities.clone(), ..TlsSettings::default() };
+    let configuration = configuration(&trust, false)?;
     let named = |name: &String| {
         ServerName::try_from(name.clone()).map_err(|_| SettingsError::ServerName { name: name.clone() })
     };

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::secret::Secret;
+use crate::{
+    secret::Secret,
+    tls::{Pem, TlsError},
+};
 
 /// How to reach a fleet's HTTP workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +34,8 @@ pub enum Scheme {
     Https {
         /// The name that their certificates are for; `None`: the address that they are asked at.
         server_name: Option<String>,
-        /// Certificates (PEM) of the authorities to trust; `None`: the system's.
-        authorities: Option<String>,
+        /// Certificates of the authorities to trust; `None`: the system's.
+        authorities: Option<Pem>,
     },
 }
 
@@ -71,11 +74,8 @@ pub enum SettingsError {
         name: String,
     },
     /// Authorities that cannot be used.
-    #[error("the certificates to trust cannot be used: {why}; give PEM, with -----BEGIN CERTIFICATE-----")]
-    Authorities {
-        /// Why not.
-        why: String,
-    },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A bound that makes no sense.
     #[error("the reply bound of {bound:?} is not between 10 ms and 10 s")]
     Bound {

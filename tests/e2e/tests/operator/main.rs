@@ -5,6 +5,7 @@ mod common;
 mod conflict;
 mod drain;
 mod errors;
+mod fleet_changed;
 mod gone;
 mod http;
 mod image;

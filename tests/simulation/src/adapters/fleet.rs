@@ -9,7 +9,7 @@ use futures::FutureExt as _;
 use jiff::SignedDuration;
 use worker_drain::fleet::{
     Fleet, FleetObservation,
-    ecs::{Attempts, Operation, limiter::Limiter},
+    ecs::{Attempts, Limiter, Operation},
 };
 use worker_drain_plan::{
     Action, Ground, Observation, Outcome, TaskId,
@@ -115,8 +115,6 @@ impl SimFleet<'_> {
         if !service.exists {
             return Err(Failure::new(FailureKind::NotFound, "the service does not exist"));
         }
-        // Those that run, and those that have stopped.
-        self.call(Operation::ListTasks, |_| ()).await?;
         self.call(Operation::ListTasks, |_| ()).await?;
         let mut tasks = self.call(Operation::DescribeTasks, |world| world.tasks_view(tracked)).await?;
         // Whether holds can be read decides what is told of them, not whether anything is told.

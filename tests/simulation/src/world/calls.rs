@@ -1,6 +1,6 @@
 //! How many calls ECS gets from each process, reckoned apart from the token buckets that are to keep them few.
 
-use worker_drain::fleet::ecs::limiter::Row;
+use worker_drain::fleet::ecs::Row;
 
 use super::World;
 

@@ -7,9 +7,9 @@ use percent_encoding::percent_decode_str;
 use rustls::ClientConfig;
 use url::Url;
 
-use crate::workers::celery::{
-    settings::{CelerySettings, SettingsError},
+use crate::{
     tls::{self, Pem, TlsSettings},
+    workers::celery::settings::{CelerySettings, SettingsError},
 };
 
 /// Seconds between two heartbeats, unless the URL says otherwise. A connection that is silent for twice as long is dead.

@@ -6,10 +6,10 @@ use percent_encoding::percent_decode_str;
 use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, TlsCertificates};
 use url::Url;
 
-use super::{error::Problem, sentinel::Sentinels};
-use crate::workers::celery::{
-    settings::{CelerySettings, SettingsError},
-    tls::{self, Pem, TlsSettings},
+use super::{error::Problem, sentinel::Sentinels, tls};
+use crate::{
+    tls::{Pem, TlsSettings},
+    workers::celery::settings::{CelerySettings, SettingsError},
 };
 
 const DEFAULT_PORT: u16 = 6379;
@@ -237,7 +237,7 @@ impl OverTcp {
             return Ok((ConnectionAddr::Tcp(self.host.clone(), self.port), None));
         }
         let insecure = self.query.allows_any_certificate();
-        let certificates = tls::for_redis(&settings.tls.clone().unwrap_or_default().or(self.query.tls()), insecure)?;
+        let certificates = tls::certificates(&settings.tls.clone().unwrap_or_default().or(self.query.tls()), insecure)?;
         let addr = ConnectionAddr::TcpTls { host: self.host.clone(), port: self.port, insecure, tls_params: None };
         Ok((addr, certificates))
     }

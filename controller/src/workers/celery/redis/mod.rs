@@ -11,6 +11,7 @@ mod events;
 mod link;
 mod names;
 mod sentinel;
+mod tls;
 
 use std::{sync::Arc, time::Duration};
 

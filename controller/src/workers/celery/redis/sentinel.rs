@@ -1,8 +1,9 @@
 //! Redis Sentinel: which of several Redis servers is the broker at the moment.
 //!
 //! All Sentinels are asked at once, and the server that most of them name is connected to; it must say itself that it is
-//! a master. A Sentinel that was cut off may name one that is none any longer, and a master that was cut off may still
-//! believe in itself: there nobody answers, which is no proof of anything.
+//! a master. The redis crate's own Sentinel support decides by the first answer in the order of the list
+//! (docs/decisions/0014). A Sentinel that was cut off may name a server that is no longer the master, and a master that was
+//! cut off may still take itself for one: no worker answers there, and silence proves nothing.
 
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ impl Sentinels {
         match timeout(bound, asking).await.map_err(|_| fault(Problem::Silence(bound)))? {
             Ok(role) if is_master(&role) => {}
             Ok(_) => return Err(Problem::NoMasterYet { at }),
-            // A right that only this needs. A replica refuses what we write, too.
+            // Only this needs the permission. A replica refuses what we write, too.
             Err(error) => debug!(%error, at, "could not ask for its role"),
         }
         Ok(client)
@@ -59,14 +60,14 @@ impl Sentinels {
             .collect();
         let mut votes: Vec<((String, u16), usize)> = Vec::new();
         let mut problems = Vec::new();
-        let mut unmatched_workers = Vec::new();
+        let mut without_master = Vec::new();
         while let Some((at, answer)) = asking.next().await {
             match answer {
                 Ok(Some(server)) => match votes.iter_mut().find(|(known, _)| *known == server) {
                     Some((_, count)) => *count += 1,
                     None => votes.push((server, 1)),
                 },
-                Ok(None) => unmatched_workers.push(at),
+                Ok(None) => without_master.push(at),
                 Err(problem) => problems.push((at, problem)),
             }
             if let Some((server, _)) = votes.iter().find(|(_, count)| count * 2 > self.askable.len()) {
@@ -75,8 +76,8 @@ impl Sentinels {
         }
         match votes.into_iter().max_by_key(|(_, count)| *count) {
             Some((server, _)) => Ok(server),
-            None if unmatched_workers.is_empty() => Err(Problem::Sentinels(problems)),
-            None => Err(Problem::NoSuchMaster { name: self.master_name.clone(), sentinels: unmatched_workers }),
+            None if without_master.is_empty() => Err(Problem::Sentinels(problems)),
+            None => Err(Problem::NoSuchMaster { name: self.master_name.clone(), sentinels: without_master }),
         }
     }
 

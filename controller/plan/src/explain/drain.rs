@@ -1,0 +1,347 @@
+//! Puts the whole into words: phase, verdicts and counts, made from the words for each task.
+
+use super::{
+    gate,
+    words::{age, short_names},
+};
+use crate::{
+    actions::Step,
+    evidence::MAX_ANSWER_LAG,
+    memory::{Memory, Retry, Rollout, Why},
+    observation::{FailureKind, Observation, Seen},
+    policy::{HoldMode, Mode, Policy},
+    report::{Counts, Phase, Reason, Report, RolloutReport, TaskPhase, TaskReport, Verdict},
+    rules::{Decision, capacity, give_back, hold},
+    situation::{Member, Situation, count},
+};
+
+/// The report when the fleet could be seen.
+pub fn report(
+    situation: &Situation<'_>,
+    observation: &Observation,
+    mut tasks: Vec<TaskReport>,
+    decision: &Decision,
+) -> Report {
+    tasks.sort_by_key(|task| (task.leaving.is_none(), task.phase, task.since, task.task.clone()));
+    let gate = gate::verdict(situation, observation);
+    let drained = drained(situation, &tasks, gate.as_ref());
+    let ready = ready(situation, observation, &tasks, decision);
+    let stalled = stalled(&ready, &drained);
+    Report {
+        fleet: situation.fleet.name.clone(),
+        phase: phase(situation, &tasks),
+        settled: is_settled(situation),
+        blocked_by: blocked_by(&drained, &ready),
+        ready,
+        drained,
+        stalled,
+        gate,
+        rollout: running(situation),
+        past: situation.memory.past.clone(),
+        cut: situation.memory.cut,
+        counts: counts(situation, &tasks),
+        tasks,
+        unmatched_workers: observation
+            .workers
+            .ok()
+            .map(|seen| seen.unmatched_workers.iter().cloned().collect())
+            .unwrap_or_default(),
+        notes: notes(situation),
+    }
+}
+
+/// Nothing leaves, and every queue that was taken from a task that stays was seen to be back.
+fn is_settled(situation: &Situation<'_>) -> bool {
+    let stays = |member: &Member<'_>| member.leaving.is_none() && is_whole(member);
+    let is_over = situation.memory.rollout.is_none() && !situation.memory.is_turning();
+    situation.workers_seen && is_over && situation.live().all(stays)
+}
+
+/// Every queue that was taken from it was seen to be back.
+fn is_whole(member: &Member<'_>) -> bool {
+    let taken = member.memory.nodes.iter().filter(|(_, node)| !node.taken.is_empty());
+    let mut answered = taken.map(|(name, _)| member.evidence.queues(name).is_some());
+    give_back::missing(member).next().is_none() && answered.all(|answered| answered)
+}
+
+/// The report when the fleet could not be seen: what was known is not guessed on.
+pub fn blind(policy: &Policy, observation: &Observation, memory: &Memory) -> Report {
+    let ready = unobservable(observation, memory).unwrap_or_else(all_seen);
+    let drained = Verdict { answer: None, ..ready.clone() };
+    // Of a fleet that does not exist nothing is held: a drain of it can be withdrawn.
+    let nothing_left = policy.withdrawn && ready.reason == Reason::FleetNotFound;
+    let phase = match policy.paused {
+        _ if nothing_left => Phase::Withdrawn,
+        true => Phase::Paused,
+        false => Phase::Unknown,
+    };
+    Report {
+        fleet: String::new(),
+        phase,
+        stalled: stalled(&ready, &drained),
+        blocked_by: ready.reason.to_string(),
+        ready,
+        drained,
+        gate: None,
+        settled: false,
+        rollout: memory.rollout.as_ref().map(|rollout| rollout_report(rollout, rollout.to.to_string())),
+        past: memory.past.clone(),
+        cut: memory.cut,
+        counts: Counts::default(),
+        tasks: Vec::new(),
+        unmatched_workers: Vec::new(),
+        notes: Vec::new(),
+    }
+}
+
+fn phase(situation: &Situation<'_>, tasks: &[TaskReport]) -> Phase {
+    let policy = situation.policy;
+    if policy.withdrawn {
+        let left = situation.running().any(|member| member.memory.held);
+        // A worker that does not answer may still lack what was taken from it.
+        let restoring = !situation.live().all(is_whole);
+        return if left || restoring { Phase::Withdrawing } else { Phase::Withdrawn };
+    }
+    match &situation.memory.rollout {
+        _ if policy.paused => Phase::Paused,
+        Some(rollout) if rollout.back => Phase::RollingBack,
+        Some(_) => Phase::Draining,
+        None if tasks.iter().any(|task| task.leaving == Some(Why::ScaleIn) && task.phase != TaskPhase::Stopped) => {
+            Phase::ScalingIn
+        }
+        None => Phase::Steady,
+    }
+}
+
+fn running(situation: &Situation<'_>) -> Option<RolloutReport> {
+    let rollout = situation.memory.rollout.as_ref()?;
+    Some(rollout_report(rollout, situation.fleet.label(&rollout.to)))
+}
+
+fn rollout_report(rollout: &Rollout, label: String) -> RolloutReport {
+    RolloutReport {
+        to: rollout.to.clone(),
+        label,
+        since: rollout.since,
+        old: count(rollout.old.iter()),
+        ended: count(rollout.ended.iter()),
+        jobs_cut: rollout.jobs_cut,
+    }
+}
+
+fn counts(situation: &Situation<'_>, tasks: &[TaskReport]) -> Counts {
+    let leaving = || tasks.iter().filter(|task| task.leaving.is_some());
+    let is_busy = |task: &&TaskReport| task.jobs.is_some_and(|jobs| jobs.active + jobs.reserved > 0);
+    Counts {
+        desired: situation.fleet.desired,
+        live: count(situation.live()),
+        old: count(situation.live().filter(|member| member.leaving == Some(Why::Rollout))),
+        consuming: situation.consuming(),
+        floor: situation.floor(),
+        held: count(situation.live().filter(|member| member.is_held(situation.now))),
+        busy: count(leaving().filter(is_busy)),
+        unknown: count(tasks.iter().filter(|task| matches!(task.phase, TaskPhase::Unknown | TaskPhase::Unmapped))),
+        permitted: count(leaving().filter(|task| task.phase == TaskPhase::Permitted)),
+        jobs: leaving().filter_map(|task| task.jobs).map(|jobs| jobs.active + jobs.reserved).sum(),
+    }
+}
+
+/// What cannot be seen outside, if anything.
+fn unobservable(observation: &Observation, memory: &Memory) -> Option<Verdict> {
+    let (failure, error, reason) = match (&observation.fleet, &observation.workers) {
+        (Seen::Err { failure, .. }, _) => (failure, &memory.fleet_error, fleet_reason(failure.kind)),
+        (_, Seen::Err { failure, .. }) => (failure, &memory.workers_error, workers_reason(failure.kind)),
+        _ => return None,
+    };
+    let lasting = error.as_ref().map_or(String::new(), |error| {
+        format!(" (for {}; every hold is kept)", age(error.last.duration_since(error.since)))
+    });
+    Some(Verdict { answer: Some(false), reason, message: format!("{}{lasting}", failure.message) })
+}
+
+fn fleet_reason(kind: FailureKind) -> Reason {
+    match kind {
+        FailureKind::Unreachable => Reason::FleetUnreachable,
+        FailureKind::Throttled => Reason::FleetThrottled,
+        FailureKind::Denied => Reason::FleetDenied,
+        FailureKind::NotFound => Reason::FleetNotFound,
+        FailureKind::Invalid => Reason::FleetInvalid,
+    }
+}
+
+fn workers_reason(kind: FailureKind) -> Reason {
+    match kind {
+        FailureKind::Unreachable | FailureKind::Throttled => Reason::WorkersUnreachable,
+        FailureKind::Denied => Reason::WorkersDenied,
+        FailureKind::NotFound | FailureKind::Invalid => Reason::WorkersInvalid,
+    }
+}
+
+fn all_seen() -> Verdict {
+    let message = String::from("the fleet and its workers are reachable, and every task is mapped");
+    Verdict { answer: Some(true), reason: Reason::AllSeen, message }
+}
+
+fn ready(situation: &Situation<'_>, observation: &Observation, tasks: &[TaskReport], decision: &Decision) -> Verdict {
+    unobservable(observation, situation.memory)
+        .or_else(|| retried(situation, tasks, decision))
+        .or_else(|| blocking(tasks, TaskPhase::Unmapped, Reason::Unmapped))
+        .unwrap_or_else(all_seen)
+}
+
+/// What is tried with a task again and again in vain, with the words of the first such task. That the scheduler refuses to
+/// hold one task is nothing that is out of order: such a task is at risk.
+fn retried(situation: &Situation<'_>, tasks: &[TaskReport], decision: &Decision) -> Option<Verdict> {
+    let counts = |member: &Member<'_>, step: Step, retry: &Retry| {
+        let goes_on = if step == Step::Hold {
+            hold::is_wanted(situation, member)
+        } else {
+            decision.steps.contains(step, member.id)
+        };
+        goes_on
+            && match retry.kind {
+                None if step == Step::Hold => false,
+                Some(_) if !retry.is_passing() => true,
+                _ => retry.is_stubborn(),
+            }
+    };
+    let mut retries = tasks.iter().filter_map(|told| {
+        let member = situation.members.get(&told.task)?;
+        let mut known = member.memory.retries.iter();
+        let (step, retry) = known.find(|(step, retry)| counts(member, **step, retry))?;
+        Some((told, *step, retry))
+    });
+    let (told, step, retry) = retries.next()?;
+    let reason = match (retry.kind, step) {
+        (None, _) => Reason::ActionRefused,
+        (Some(kind), Step::Cancel | Step::GiveBack) => workers_reason(kind),
+        (Some(kind), Step::Hold | Step::Permit | Step::Release) => fleet_reason(kind),
+    };
+    let others = short_names(retries.map(|(told, ..)| &told.task));
+    let others = if others.is_empty() { others } else { format!(" (also {others})") };
+    let message = format!("task {}: {}{others}", told.task.short(), told.waiting_for);
+    Some(Verdict { answer: Some(false), reason, message })
+}
+
+/// A verdict about all tasks in this phase, with the words of the first of them.
+fn blocking(tasks: &[TaskReport], phase: TaskPhase, reason: Reason) -> Option<Verdict> {
+    let first = tasks.iter().find(|task| task.phase == phase)?;
+    let others = short_names(tasks.iter().filter(|task| task.phase == phase).skip(1).map(|task| &task.task));
+    let others = if others.is_empty() { others } else { format!(" (also {others})") };
+    let message = format!("task {}: {}{others}", first.task.short(), first.waiting_for);
+    Some(Verdict { answer: Some(false), reason, message })
+}
+
+fn drained(situation: &Situation<'_>, all: &[TaskReport], gate: Option<&Verdict>) -> Verdict {
+    let Some(rollout) = &situation.memory.rollout else {
+        if situation.memory.is_turning() {
+            return Verdict { answer: None, reason: Reason::InProgress, message: turns(situation) };
+        }
+        let message = String::from("no task of an old revision is left");
+        return Verdict { answer: Some(true), reason: Reason::NoOldTasks, message };
+    };
+    let is_old = |task: &&TaskReport| task.leaving == Some(Why::Rollout) && task.phase != TaskPhase::Stopped;
+    let old: Vec<TaskReport> = all.iter().filter(is_old).cloned().collect();
+    let of = |phase, reason| blocking(&old, phase, reason);
+    if let Some(verdict) = of(TaskPhase::AtRisk, Reason::AtRisk) {
+        return verdict;
+    }
+    let policy = situation.policy;
+    if policy.paused || policy.mode == Mode::Plan {
+        let (reason, why) = if policy.paused {
+            (Reason::Paused, "the drain is paused: holds are kept, nothing else is done")
+        } else {
+            (Reason::PlanOnly, "mode is Plan: nothing is done, holds included")
+        };
+        return Verdict { answer: Some(false), reason, message: String::from(why) };
+    }
+    of(TaskPhase::Unmapped, Reason::Unmapped)
+        .or_else(|| of(TaskPhase::Overdue, Reason::DeadlineExceeded))
+        .or_else(|| gate.filter(|_| situation.gate_shut).map(|gate| Verdict { answer: Some(false), ..gate.clone() }))
+        .or_else(|| of(TaskPhase::Unknown, Reason::NodeSilent))
+        .or_else(|| of(TaskPhase::Busy, Reason::JobsRunning))
+        .or_else(|| capacity(situation, &old))
+        .unwrap_or_else(|| Verdict {
+            answer: Some(false),
+            reason: Reason::InProgress,
+            message: format!("{} of {} old tasks have ended", rollout.ended.len(), rollout.old.len()),
+        })
+}
+
+/// Old tasks that may not go yet, and nothing else goes on.
+fn capacity(situation: &Situation<'_>, old: &[TaskReport]) -> Option<Verdict> {
+    let under_way = |task: &TaskReport| task.phase != TaskPhase::Held;
+    let waiting = old.iter().filter(|task| task.phase == TaskPhase::Held);
+    let (keep, consuming) = (capacity::keep(situation), situation.consuming());
+    if old.is_empty() || old.iter().any(under_way) {
+        return None;
+    }
+    let names = short_names(waiting.map(|task| &task.task));
+    let fleet = situation.fleet;
+    Some(if capacity::has_no_room(situation) && keep >= fleet.desired {
+        let message = format!(
+            "old tasks cannot go ({names}): the floor is {keep} of {} tasks and the service's maximumPercent of {} leaves no room for a new one; lower drain.minConsuming or raise maximumPercent",
+            fleet.desired, fleet.maximum_percent,
+        );
+        Verdict { answer: Some(false), reason: Reason::NoRoom, message }
+    } else {
+        let message = format!(
+            "old tasks keep their queues ({names}): {consuming} are seen consuming, and {keep} must be when one goes; check whether tasks of the new revision come up",
+        );
+        Verdict { answer: Some(false), reason: Reason::WaitingForCapacity, message }
+    })
+}
+
+/// Only what a person must fix. What passes when a job ends or a system comes back is not stalled.
+fn stalled(ready: &Verdict, drained: &Verdict) -> Verdict {
+    let needs_a_person = |verdict: &&Verdict| {
+        verdict.answer != Some(true)
+            && matches!(
+                verdict.reason,
+                Reason::FleetDenied
+                    | Reason::FleetNotFound
+                    | Reason::FleetInvalid
+                    | Reason::WorkersDenied
+                    | Reason::WorkersInvalid
+                    | Reason::QueuesInvalid
+                    | Reason::ActionRefused
+                    | Reason::Unmapped
+                    | Reason::DeadlineExceeded
+                    | Reason::NoRoom
+            )
+    };
+    match [ready, drained].into_iter().find(needs_a_person) {
+        Some(verdict) => Verdict { answer: Some(true), ..verdict.clone() },
+        None => Verdict {
+            answer: Some(false),
+            reason: Reason::NotStalled,
+            message: String::from("nothing is in the way that only a person can fix"),
+        },
+    }
+}
+
+fn blocked_by(drained: &Verdict, ready: &Verdict) -> String {
+    let blocks = |verdict: &&Verdict| verdict.answer != Some(true) && verdict.reason != Reason::InProgress;
+    [ready, drained].into_iter().find(blocks).map(|verdict| verdict.reason.to_string()).unwrap_or_default()
+}
+
+fn notes(situation: &Situation<'_>) -> Vec<String> {
+    let (policy, fleet) = (situation.policy, situation.fleet);
+    let races = policy.hold.mode == HoldMode::OnRollout && fleet.minimum_healthy_percent < 100;
+    let races = races.then(|| {
+        format!(
+            "hold.mode is OnRollout and the service's minimumHealthyPercent is {}: it may stop old tasks before they are held; set it to 100 or use hold.mode Standing",
+            fleet.minimum_healthy_percent,
+        )
+    });
+    let turns = situation.memory.is_turning().then(|| turns(situation));
+    races.into_iter().chain(turns).collect()
+}
+
+fn turns(situation: &Situation<'_>) -> String {
+    format!(
+        "the service shows {} as current again, which may be a rollback or an answer from the past: tasks are held, and nothing else is done, until it has been seen for {}",
+        situation.fleet.label(&situation.fleet.current),
+        age(MAX_ANSWER_LAG),
+    )
+}

@@ -1,0 +1,124 @@
+//! Follows a rollout from the first old task that is seen to the last one that is seen to end.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::view::View;
+use crate::{
+    memory::{Memory, Permitted, Rollout},
+    names::TaskId,
+    observation::{FleetView, Life},
+    report::{PastRollout, RolloutOutcome},
+};
+
+/// Brings the rollout up to date, and ends it when no old task is left.
+pub fn follow(view: &View<'_>, memory: &mut Memory) {
+    let (fleet, now) = (view.fleet, view.now);
+    let old: BTreeSet<TaskId> = fleet
+        .tasks
+        .iter()
+        .filter(|(id, task)| fleet.is_old(task) && is_counted(memory, id))
+        .map(|(id, _)| id.clone())
+        .collect();
+    if memory.rollout.is_none() && old.iter().any(|id| memory.tasks.get(id).is_some_and(|task| !task.gone)) {
+        memory.rollout = Some(Rollout::to(fleet.current.clone(), now));
+    }
+    if let Some(mut rollout) = memory.rollout.take() {
+        redirect(&mut rollout, fleet);
+        rollout.old.extend(old);
+        count_ended(&mut rollout, fleet, memory);
+        if rollout.old.iter().all(|id| rollout.ended.contains(id)) {
+            memory.past.insert(0, past(&rollout, fleet, memory, now));
+            memory.past.truncate(Memory::PAST_ROLLOUTS);
+        } else {
+            memory.rollout = Some(rollout);
+        }
+    }
+}
+
+/// A task that ended before it would leave is counted by no rollout.
+fn is_counted(memory: &Memory, id: &TaskId) -> bool {
+    memory.tasks.get(id).is_some_and(|task| !task.gone || task.leaving.is_some())
+}
+
+/// The fleet may have turned to yet another revision. If tasks of that one were already being drained, it went back.
+fn redirect(rollout: &mut Rollout, fleet: &FleetView) {
+    let current_again = |id: &TaskId| fleet.tasks.get(id).is_some_and(|task| task.revision == fleet.current);
+    let lives = |id: &TaskId| fleet.tasks.get(id).is_some_and(|task| task.life.is_live());
+    let returned = rollout.old.iter().any(current_again);
+    // Whoever was being stopped when the fleet turned back ends all the same, and is counted.
+    rollout.old.retain(|id| !(current_again(id) && lives(id)));
+    if rollout.to != fleet.current || returned {
+        rollout.to = fleet.current.clone();
+        rollout.back = returned;
+    }
+}
+
+/// Counts those that ended. Whoever was never permitted was ended by somebody else, unless it never ran. That is judged when
+/// the end is first seen: later nobody asks for the task, and then it is not known any more whether it ran.
+fn count_ended(rollout: &mut Rollout, fleet: &FleetView, memory: &Memory) {
+    for id in &rollout.old {
+        let Some(task) = memory.tasks.get(id).filter(|task| task.gone) else { continue };
+        if !rollout.ended.insert(id.clone()) {
+            continue;
+        }
+        let ran = fleet.tasks.get(id).is_none_or(|seen| seen.life == Life::Missing || seen.started_at.is_some());
+        if ran && task.let_go().is_none() {
+            rollout.ended_unpermitted.insert(id.clone());
+        }
+    }
+}
+
+fn past(rollout: &Rollout, fleet: &FleetView, memory: &Memory, now: Timestamp) -> PastRollout {
+    // Also of a deadline that had passed before the rollout began, in a scale-in.
+    let mut permits = rollout.old.iter().filter_map(|id| memory.tasks.get(id)?.let_go());
+    let outcome = if permits.any(Permitted::by_deadline) {
+        RolloutOutcome::JobsCut
+    } else if !rollout.ended_unpermitted.is_empty() {
+        RolloutOutcome::EndedUnpermitted
+    } else if rollout.back {
+        RolloutOutcome::RolledBack
+    } else {
+        RolloutOutcome::Drained
+    };
+    let number = |items: &BTreeSet<TaskId>| u32::try_from(items.len()).unwrap_or(u32::MAX);
+    PastRollout {
+        to: rollout.to.clone(),
+        label: fleet.label(&rollout.to),
+        since: rollout.since,
+        until: now,
+        tasks: number(&rollout.old),
+        outcome,
+        jobs_cut: rollout.jobs_cut,
+        ended_unpermitted: number(&rollout.ended_unpermitted),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        memory::{Leaving, TaskMemory, Why},
+        update::testing::{Stage, at},
+    };
+
+    #[test]
+    fn a_rollout_lasts_from_the_first_old_task_to_the_end_of_the_last_one() {
+        let mut stage = Stage::with_task("t", Life::Running);
+        stage.fleet.current = "new".into();
+        let leaving = Some(Leaving { why: Why::Rollout, since: at(0) });
+        let mut memory = Memory::default();
+        memory.tasks.insert("t".into(), TaskMemory { leaving, ..TaskMemory::default() });
+        follow(&stage.view(at(0)), &mut memory);
+        assert_eq!(memory.rollout.as_ref().map(|rollout| rollout.old.len()), Some(1));
+
+        stage.task("t").life = Life::Stopped { reason: "by hand".into(), exit_code: Some(0) };
+        stage.task("t").started_at = Some(at(0));
+        memory.tasks.entry("t".into()).or_default().gone = true;
+        follow(&stage.view(at(5)), &mut memory);
+        assert_eq!(memory.rollout, None);
+        assert_eq!(memory.past[0].outcome, RolloutOutcome::EndedUnpermitted);
+        assert_eq!((memory.past[0].since, memory.past[0].until), (at(0), at(5)));
+    }
+}

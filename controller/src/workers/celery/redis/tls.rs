@@ -1,0 +1,19 @@
+//! TLS as the Redis client takes it: it makes its connections itself, from the PEM texts.
+
+use redis::{ClientTlsConfig, TlsCertificates};
+
+use crate::tls::{Pem, TlsError, TlsSettings, configuration};
+
+/// The certificates and the key. Checked as [`configuration`] checks them, so that the client's own words on them, which
+/// may quote them, never come up. `None`: there are none.
+pub(super) fn certificates(tls: &TlsSettings, trusts_anybody: bool) -> Result<Option<TlsCertificates>, TlsError> {
+    configuration(tls, trusts_anybody)?;
+    let client_tls = match (&tls.certificate, &tls.key) {
+        (Some(certificate), Some(key)) => {
+            Some(ClientTlsConfig { client_cert: certificate.read()?, client_key: key.read()? })
+        }
+        _ => None,
+    };
+    let root_cert = tls.authorities.as_ref().filter(|_| !trusts_anybody).map(Pem::read).transpose()?;
+    Ok((client_tls.is_some() || root_cert.is_some()).then_some(TlsCertificates { client_tls, root_cert }))
+}
