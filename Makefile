@@ -45,9 +45,13 @@ static: parts ## Builds the image's static binary for its test, unoptimised
 	@CC_$(subst -,_,$(MUSL))=musl-gcc cargo build --quiet --locked --profile static --package worker-drain --target '$(MUSL)'
 
 .PHONY: lint
-lint: ## Checks format and lints
+lint: ## Checks format, lints, and dependencies: their versions, licences, sources and advisories
 	@cargo fmt --all --check
 	@cargo clippy --quiet --workspace --all-targets -- --deny warnings
+	@cargo deny --version 2>/dev/null | grep -q . || cargo install --quiet --locked cargo-deny@0.20.2
+	@cargo deny --log-level error check --deny warnings bans licenses sources
+	@if cargo deny --log-level off fetch db; then cargo deny --log-level error check --disable-fetch --deny warnings advisories; \
+	  else echo "advisories were NOT checked: RustSec's database cannot be fetched here (deny.toml names its address)" >&2; fi
 
 .PHONY: crds
 crds: ## Writes crds/ and docs/reference.md anew
@@ -58,8 +62,9 @@ crds: ## Writes crds/ and docs/reference.md anew
 	@cp crds/workerdrains.yaml charts/worker-drain/files/workerdrains.yaml
 
 .PHONY: bench
-bench: setup ## Compares with Celery's own tools, and measures holds, memory, calls to ECS
-	@$(TARGET)/debug/bench
+bench: parts ## Compares with Celery's own tools, and measures holds, memory, calls to ECS, in the release build
+	@$(BUILD) --release --bin worker-drain --bin bench
+	@$(TARGET)/release/bench
 
 # Which seeds `make simulate` runs.
 SEEDS ?= 0..100000

@@ -17,7 +17,7 @@ use super::{
 pub struct Problem {
     /// Which field, such as `spec.hold.expiresIn`.
     pub path: String,
-    /// What is wrong with it, its value where that is no secret, and what would be right.
+    /// The problem, the value if it cannot be a secret, and what to write instead.
     pub message: String,
 }
 
@@ -266,7 +266,7 @@ fn rules(schema: &Value, document: &Value, problems: &mut Vec<Problem>) {
                 problem.path.strip_prefix(&path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
             is_within && problem.path.rsplit_once('.').is_none_or(|(parent, _)| parent == path || problem.path == path)
         });
-        // Rules cannot be worked out on what has the wrong type; that was told already.
+        // A rule cannot be evaluated on a wrong type, which has been reported already.
         let is_failure = error.kind == ErrorKind::ValidationFailure;
         if !is_echo && (is_failure || !structural) {
             problems.push(Problem::new(path, error.message));

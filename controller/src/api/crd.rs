@@ -16,7 +16,7 @@ pub const VERSION: &str = "v1alpha1";
 pub fn crd() -> CustomResourceDefinition {
     let mut crd = serde_json::to_value(WorkerDrain::crd()).expect("a CRD is JSON");
     tidy(&mut crd);
-    // Nobody writes a status but us; defaults are for what users may leave out.
+    // Only worker-drain writes a status; defaults are for fields that users may leave out.
     without_defaults(&mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]);
     serde_json::from_value(crd).expect("tidying leaves it a CRD")
 }

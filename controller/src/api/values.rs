@@ -1,6 +1,6 @@
 //! Values that have a written form: times such as `2h`, and counts such as `2` or `50%`.
 //!
-//! What is right is said in CEL, so that the API server and `worker-drain` refuse the same text in the same words.
+//! CEL rules define the forms, so the API server and `worker-drain` refuse the same values in the same words.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
@@ -23,12 +23,12 @@ const PERCENT_FORM: &str = "^(100|[0-9]{1,2})%$";
 pub struct Duration(SignedDuration);
 
 impl Duration {
-    /// So many seconds.
+    /// This many seconds.
     pub const fn from_secs(seconds: i64) -> Self {
         Self(SignedDuration::from_secs(seconds))
     }
 
-    /// So many hours.
+    /// This many hours.
     pub const fn from_hours(hours: i64) -> Self {
         Self(SignedDuration::from_hours(hours))
     }
@@ -39,7 +39,7 @@ impl Duration {
     }
 }
 
-/// A text that is not of the right form.
+/// A value that does not have the required form.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{value:?} is not {what}")]
 pub struct FormError {
@@ -122,7 +122,7 @@ impl JsonSchema for Duration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "IntOrString", into = "IntOrString")]
 pub enum TasksOrPercent {
-    /// So many tasks.
+    /// This many tasks.
     Tasks(u32),
     /// This share, in percent.
     Percent(u8),
@@ -193,7 +193,7 @@ fn text_of_form(max_length: u32, form: &str, message: &str) -> Schema {
     })
 }
 
-/// A rule for a length of time: no shorter and no longer than these.
+/// A rule for a duration: no shorter than `least` and no longer than `most`.
 pub(super) fn between(least: &str, most: &str, why: &str) -> Rule {
     let rule = format!(
         "!self.matches('{DURATION_FORM}') || \
@@ -203,8 +203,8 @@ pub(super) fn between(least: &str, most: &str, why: &str) -> Rule {
     Rule::new(rule).message(Message::Expression(message))
 }
 
-/// A condition in CEL on lengths of time, which holds while one of them is not of the right form: that is refused by
-/// itself.
+/// A condition in CEL on durations, which is true while one of them does not have the required form: its own rule refuses
+/// that.
 pub(super) fn if_formed(durations: &[&str], condition: &str) -> String {
     let unformed = durations.iter().map(|path| format!("!{path}.matches('{DURATION_FORM}') || "));
     format!("{}{condition}", unformed.collect::<String>())
@@ -222,7 +222,7 @@ mod tests {
     #[case("1h30m", 5_400_000, "1h30m")]
     #[case("1500ms", 1_500, "1s500ms")]
     #[case("0s", 0, "0s")]
-    fn a_length_of_time_is_read_and_written(#[case] text: &str, #[case] millis: i128, #[case] written: &str) {
+    fn a_duration_is_read_and_written(#[case] text: &str, #[case] millis: i128, #[case] written: &str) {
         let duration: Duration = text.parse().unwrap();
         assert_eq!(duration.get().as_millis(), millis);
         assert_eq!(duration.to_string(), written);
@@ -236,7 +236,7 @@ mod tests {
     #[case("-5s")]
     #[case("1.5h")]
     #[case("99999999999999999999h")]
-    fn what_is_no_length_of_time_is_refused(#[case] text: &str) {
+    fn what_is_no_duration_is_refused(#[case] text: &str) {
         assert!(text.parse::<Duration>().is_err());
     }
 

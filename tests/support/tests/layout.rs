@@ -10,7 +10,7 @@ use std::{
 };
 
 use syn::{
-    Attribute, ItemMod, ItemUse, UseTree,
+    Attribute, ItemMod, ItemUse, UseTree, Visibility,
     visit::{self, Visit},
 };
 use test_support::repository;
@@ -135,6 +135,9 @@ impl<'ast> Visit<'ast> for Paths {
         self.add(&item.tree, &[]);
     }
 
+    /// `pub(super)` says who may see an item, and imports nothing.
+    fn visit_visibility(&mut self, _: &'ast Visibility) {}
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         self.0.push(path.segments.iter().map(|segment| segment.ident.to_string()).collect());
         visit::visit_path(self, path);
@@ -148,6 +151,13 @@ fn is_cfg_test(attribute: &Attribute) -> bool {
 #[test]
 fn no_two_files_of_the_policy_import_each_other() {
     assert_eq!(Crate::read("controller/plan/src").circles(), Vec::<String>::new());
+}
+
+#[test]
+fn no_file_of_the_api_or_of_the_metrics_imports_itself_through_others() {
+    let circles = Crate::read("controller/src").circles();
+    let ours = |module: &&String| module.starts_with("api") || module.starts_with("operator::metrics");
+    assert_eq!(circles.iter().filter(ours).collect::<Vec<_>>(), [""; 0]);
 }
 
 #[test]

@@ -42,6 +42,10 @@ const BROKERS: [(&str, BrokerKind); 2] = [("Redis", BrokerKind::Redis), ("Rabbit
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::parse();
+    if cfg!(debug_assertions) {
+        eprintln!("error: this is a debug build, and its figures would mislead: run `make bench`");
+        return ExitCode::FAILURE;
+    }
     let wanted = |part| options.only.is_empty() || options.only.contains(&part);
     if wanted(Part::Inspect) {
         inspect::measure(options.looks).await;
