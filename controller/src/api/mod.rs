@@ -2,9 +2,11 @@
 //! become the CRD that the API server enforces, and the same CRD judges the manifests that `worker-drain run` reads.
 
 pub mod celery_spec;
+#[cfg(feature = "cli")]
 pub mod check;
 pub mod http_spec;
 pub mod policy;
+pub mod problem;
 pub mod render;
 pub mod spec;
 pub mod status;

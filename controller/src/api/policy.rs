@@ -10,8 +10,8 @@ use worker_drain_plan::policy::{
 
 use super::{
     celery_spec::{BrokerSpec, CelerySpec, EventsSpec, TlsSpec, TransportOptionsSpec},
-    check::{self, Problem},
     http_spec::{HttpSpec, SchemeSpec},
+    problem::Problem,
     spec::{
         DeadlineActionSpec, DeadlineSpec, EcsSpec, GateSpec, HoldModeSpec, ModeSpec, ScheduledSpec, SecretKeyRef,
         SecretSource, WorkerDrain, WorkerDrainSpec, WorkersSpec,
@@ -164,8 +164,9 @@ impl fmt::Debug for BrokerSource {
 
 impl DrainSpec {
     /// Reads one document that says it is a `WorkerDrain`; or tells all that is wrong with it.
+    #[cfg(feature = "cli")]
     pub fn parse(document: &serde_json::Value) -> Result<Self, Vec<Problem>> {
-        Self::try_from(&check::parse(document)?)
+        Self::try_from(&super::check::parse(document)?)
     }
 
     /// Namespace and name, as people write them.
