@@ -1,4 +1,4 @@
-"""A worker that is not Celery and can be drained: the contract of docs/http-worker.md with nothing but Python's own.
+"""A worker that is not Celery and can be drained: the contract of docs/http-worker.md with nothing but Python itself.
 
 Jobs are the files of the folder `jobs`, its only queue; each is worked on for 10 seconds. WORKER_TOKEN is its token.
 """
@@ -12,7 +12,7 @@ import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-lock = threading.Lock()  # taking a job and telling of it are one moment each
+lock = threading.Lock()  # taking a job and reporting it are one moment each
 state = {"instance": uuid.uuid4().hex, "startedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
          "queues": ["jobs"], "active": [], "reserved": [], "scheduled": []}
 

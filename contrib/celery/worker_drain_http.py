@@ -1,7 +1,7 @@
-"""Lets worker-drain ask and tell this Celery worker over HTTP, whatever its broker and pool are.
+"""Lets worker-drain inspect and drain this Celery worker over HTTP, whatever its broker and pool are.
 
-On Amazon SQS Celery has no remote control, so that a worker there cannot be drained without this. Elsewhere it works as
-well, and answers more: a worker of the solo pool, too, while it runs a job.
+On Amazon SQS Celery has no remote control, so a worker there cannot be drained without this. It also works with other
+brokers, and answers in more situations than remote control: even a worker of the solo pool answers while it runs a job.
 
 Copy this file beside your application (it needs nothing but Celery) and install it:
 
@@ -10,14 +10,15 @@ Copy this file beside your application (it needs nothing but Celery) and install
 
 Settings come from the environment of the worker:
 
-    WORKER_DRAIN_HTTP_TOKEN         what callers must show, 16 signs at least; several are separated by spaces or lines
-    WORKER_DRAIN_HTTP_ALLOW_ANYONE  `true`: no token is asked for. Whoever reaches the port can stop the worker's intake
+    WORKER_DRAIN_HTTP_TOKEN         the token that callers must present, at least 16 characters; several are separated
+                                    by spaces or line breaks
+    WORKER_DRAIN_HTTP_ALLOW_ANYONE  `true`: no token is required. Anyone who reaches the port can stop the intake
     WORKER_DRAIN_HTTP_PORT          default: 8765
     WORKER_DRAIN_HTTP_ADDRESS       the address to listen on; default: 0.0.0.0
     WORKER_DRAIN_HTTP_PATH          default: /worker-drain
     WORKER_DRAIN_HTTP_CERTIFICATE   a PEM file with a certificate and its key, for `scheme: https`
 
-The contract is docs/http-worker.md of worker-drain. A worker process of its own needs a port of its own.
+The contract is docs/http-worker.md of worker-drain. Each worker process needs its own port.
 """
 
 import contextlib
@@ -46,13 +47,14 @@ __all__ = ("install", "WorkerDrainHttp")
 
 logger = get_logger(__name__)
 
-# So long is the worker's event loop waited for before its state is looked at from outside of it.
+# Seconds to wait for the worker's event loop before its state is read from outside the loop.
 LOOP_SOON = 0.5
-# So long in all. A worker of the gevent pool looks after its loop only every 2 seconds (celery/worker/loops.py).
+# Seconds to wait in all. A worker of the gevent pool serves its loop only every 2 seconds (celery/worker/loops.py).
 LOOP_AT_LAST = 4.0
-# A receive call to SQS that is under way when a queue is cancelled may bring messages so long after its own waiting time.
+# A receive call to SQS that is in progress when a queue is cancelled may bring messages until so many seconds after its
+# own waiting time.
 POLL_MARGIN = 2.0
-# No more jobs than these are listed: a list that is not empty says all that matters.
+# At most this many jobs are listed: that a list is not empty is all that matters.
 MOST_JOBS = 1000
 MOST_BODY = 64 * 1024
 MOST_CALLERS = 16
@@ -60,16 +62,16 @@ SHORTEST_TOKEN = 16
 
 
 def install(app):
-    """Adds the HTTP face to every worker of this application."""
+    """Adds the HTTP endpoint to every worker of this application."""
     app.steps["worker"].add(WorkerDrainHttp)
 
 
 class NotNow(Exception):
-    """The worker cannot tell or do this at the moment."""
+    """The worker cannot answer or do this at the moment."""
 
 
 class Refused(Exception):
-    """What is asked for makes no sense here."""
+    """The request is invalid here."""
 
     def __init__(self, status, why):
         super().__init__(why)
@@ -77,9 +79,9 @@ class Refused(Exception):
 
 
 class WorkerDrainHttp(bootsteps.StartStopStep):
-    """The step that opens the port, once the pool's processes are there, and closes it when the worker ends.
+    """The step that opens the port, once the pool's processes have started, and closes it when the worker ends.
 
-    It lives as long as the worker does: a worker that loses its broker goes on answering.
+    It lives as long as the worker does: a worker that loses its broker still answers.
     """
 
     requires = ("celery.worker.components:Pool",)
@@ -105,13 +107,13 @@ class WorkerDrainHttp(bootsteps.StartStopStep):
     terminate = stop
 
     def register_with_event_loop(self, worker, hub):
-        # Called each time the loop begins, and it forgets its readers when it loses the broker.
+        # Called each time the loop begins: the loop forgets its readers when it loses the broker.
         if self.server:
             self.server.drainable.alarm.register(hub)
 
 
 class Settings:
-    """What the environment says."""
+    """The settings from the environment."""
 
     def __init__(self, environment):
         def get(name, default=""):
@@ -120,12 +122,12 @@ class Settings:
         self.tokens = [token.encode() for token in get("TOKEN").split()]
         if not self.tokens and get("ALLOW_ANYONE") != "true":
             raise ImproperlyConfigured(
-                "WORKER_DRAIN_HTTP_TOKEN is not set: give the worker a token that worker-drain shows it, or set "
+                "WORKER_DRAIN_HTTP_TOKEN is not set: give the worker the token that worker-drain presents, or set "
                 "WORKER_DRAIN_HTTP_ALLOW_ANYONE=true if nobody else can reach its port"
             )
         if any(len(token) < SHORTEST_TOKEN for token in self.tokens):
             raise ImproperlyConfigured(
-                f"WORKER_DRAIN_HTTP_TOKEN is too short to be a secret: write {SHORTEST_TOKEN} signs or more"
+                f"WORKER_DRAIN_HTTP_TOKEN is too short to be a secret: use at least {SHORTEST_TOKEN} characters"
             )
         self.address = get("ADDRESS", "0.0.0.0")
         port = get("PORT", "8765")
@@ -137,7 +139,7 @@ class Settings:
 
 
 class Alarm:
-    """Wakes an event loop from another thread. Loops of kombu before 5.7 do not wake by themselves for a new callback."""
+    """Wakes an event loop from another thread. Loops of kombu before 5.7 do not wake up for a new callback."""
 
     def __init__(self):
         self.reader, self.writer = socket.socketpair()
@@ -148,7 +150,7 @@ class Alarm:
         hub.add_reader(self.reader, self.drain)
 
     def ring(self):
-        # A full pipe wakes it as well.
+        # A full pipe also wakes it.
         with contextlib.suppress(OSError):
             self.writer.send(b"\0")
 
@@ -168,12 +170,12 @@ class Order:
     def run(self):
         try:
             self.result = self.work()
-        except Exception as failure:  # whatever leaves here would end the worker's event loop
+        except Exception as failure:  # an exception that escapes would end the worker's event loop
             self.failure = failure
         self.done.set()
 
     def forget(self):
-        """Nobody waits for it any more: while a job of the solo pool runs for hours, many questions are asked."""
+        """Nobody waits for it any more: while a job of the solo pool runs for hours, many requests arrive."""
         self.work = lambda: None
 
     def wait(self, seconds):
@@ -186,7 +188,7 @@ class Order:
 
 
 class Drainable:
-    """What worker-drain may ask and tell a worker. Called by the threads that serve HTTP."""
+    """What worker-drain may ask of a worker. Called by the threads that serve HTTP."""
 
     def __init__(self, worker):
         self.worker = worker
@@ -203,8 +205,8 @@ class Drainable:
         order = self.order(self.snapshot)
         if order.wait(LOOP_SOON):
             return order.result
-        # The loop is busy: as that of the solo pool while it runs a job. What is seen from outside is not of one moment,
-        # so it is good enough to say that there is work, or that jobs are taken, and never that there are none.
+        # The loop is busy, like that of the solo pool while it runs a job. A state that is read from outside is not of
+        # one moment: it can prove that there is work, or that the worker consumes, but never that there is none.
         seen = self.glance()
         if seen is not None and (seen["queues"] or seen["active"] or seen["reserved"]):
             order.forget()
@@ -215,18 +217,18 @@ class Drainable:
         raise NotNow("the worker's event loop does not answer: it starts, ends, or waits for its broker")
 
     def cancel(self, queues):
-        """Takes no more jobs from these queues; whether that is in force already. Queues that it has not are no matter."""
+        """Stops consuming from these queues, if it does. Returns whether that is in force already."""
         return self.order(lambda: [self.cancel_one(queue) for queue in queues]).wait(LOOP_AT_LAST)
 
     def resume(self, queues):
-        """Takes jobs from these queues again; whether that is in force already."""
+        """Consumes from these queues again. Returns whether that is in force already."""
         unknown = [queue for queue in queues if queue not in self.worker.app.amqp.queues]
         if unknown:
             raise Refused(422, f"this worker knows no queue {', '.join(unknown)}")
         return self.order(lambda: [self.resume_one(queue) for queue in queues]).wait(LOOP_AT_LAST)
 
     def order(self, work):
-        """Has the event loop's thread do this, after all that it was told before."""
+        """Lets the event loop's thread do this, after all earlier orders."""
         consumer = getattr(self.worker, "consumer", None)
         if consumer is None:
             raise NotNow("the worker is starting")
@@ -269,7 +271,7 @@ class Drainable:
         return None
 
     def snapshot(self):
-        """All of it, in the order in which a job goes through the worker: what moves meanwhile is seen twice, not never."""
+        """The whole state, read in the order in which jobs move: one that moves meanwhile is seen twice, not never."""
         queues = self.queues()
         scheduled = [job(request, eta=request.eta) for request in requests_on_timer(self.worker.consumer.timer)]
         limited = [request for bucket in list(self.worker.consumer.task_buckets.values()) if bucket
@@ -290,7 +292,7 @@ class Drainable:
         }
 
     def queues(self):
-        """The queues that jobs are taken from; None if that cannot be told, as between two connections to the broker."""
+        """The queues that the worker consumes from; None if that is unknown, as between two broker connections."""
         consumer = self.worker.consumer
         now = time.monotonic()
         coming = [queue for queue, until in list(self.still_coming.items()) if until > now]
@@ -303,8 +305,8 @@ class Drainable:
 
 
 def poll_time(consumer):
-    """How long a call that fetches messages may be under way. Only SQS is asked so by an event loop; other brokers either
-    send by themselves, or kombu puts back what comes too late."""
+    """How long a call that fetches messages may be in progress. Event loops poll only SQS in this way; other brokers
+    either push messages, or kombu returns those that come too late."""
     if consumer.hub is None or consumer.connection.transport.driver_type != "sqs":
         return 0.0
     return float(consumer.task_consumer.channel.wait_time_seconds or 0) + POLL_MARGIN
@@ -319,7 +321,7 @@ def requests_on_timer(timer):
 
 
 def job(request, **times):
-    """A job without its arguments: those may hold what nobody should see."""
+    """A job without its arguments, which may contain personal data or secrets."""
     told = {"id": request.id, "name": request.name}
     told.update((key, timestamp(value)) for key, value in times.items() if value is not None)
     return told
@@ -340,11 +342,13 @@ def ecs_task():
     fargate = re.search(r"/([0-9a-f]{32})-[0-9]+$", uri)
     if fargate or not uri:
         return fargate[1] if fargate else None
+    # Never through a proxy: the endpoint is an address of the container's own host.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(f"{uri}/task", timeout=2) as answer:
+        with opener.open(f"{uri}/task", timeout=2) as answer:
             return json.load(answer)["TaskARN"].rsplit("/", 1)[-1]
     except (OSError, ValueError, KeyError) as failure:
-        logger.warning("worker-drain: the ECS task's id could not be read, so it is not told: %r", failure)
+        logger.warning("worker-drain: the ECS task's id could not be read, so it is not reported: %r", failure)
         return None
 
 
@@ -369,7 +373,7 @@ class Server(socketserver.ThreadingTCPServer):
         except OSError as failure:
             raise ImproperlyConfigured(
                 f"cannot listen on {settings.address} port {settings.port} (WORKER_DRAIN_HTTP_ADDRESS and _PORT; each "
-                f"worker process needs a port of its own): {failure}"
+                f"worker process needs its own port): {failure}"
             ) from failure
 
     def process_request(self, request, client_address):
@@ -385,7 +389,7 @@ class Server(socketserver.ThreadingTCPServer):
                 request = self.tls.wrap_socket(request, server_side=True)
             super().process_request_thread(request, client_address)
         except OSError:
-            self.shutdown_request(request)  # no TLS, or not ours
+            self.shutdown_request(request)  # no TLS, or a TLS that does not accept our certificate
         finally:
             self.places.release()
 
@@ -436,7 +440,7 @@ class Handler(BaseHTTPRequestHandler):
             return True
         kind, _, shown = self.headers.get("Authorization", "").partition(" ")
         shown = shown.strip().encode("latin-1", "replace")
-        # All are compared, so that the time tells nothing.
+        # All are compared, so that the time reveals nothing.
         fits = [hmac.compare_digest(shown, token) for token in tokens]
         return kind.lower() == "bearer" and any(fits)
 
@@ -447,10 +451,10 @@ class Handler(BaseHTTPRequestHandler):
         body = self.body()
         queues = body.get("queues")
         if not isinstance(queues, list) or not all(isinstance(queue, str) and queue for queue in queues):
-            raise Refused(400, "queues is to be a list of names")
+            raise Refused(400, "queues must be a list of names")
         if body.get("instance") != self.server.drainable.instance:
-            raise Refused(409, "instance is not this worker's: it was started since, look at it again")
-        # Not in time is no failure: it is done before anything that the worker is told later.
+            raise Refused(409, "instance is not this worker's: it was restarted, get its state again")
+        # Not in time is no failure: it is done before any later order.
         return (200, {"done": True}) if carry_out(queues) else (202, {"done": False})
 
     def body(self):

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use crate::api::spec::SecretKeyRef;
+use crate::api::secret_ref::SecretKeyRef;
 
 /// A text that nobody may see. It never reaches a message or a log.
 #[derive(Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use crate::{
     api::{
         celery_spec::{EventsSpec, SentinelKwargsSpec, TlsSpec, TransportOptionsSpec},
         policy::{BrokerSource, CeleryTarget, EcsTarget, HttpTarget, HttpsTarget, WorkersTarget},
-        spec::{SecretKeyRef, SecretSource},
+        secret_ref::{SecretKeyRef, SecretSource},
     },
     fleet::ecs::EcsSettings,
     queues::sqs::SqsSettings,

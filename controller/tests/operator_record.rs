@@ -22,6 +22,7 @@ use worker_drain::{
     clock::{Clock, SystemClock},
     record::{
         Record,
+        api_server::drains,
         pages::PageCache,
         resource::{ResourceRecord, amend},
     },

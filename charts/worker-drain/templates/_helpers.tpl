@@ -21,7 +21,7 @@
 {{- if .Values.serviceAccount.create }}
 {{- default (include "worker-drain.fullname" .) .Values.serviceAccount.name }}
 {{- else }}
-{{- required "serviceAccount.name is needed where serviceAccount.create is false: the ServiceAccount that is there already" .Values.serviceAccount.name }}
+{{- required "serviceAccount.name is needed where serviceAccount.create is false: the name of an existing ServiceAccount" .Values.serviceAccount.name }}
 {{- end }}
 {{- end }}
 
@@ -30,8 +30,8 @@
 {{- end }}
 
 {{- define "worker-drain.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "worker-drain.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "worker-drain.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "worker-drain.labels" -}}
@@ -44,17 +44,36 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
 {{- define "worker-drain.image" -}}
+{{- $registry := default .Values.image.registry .Values.global.imageRegistry }}
 {{- with .Values.image }}
 {{- $repository := required "image.repository is needed: build the image, push it to a registry that your cluster can pull from, and name it, such as --set image.repository=registry.example.com/worker-drain" .repository }}
-{{- if .digest }}{{ $repository }}@{{ .digest }}{{ else }}{{ $repository }}:{{ default $.Chart.AppVersion .tag }}{{ end }}
+{{- with $registry }}{{ trimSuffix "/" . }}/{{ end }}
+{{- $repository }}
+{{- if .digest }}@{{ .digest }}{{ else }}:{{ default $.Chart.AppVersion .tag }}{{ end }}
 {{- end }}
 {{- end }}
 
-{{- /* What it may do where drains are. The same rules in a ClusterRole or in a Role for each namespace. */ -}}
+{{- /* The global ones first. Each is a name, or an object with a name. */ -}}
+{{- define "worker-drain.imagePullSecrets" -}}
+{{- $secrets := list }}
+{{- range concat (default list .Values.global.imagePullSecrets) .Values.imagePullSecrets }}
+{{- $name := . }}
+{{- if kindIs "map" . }}
+{{- $name = .name }}
+{{- end }}
+{{- $secrets = append $secrets (dict "name" $name) }}
+{{- end }}
+{{- with $secrets | uniq }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- /* The permissions in the watched namespaces: the same rules in a ClusterRole, or in a Role for each namespace. */ -}}
 {{- define "worker-drain.rules" -}}
 - apiGroups: [workerdrain.io]
   resources: [workerdrains]
-  # patch: to put its finalizer on, and take it off.
+  # patch: to add and remove its finalizer.
   verbs: [get, list, watch, patch]
 - apiGroups: [workerdrain.io]
   resources: [workerdrains/status]
@@ -62,7 +81,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
-# Pages for what must be remembered of services of several hundred tasks; read by name, never listed.
+# Pages of memory for services of several hundred tasks; read by name, never listed.
 - apiGroups: [apps]
   resources: [controllerrevisions]
   verbs: [create, get, delete]
@@ -72,12 +91,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- with .Values.secrets.names }}
   resourceNames: {{ toJson . }}
 {{- end }}
-  # Neither list nor watch: they would give out all Secrets. A drain names the one it needs.
+  # Neither list nor watch: they would return all Secrets. A WorkerDrain names the one that it needs.
   verbs: [get]
 {{- end }}
 {{- end }}
 
-{{- /* What the schema cannot say clearly. */ -}}
+{{- /* Checks that the schema cannot express clearly. */ -}}
 {{- define "worker-drain.check" -}}
 {{- if and (gt (int .Values.replicas) 1) (not .Values.leaderElection.enabled) }}
 {{- fail (printf "replicas is %d, so leaderElection.enabled must be true: without it, replicas must be 0 or 1" (int .Values.replicas)) }}
@@ -87,7 +106,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- if .Values.metrics.prometheusRule.enabled }}
 {{- if and (not .Values.metrics.service.enabled) (not .Values.metrics.prometheusRule.selector) }}
-{{- fail "metrics.prometheusRule.enabled without metrics.service.enabled needs metrics.prometheusRule.selector: say which time series are ours" }}
+{{- fail "metrics.prometheusRule.enabled without metrics.service.enabled needs metrics.prometheusRule.selector: which time series are those of worker-drain" }}
 {{- end }}
 {{- end }}
 {{- end }}

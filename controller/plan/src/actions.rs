@@ -1,6 +1,6 @@
-//! What is to be done, and what became of it.
+//! What will be done, and what became of it.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,22 @@ pub enum Step {
     Release,
 }
 
+/// What will be done with which task, in the same reconciliation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Steps(BTreeSet<(Step, TaskId)>);
+
+impl Steps {
+    /// Of these actions.
+    pub fn of(actions: &[Action]) -> Self {
+        Self(actions.iter().map(|action| (action.step(), action.task().clone())).collect())
+    }
+
+    /// This will be done with that task.
+    pub fn contains(&self, step: Step, task: &TaskId) -> bool {
+        self.0.contains(&(step, task.clone()))
+    }
+}
+
 /// On what ground a stop is permitted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ground {
@@ -115,7 +131,12 @@ impl fmt::Display for Action {
                 write!(f, "permit task {} to stop: drained", task.short())
             }
             Self::Permit { task, ground: Ground::Deadline { jobs: Some(jobs) } } => {
-                write!(f, "permit task {} to stop: deadline passed, {jobs} job(s) cut", task.short())
+                write!(
+                    f,
+                    "permit task {} to stop: deadline passed, {jobs} {} cut",
+                    task.short(),
+                    if *jobs == 1 { "job" } else { "jobs" }
+                )
             }
             Self::Permit { task, ground: Ground::Deadline { jobs: None } } => {
                 write!(f, "permit task {} to stop: deadline passed, jobs unknown", task.short())
@@ -132,7 +153,7 @@ fn list<T: fmt::Display>(items: impl Iterator<Item = T>) -> String {
 /// What became of one action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// It was accepted. Whether it took effect is for the next look to tell.
+    /// It was accepted. Whether it took effect is for the next observation to tell.
     Done,
     /// The outside answered, and refused this one (ECS: an entry in `failures` of a 200, or no entry at all).
     Refused {

@@ -4,21 +4,28 @@
 //! and one behind a broken network all look the same. One node that is unknown makes its task unknown, unless another
 //! node proves work or intake: those need one witness, idleness needs all.
 
+pub mod queues;
+
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    memory::TaskMemory,
+    memory::{Memory, TaskMemory},
     names::{NodeName, TaskId},
-    observation::{Answer, Job, Mapping, Queue, WorkersView},
+    observation::{Answer, FleetView, Job, Mapping, Queue, WorkersView},
     policy::Scheduled,
     report::JobCounts,
 };
 
-/// An answer older than this proves nothing about now. Longer than any look may take, far shorter than the time in
+/// An answer older than this proves nothing about now. Longer than any observation may take, far shorter than the time in
 /// which a person would expect a decision to be stale.
 pub const FRESH_FOR: SignedDuration = SignedDuration::from_secs(15);
+
+/// The scheduler's answers are no older than this: its API is eventually consistent (Amazon ECS API Reference), so an answer
+/// may tell what was true some seconds ago. Longer than any answer was seen to lag; short beside the time in which new tasks
+/// of a rollback come up.
+pub const MAX_ANSWER_LAG: SignedDuration = SignedDuration::from_secs(10);
 
 /// Does the task take jobs?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +34,7 @@ pub enum Intake {
     Consuming,
     /// Every node answered that it takes jobs from no queue.
     Cancelled,
-    /// It cannot be told.
+    /// It is not known.
     Unknown,
 }
 
@@ -38,7 +45,7 @@ pub enum Work {
     Busy,
     /// Every node answered every question, and has none.
     Idle,
-    /// It cannot be told.
+    /// It is not known.
     Unknown,
 }
 
@@ -49,11 +56,11 @@ pub enum Mapped {
     Yes,
     /// None was ever found. The text says what was looked for.
     No(String),
-    /// It cannot be told which. The text says who claims what.
+    /// It is not known which. The text says who claims what.
     Ambiguous(String),
 }
 
-/// What is proven of one task by one look.
+/// What is proven of one task by one observation.
 #[derive(Clone, Debug)]
 pub struct Evidence<'a> {
     /// Does it take jobs?
@@ -114,6 +121,11 @@ impl<'a> Evidence<'a> {
         self.intake == Intake::Cancelled && self.work == Work::Idle
     }
 
+    /// It takes jobs, or has some.
+    pub fn is_at_work(&self) -> bool {
+        self.intake == Intake::Consuming || self.work == Work::Busy
+    }
+
     /// Nodes that did not answer every question, in order.
     pub fn silent(&self) -> impl Iterator<Item = &NodeName> {
         self.nodes.iter().filter(|(_, answer)| answer.is_none_or(|answer| !complete(answer))).map(|(name, _)| name)
@@ -169,6 +181,18 @@ impl<'a> Evidence<'a> {
     pub fn queues(&self, node: &NodeName) -> Option<&'a [Queue]> {
         self.nodes.get(node).copied().flatten().and_then(|answer| answer.queues.as_deref())
     }
+}
+
+/// What is proven of every task of the fleet that is remembered.
+pub fn of_all<'a>(
+    fleet: &FleetView,
+    memory: &Memory,
+    workers: Option<&'a WorkersView>,
+    scheduled: Scheduled,
+    now: Timestamp,
+) -> BTreeMap<TaskId, Evidence<'a>> {
+    let known = fleet.tasks.keys().filter_map(|id| Some((id, memory.tasks.get(id)?)));
+    known.map(|(id, task)| (id.clone(), Evidence::of(id, task, workers, scheduled, now))).collect()
 }
 
 /// Whether it still proves anything about now.

@@ -6,14 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub use crate::report::Why;
 use crate::{
     actions::{Ground, Step},
     names::{NodeName, QueueName, RevisionId, TaskId},
     observation::{FailureKind, Queue},
+    policy::{Gate, Policy},
     report::{Cut, PastRollout, TaskPhase},
 };
 
-/// What is remembered from one pass to the next.
+/// What is remembered from one reconciliation to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
@@ -52,6 +54,37 @@ impl Memory {
     /// Every task that must be looked for by name, because the fleet's own list may no longer show it.
     pub fn tracked(&self) -> BTreeSet<TaskId> {
         self.tasks.iter().filter(|(_, task)| !task.gone).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The fleet shows an older revision as current, and that is not believed yet.
+    pub fn is_turning(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.turning.is_some())
+    }
+
+    /// A rollout goes on that is no rollback.
+    pub fn is_rolling_forward(&self) -> bool {
+        self.rollout.as_ref().is_some_and(|rollout| !rollout.back)
+    }
+
+    /// This gate was seen open.
+    pub fn has_opened(&self, gate: &Gate) -> bool {
+        self.gate.as_ref().is_some_and(|known| known.opened.is_some() && known.queues == gate.queues_empty)
+    }
+
+    /// Old tasks keep their queues and stay held. A rollback has no gate: what failed must go at once.
+    pub fn is_gate_shut(&self, policy: &Policy) -> bool {
+        self.is_rolling_forward() && policy.gate().is_some_and(|gate| !self.has_opened(gate))
+    }
+
+    /// Counts what a permit cuts.
+    pub fn count_cut(&mut self, ground: &Ground) {
+        let Ground::Deadline { jobs } = ground else { return };
+        let jobs = jobs.unwrap_or(0);
+        self.cut.tasks = self.cut.tasks.saturating_add(1);
+        self.cut.jobs = self.cut.jobs.saturating_add(jobs);
+        if let Some(rollout) = &mut self.rollout {
+            rollout.jobs_cut = rollout.jobs_cut.saturating_add(jobs);
+        }
     }
 }
 
@@ -100,6 +133,14 @@ pub struct Rollout {
     pub ended_unpermitted: BTreeSet<TaskId>,
 }
 
+impl Rollout {
+    /// One to this revision, first seen now.
+    pub fn to(to: RevisionId, now: Timestamp) -> Self {
+        let (old, ended, ended_unpermitted) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        Self { to, since: now, back: false, old, ended, jobs_cut: 0, ended_unpermitted }
+    }
+}
+
 /// What is remembered of the queue gate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GateMemory {
@@ -107,10 +148,10 @@ pub struct GateMemory {
     pub queues: BTreeSet<QueueName>,
     /// Since when it has been watched.
     pub since: Timestamp,
-    /// The unbroken run of looks in which every queue was empty.
+    /// The unbroken run of observations in which every queue was empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub empty: Option<IdleRun>,
-    /// How far apart the first and the last look of that run must be.
+    /// How far apart the first and the last observation of that run must be.
     #[serde(default)]
     pub apart: SignedDuration,
     /// When it opened. It does not shut again in the same rollout.
@@ -125,10 +166,10 @@ pub struct TaskMemory {
     /// Every node that was ever seen to be this task's. One that no longer answers is Unknown, not absent.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub nodes: BTreeMap<NodeName, NodeMemory>,
-    /// Why and since when it is to leave.
+    /// Why and since when it will leave.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leaving: Option<Leaving>,
-    /// The unbroken run of looks in which it was idle with its cancel read back.
+    /// The unbroken run of observations in which it was idle with its cancel read back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle: Option<IdleRun>,
     /// Its stop was permitted.
@@ -160,6 +201,14 @@ impl TaskMemory {
         self.permitted.as_ref().or(self.permitting.as_ref())
     }
 
+    /// The task will not leave any more: all that was proven or permitted for its leaving is void.
+    pub fn stay(&mut self) {
+        self.leaving = None;
+        self.idle = None;
+        self.permitted = None;
+        self.permitting = None;
+    }
+
     /// Its hold was refused, or cannot be set.
     pub fn refused(&self) -> Option<&Retry> {
         self.retries.get(&Step::Hold).filter(|retry| retry.is_lasting())
@@ -179,7 +228,7 @@ pub struct NodeMemory {
     pub instance: Option<String>,
 }
 
-/// Why a task is to leave.
+/// Why a task will leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leaving {
     /// Why.
@@ -188,28 +237,32 @@ pub struct Leaving {
     pub since: Timestamp,
 }
 
-/// Why a task is to leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Why {
-    /// Its revision is old.
-    Rollout,
-    /// The fleet has more tasks than it wants, and this one was chosen.
-    ScaleIn,
-}
-
-/// An unbroken run of looks in which a task was idle, or all queues of a gate were empty.
+/// An unbroken run of observations in which a task was idle, or all queues of a gate were empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdleRun {
     /// When the last answer of the first of them had come.
     pub first: Timestamp,
     /// When the first question of the last of them was sent.
     pub last: Timestamp,
-    /// How many looks.
+    /// How many observations.
     pub observations: u32,
 }
 
 impl IdleRun {
-    /// It was seen at least twice, and the last look began at least this long after the first had ended.
+    /// Two observations further apart than this are no unbroken run: anything may have happened in between (we were down).
+    const UNBROKEN: SignedDuration = SignedDuration::from_secs(60);
+
+    /// The run with one more observation in it, or a new run if it was broken, or began by a clock that was put back since.
+    /// The span is from the first question of the observation to its last answer.
+    pub fn extend(run: Option<Self>, (asked, answered): (Timestamp, Timestamp)) -> Self {
+        match run.filter(|run| asked.duration_since(run.last).abs() <= Self::UNBROKEN) {
+            Some(run) if run.last >= asked => run,
+            Some(run) => Self { last: asked, observations: run.observations.saturating_add(1), ..run },
+            None => Self { first: answered, last: asked, observations: 1 },
+        }
+    }
+
+    /// It was seen at least twice, and the last observation began at least this long after the first had ended.
     pub fn proves(&self, idle_for: SignedDuration) -> bool {
         self.observations >= 2 && self.last.duration_since(self.first) >= idle_for
     }
@@ -222,6 +275,13 @@ pub struct Permitted {
     pub at: Timestamp,
     /// On what ground.
     pub ground: Ground,
+}
+
+impl Permitted {
+    /// The user's deadline had passed.
+    pub fn by_deadline(&self) -> bool {
+        matches!(self.ground, Ground::Deadline { .. })
+    }
 }
 
 /// Something was tried with a task, and was not done.
@@ -249,6 +309,12 @@ impl Retry {
     /// It has failed so often that a person should know.
     pub fn is_stubborn(&self) -> bool {
         self.times > 2
+    }
+
+    /// When a hold that failed so is asked for again: after 15 s, then twice as long each time, up to 4 minutes.
+    pub fn next_try(&self) -> Timestamp {
+        let wait = SignedDuration::from_secs(15 << self.times.saturating_sub(1).min(4));
+        self.at.saturating_add(wait).unwrap_or(Timestamp::MAX)
     }
 
     /// It may pass by itself: the outside could not be asked.

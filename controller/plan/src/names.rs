@@ -1,5 +1,5 @@
 //! The names that things have outside. Newtypes, so that a task's name can never stand where a node's is meant. They are
-//! shared, not copied: every pass hands the same few names from what was seen to memory, actions and report.
+//! shared, not copied: every reconciliation hands the same few names from what was seen to memory, actions and report.
 
 use std::{fmt, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! What was seen in one look. Every part is a value or a failure, with its time: a failure is an observation too.
+//! What was seen in one observation. Every part is a value or a failure, with its time: a failure is an observation too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{NodeName, QueueName, RevisionId, TaskId};
 
-/// All that one look saw.
+/// All that one observation saw.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observation {
     /// The fleet, from its scheduler.
@@ -26,7 +26,7 @@ pub enum Seen<T> {
     Ok {
         /// What was seen.
         value: T,
-        /// When the look began: what happened later may be missing from it.
+        /// When the observation began: what happened later may be missing from it.
         at: Timestamp,
     },
     /// It could not be seen.
@@ -80,9 +80,9 @@ pub enum FailureKind {
     Throttled,
     /// We are not allowed to: a person must grant it.
     Denied,
-    /// The thing that the specification names does not exist: a person must make it, or mend the name.
+    /// The thing that the specification names does not exist: a person must create it, or fix the name.
     NotFound,
-    /// The specification cannot be carried out as it is: a person must mend it.
+    /// The specification cannot be carried out as it is: a person must fix it.
     Invalid,
 }
 
@@ -112,6 +112,11 @@ impl FleetView {
     /// the revision, either: such a task is not said to be old.
     pub fn is_old(&self, task: &Task) -> bool {
         task.life != Life::Missing && task.revision != self.current
+    }
+
+    /// How people call a revision.
+    pub fn label(&self, revision: &RevisionId) -> String {
+        self.revisions.get(revision).map_or_else(|| revision.to_string(), |known| known.label.clone())
     }
 }
 
@@ -157,6 +162,18 @@ pub enum Life {
     Missing,
 }
 
+impl Life {
+    /// It runs or is about to.
+    pub fn is_live(&self) -> bool {
+        matches!(self, Self::Starting | Self::Running)
+    }
+
+    /// It has ended, as far as its scheduler tells.
+    pub fn has_ended(&self) -> bool {
+        matches!(self, Self::Stopped { .. } | Self::Missing)
+    }
+}
+
 /// What keeps the scheduler from stopping a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HoldState {
@@ -192,14 +209,14 @@ pub enum Mapping {
         /// What was looked for, and the nearest names, for a person.
         hint: String,
     },
-    /// It cannot be told which, or one node could be several tasks'.
+    /// It is not known which, or one node could be several tasks'.
     Ambiguous {
         /// Who claims what, for a person.
         why: String,
     },
 }
 
-/// What one node answered in one look. Each part is `None` if that question was not answered.
+/// What one node answered in one observation. Each part is `None` if that question was not answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// When the first question was sent.
@@ -251,7 +268,7 @@ pub struct QueueCount {
     pub delivered: Delivered,
     /// The broker knows a queue of this name. False: it cannot tell an empty queue from one that never was.
     pub known: bool,
-    /// How long it takes until such numbers can be relied on: two looks must be this far apart.
+    /// How long it takes until such numbers can be relied on: two observations must be this far apart.
     pub settles_in: SignedDuration,
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
-use crate::names::QueueName;
+use crate::{names::QueueName, observation::FleetView};
 
 /// What the user asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,31 @@ pub struct Policy {
     pub paused: bool,
     /// The drain is being withdrawn (the resource is being deleted): queues are given back and holds are released.
     pub withdrawn: bool,
+}
+
+impl Policy {
+    /// What is in force. To withdraw a drain is to want everything back, whatever else was wanted before: a drain that was
+    /// paused, or only planned, may hold tasks from the time before that.
+    #[must_use]
+    pub fn in_force(&self) -> Self {
+        if self.withdrawn { Self { paused: false, mode: Mode::Enforce, ..self.clone() } } else { self.clone() }
+    }
+
+    /// The queue gate, if one is in the way: a drain that is withdrawn has none.
+    pub fn gate(&self) -> Option<&Gate> {
+        self.drain.gate.as_ref().filter(|_| !self.withdrawn)
+    }
+
+    /// Somebody waits for the gate before deploying: tasks are held, and nothing else is done.
+    pub fn is_gate_awaited(&self) -> bool {
+        self.gate().is_some_and(|gate| gate.awaited)
+    }
+
+    /// The floor, in tasks.
+    pub fn floor(&self, fleet: &FleetView) -> u32 {
+        let own = MinConsuming::Percent(fleet.minimum_healthy_percent);
+        self.drain.min_consuming.unwrap_or(own).of(fleet.desired)
+    }
 }
 
 /// When tasks are held, and for how long at a time.
@@ -90,7 +115,7 @@ pub fn percent_of(count: u32, percent: u32, round_up: bool) -> u32 {
 pub struct Gate {
     /// The queues that must be seen empty, twice.
     pub queues_empty: BTreeSet<QueueName>,
-    /// Somebody waits for it before deploying: it is looked through without a rollout too, and until whoever waits goes on,
+    /// A caller waits for it before deploying: it is followed without a rollout too, and until the caller goes on,
     /// tasks are held and nothing else is done.
     pub awaited: bool,
 }

@@ -7,12 +7,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    memory::Why,
     names::{NodeName, RevisionId, TaskId},
     observation::{HoldState, Job},
 };
 
-/// What a person is told of one pass.
+/// What a person is told of one reconciliation.
 #[must_use]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -24,7 +23,7 @@ pub struct Report {
     pub ready: Verdict,
     /// Is no old task left?
     pub drained: Verdict,
-    /// Is something in the way that only a person can mend?
+    /// Is something in the way that only a person can fix?
     pub stalled: Verdict,
     /// Is the queue gate open? `None`: there is none, or nothing waits for it.
     #[serde(default)]
@@ -39,7 +38,7 @@ pub struct Report {
     pub cut: Cut,
     /// How many tasks are where.
     pub counts: Counts,
-    /// Every task, the most interesting first: leaving before staying, in trouble before well.
+    /// Every task, the most interesting first: leaving before staying, with problems before without.
     pub tasks: Vec<TaskReport>,
     /// What holds the drain up, in a few words for a column. Empty if nothing does.
     pub blocked_by: String,
@@ -74,7 +73,7 @@ pub enum Phase {
 /// An answer to one question, with its reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// Yes, no, or it cannot be told.
+    /// Yes, no, or it is not known.
     pub answer: Option<bool>,
     /// Why, as one documented word.
     pub reason: Reason,
@@ -123,7 +122,7 @@ pub enum Reason {
     QueuesNotEmpty,
     /// A queue of the gate could not be counted: it is not known to be empty.
     QueuesUnknown,
-    /// A queue of the gate cannot be counted before a person mends something.
+    /// A queue of the gate cannot be counted before a person fixes something.
     QueuesInvalid,
     /// Old tasks are being told to stop taking jobs, or were permitted to stop and have not ended yet.
     InProgress,
@@ -133,7 +132,7 @@ pub enum Reason {
     Paused,
     /// Nothing is done because the specification's mode is `Plan`.
     PlanOnly,
-    /// Nothing is in the way that only a person can mend.
+    /// Nothing is in the way that only a person can fix.
     NotStalled,
     /// The floor and the scheduler's own limits leave no step at all.
     NoRoom,
@@ -237,7 +236,7 @@ pub struct TaskReport {
     pub task: TaskId,
     /// How people call its revision.
     pub revision: String,
-    /// Why it is to leave, if it is.
+    /// Why it leaves, if it does.
     pub leaving: Option<Why>,
     /// Where it is.
     pub phase: TaskPhase,
@@ -271,21 +270,21 @@ pub struct JobCounts {
 /// Where a task is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum TaskPhase {
-    /// It may be stopped at any moment: it is to leave, and its hold was refused.
+    /// It may be stopped at any moment: it leaves, and its hold was refused.
     AtRisk,
     /// Nobody can tell which node is its own.
     Unmapped,
     /// A node of it does not answer, or not fully.
     Unknown,
-    /// It is to leave, and its deadline has passed; it is held.
+    /// It will leave, and its deadline has passed; it is held.
     Overdue,
-    /// It is to leave, is held, and keeps its queues for now.
+    /// It will leave, is held, and keeps its queues for now.
     Held,
     /// It is being told to stop taking jobs.
     Cancelling,
-    /// It is to leave, takes no jobs, and has some.
+    /// It will leave, takes no jobs, and has some.
     Busy,
-    /// It is to leave, takes no jobs, and has none; proof is being gathered.
+    /// It will leave, takes no jobs, and has none; proof is being gathered.
     Idle,
     /// Its hold is released; the scheduler may stop it.
     Permitted,
@@ -320,4 +319,13 @@ impl fmt::Display for TaskPhase {
             Self::Stopped => "stopped",
         })
     }
+}
+
+/// Why a task will leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Why {
+    /// Its revision is old.
+    Rollout,
+    /// The fleet has more tasks than it wants, and this one was chosen.
+    ScaleIn,
 }

@@ -1,31 +1,27 @@
-//! One look, joined: each task with its evidence and its memory. The rules read this and nothing else.
+//! One observation, joined: each task with its evidence and its memory. The rules read this and nothing else.
 
-use std::{
-    cell::OnceCell,
-    collections::{BTreeMap, BTreeSet},
-};
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     evidence::{Evidence, Intake},
-    gate, hold,
     memory::{Memory, TaskMemory, Why},
     names::{RevisionId, TaskId},
-    observation::{FleetView, HoldState, Life, Observation, Task},
-    policy::{DeadlineAction, HoldMode, MinConsuming, Policy, percent_of},
+    observation::{FleetView, HoldState, Life, Task},
+    policy::{DeadlineAction, HoldMode, Policy, percent_of},
 };
 
 /// How long after its start a task may be without a node before that is worth a word: a worker takes a while to come up.
 pub const BOOT_TIME: SignedDuration = SignedDuration::from_secs(120);
 
-/// One look, joined.
+/// One observation, joined.
 pub struct Situation<'a> {
     /// What the user asked for.
     pub policy: &'a Policy,
     /// The fleet as it was seen.
     pub fleet: &'a FleetView,
-    /// What is remembered, this look included.
+    /// What is remembered, this observation included.
     pub memory: &'a Memory,
     /// Every task of the fleet that has not ended.
     pub members: BTreeMap<TaskId, Member<'a>>,
@@ -38,7 +34,6 @@ pub struct Situation<'a> {
     pub gate_shut: bool,
     /// Now.
     pub now: Timestamp,
-    without_room: OnceCell<BTreeSet<TaskId>>,
 }
 
 /// One task with all that is known of it.
@@ -51,44 +46,34 @@ pub struct Member<'a> {
     pub evidence: Evidence<'a>,
     /// As we remember it.
     pub memory: &'a TaskMemory,
-    /// Why it is to leave, if it is.
+    /// Why it leaves, if it does.
     pub leaving: Option<Why>,
 }
 
 impl<'a> Situation<'a> {
-    /// Joins what was seen and what is remembered.
+    /// Joins what was seen, what it proves, and what is remembered.
     pub fn new(
         policy: &'a Policy,
         fleet: &'a FleetView,
-        observation: &'a Observation,
         memory: &'a Memory,
+        mut evidence: BTreeMap<TaskId, Evidence<'a>>,
+        workers_seen: bool,
         now: Timestamp,
     ) -> Self {
-        let workers = observation.workers.ok();
         let members: BTreeMap<TaskId, Member<'a>> = fleet
             .tasks
             .iter()
-            .filter(|(_, task)| !matches!(task.life, Life::Stopped { .. } | Life::Missing))
+            .filter(|(_, task)| !task.life.has_ended())
             .filter_map(|(id, task)| {
-                let memory = memory.tasks.get(id)?;
-                let evidence = Evidence::of(id, memory, workers, policy.drain.scheduled, now);
+                let (memory, evidence) = (memory.tasks.get(id)?, evidence.remove(id)?);
                 let leaving = memory.leaving.map(|leaving| leaving.why);
                 Some((id.clone(), Member { id, task, evidence, memory, leaving }))
             })
             .collect();
-        let held = members.values().filter(|member| is_live(member) && member.is_held(now));
+        let held = members.values().filter(|member| member.task.life.is_live() && member.is_held(now));
         let hold_room = fleet.desired.saturating_sub(count(held));
-        Self {
-            policy,
-            fleet,
-            memory,
-            members,
-            hold_room,
-            workers_seen: workers.is_some(),
-            gate_shut: gate::is_shut(policy, memory),
-            now,
-            without_room: OnceCell::new(),
-        }
+        let gate_shut = memory.is_gate_shut(policy);
+        Self { policy, fleet, memory, members, hold_room, workers_seen, gate_shut, now }
     }
 
     /// The revision that is believed to be current.
@@ -101,20 +86,19 @@ impl<'a> Situation<'a> {
         self.members.values().filter(|member| member.task.life == Life::Running)
     }
 
-    /// Tasks that run and are to leave.
+    /// Tasks that run and will leave.
     pub fn leaving(&self) -> impl Iterator<Item = &Member<'a>> {
         self.running().filter(|member| member.leaving.is_some())
     }
 
     /// Tasks that run or are about to.
     pub fn live(&self) -> impl Iterator<Item = &Member<'a>> {
-        self.members.values().filter(|member| is_live(member))
+        self.members.values().filter(|member| member.task.life.is_live())
     }
 
     /// The floor, in tasks.
     pub fn floor(&self) -> u32 {
-        let own = MinConsuming::Percent(self.fleet.minimum_healthy_percent);
-        self.policy.drain.min_consuming.unwrap_or(own).of(self.fleet.desired)
+        self.policy.floor(self.fleet)
     }
 
     /// The scheduler's own ceiling, in tasks: rounded down, as it does.
@@ -138,23 +122,6 @@ impl<'a> Situation<'a> {
         self.deadline(member).is_some_and(|(at, action)| action == wanted && at <= self.now)
     }
 
-    /// The scheduler may stop this task, which runs and is to leave, at any moment, and we could not prevent it: nothing (or
-    /// not for long) holds it, and a hold was refused or would exceed what the scheduler grants.
-    pub fn is_at_risk(&self, member: &Member<'_>) -> bool {
-        match member.task.hold {
-            HoldState::Unread => false,
-            HoldState::Free => member.memory.refused().is_some() || self.without_room().contains(member.id),
-            HoldState::Until(end) => {
-                member.memory.refused().is_some()
-                    && end.duration_since(self.now) < self.policy.hold.expires_in / LAST_PART
-            }
-        }
-    }
-
-    fn without_room(&self) -> &BTreeSet<TaskId> {
-        self.without_room.get_or_init(|| hold::without_room(self))
-    }
-
     /// The gate is shut, and concerns this task: its revision is old.
     pub fn is_behind_gate(&self, member: &Member<'_>) -> bool {
         self.gate_shut && member.leaving == Some(Why::Rollout)
@@ -170,13 +137,6 @@ impl<'a> Situation<'a> {
         member.task.started_at.is_none_or(|start| self.now.duration_since(start) < BOOT_TIME)
     }
 }
-
-fn is_live(member: &Member<'_>) -> bool {
-    matches!(member.task.life, Life::Running | Life::Starting)
-}
-
-/// A refused renewal puts a task at risk in the last quarter of `expiresIn`: before that, the hold it has is good.
-const LAST_PART: i32 = 4;
 
 impl Member<'_> {
     /// It is seen taking jobs.

@@ -1,6 +1,6 @@
 //! Edges of single rules that whole histories meet too seldom to be sure of.
 
-#![allow(unused_must_use, reason = "what a pass decides is judged and told by the world")]
+#![allow(unused_must_use, reason = "what a reconciliation decides is judged and told by the world")]
 
 mod world;
 

@@ -151,7 +151,7 @@ fn an_ambiguous_node_proves_nothing_even_if_it_was_clear_before() {
     assert!(!Evidence::of(&task, &memory, Some(&view), Scheduled::Ignore, NOW).is_drained());
 }
 
-/// An old task that was told to take no more jobs, has none, and was not looked at since: the proof begins.
+/// An old task that stopped consuming, has no jobs, and was not observed since: the proof begins.
 struct Proof {
     world: World,
     memory: Memory,
@@ -204,7 +204,7 @@ fn two_looks_that_agree_are_needed_and_far_enough_apart() {
 fn a_job_that_starts_between_two_looks_begins_the_proof_anew() {
     let mut proof = Proof::begin();
     assert!(!proof.idle(SECOND));
-    // It was on its way when the consumer was cancelled, and arrived after the first look.
+    // It was on its way when the consumer was cancelled, and arrived after the first observation.
     assert!(!is_permitted(&proof.look(SECOND, |answer| answer.reserved = Some(a_job()))));
     assert!(!is_permitted(&proof.look(SECOND, |answer| answer.active = Some(a_job()))));
     assert!(!proof.idle(SECOND), "what was seen before the job counts no more");

@@ -1,6 +1,6 @@
-//! The queue gate: when its queues are counted at all, what whoever waits for it is spared, and what waits for it.
+//! The queue gate: when its queues are counted at all, what a caller that waits for it is spared, and what waits for it.
 
-#![allow(unused_must_use, reason = "what a pass decides is judged and told by the world")]
+#![allow(unused_must_use, reason = "what a reconciliation decides is judged and told by the world")]
 
 mod world;
 
@@ -118,7 +118,7 @@ fn where_the_broker_does_not_tell_the_workers_words_count() {
     let mut world = World::of(1).settled();
     world.gate().job("t1").counting = Counting::Ready;
     world
-        .say("the broker does not tell what is not acknowledged; t1 runs a job")
+        .say("the broker does not count unacknowledged messages; t1 runs a job")
         .deploy("app:2")
         .schedule()
         .reconcile();

@@ -1,7 +1,7 @@
-//! Random histories: whatever happens to a fleet and its workers, in whatever order, every pass keeps every rule, no job
+//! Random histories: whatever happens to a fleet and its workers, in whatever order, every reconciliation keeps every rule, no job
 //! dies by our permit, and when the outside recovers everything comes to rest.
 
-#![allow(unused_must_use, reason = "what a pass decides is judged and told by the world")]
+#![allow(unused_must_use, reason = "what a reconciliation decides is judged and told by the world")]
 
 mod world;
 

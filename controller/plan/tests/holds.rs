@@ -1,12 +1,13 @@
 //! When a hold is set, renewed, asked for again, cut short and handed back, and when it is left alone.
 
-#![allow(unused_must_use, reason = "what a pass decides is judged and told by the world")]
+#![allow(unused_must_use, reason = "what a reconciliation decides is judged and told by the world")]
 
 mod world;
 
 use jiff::SignedDuration;
 use worker_drain_plan::{
     Action, Plan,
+    observation::Life,
     policy::{Deadline, DeadlineAction, HoldMode},
     report::Phase,
 };
@@ -55,7 +56,7 @@ fn a_refused_hold_is_asked_for_again_ever_more_seldom() {
     }
 }
 
-/// Each hold that is set for `t1`, looking at it every half hour from the moment that it is to leave: after how many half
+/// Each hold that is set for `t1`, looking at it every half hour from the moment that it will leave: after how many half
 /// hours, and for how many.
 fn holds_until_deadline(hours: i64) -> Vec<(i64, i64)> {
     let half = MINUTE * 30;
@@ -70,6 +71,18 @@ fn holds_until_deadline(hours: i64) -> Vec<(i64, i64)> {
         world.later(half);
     }
     holds
+}
+
+#[test]
+fn a_paused_drain_holds_beyond_a_deadline_that_permits_the_stop() {
+    let mut world = World::of(1).settled();
+    world.policy.drain.deadline = Some(Deadline { after: HOUR, action: DeadlineAction::PermitStop });
+    world.job("t1").deploy("app:2").schedule().reconcile();
+    world.policy.paused = true;
+    let plan = world.later(MINUTE * 30).reconcile();
+    assert_eq!(hold(&plan, "t1"), Some(SignedDuration::from_hours(48)), "its hold would have ended by the deadline");
+    world.later(HOUR * 20).reconcile();
+    assert!(world.task("t1").life == Life::Running && world.later(HOUR).reconcile().actions.is_empty());
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! What is remembered of a task from one look to the next: its permit, its end, what was taken from it.
+//! What is remembered of a task from one observation to the next: its permit, its end, what was taken from it.
 
-#![allow(unused_must_use, reason = "what a pass decides is judged and told by the world")]
+#![allow(unused_must_use, reason = "what a reconciliation decides is judged and told by the world")]
 
 mod world;
 
@@ -281,7 +281,7 @@ fn a_permit_that_took_no_effect_is_none() {
     assert_eq!(past.outcome, RolloutOutcome::EndedUnpermitted, "{}", world.story);
 }
 
-/// What a look at a running task tells of a permit of which nobody heard what became of it.
+/// What an observation at a running task tells of a permit of which nobody heard what became of it.
 #[test]
 fn an_open_permit_is_closed_by_what_is_seen() {
     type Change<'a> = &'a dyn Fn(&mut World);

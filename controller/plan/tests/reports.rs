@@ -1,6 +1,6 @@
-//! What a person is told: phases, verdicts and words; and when the next look is.
+//! What a person is told: phases, verdicts and words; and when the next observation is.
 
-#![allow(unused_must_use, reason = "what a pass decides is judged and told by the world")]
+#![allow(unused_must_use, reason = "what a reconciliation decides is judged and told by the world")]
 
 mod world;
 
@@ -124,7 +124,10 @@ fn said(happens: impl FnOnce(&mut World)) -> String {
 #[test]
 fn every_task_says_what_it_waits_for() {
     let own_settings = said(|world| world.node("t1").queues.clear());
-    assert_eq!(own_settings, "it takes jobs from no queue, and not because of us; see its worker's own settings");
+    assert_eq!(
+        own_settings,
+        "it consumes from no queue, and not because of worker-drain; check its worker's own settings"
+    );
     let starting = said(|world| {
         world.task("t1").life = Life::Starting;
         world.deploy("app:2");
@@ -134,7 +137,7 @@ fn every_task_says_what_it_waits_for() {
         world.gate().policy.drain.gate.as_mut().unwrap().awaited = true;
         world.deploy("app:2").schedule().queued = (1, 0);
     });
-    assert!(awaited.ends_with("whoever waits for the queues of drain.gate goes on after that"), "{awaited}");
+    assert!(awaited.ends_with("what waits for the queues of drain.gate goes on after that"), "{awaited}");
     let behind_gate = said(|world| {
         world.node("t1").queues.clear();
         world.gate().deploy("app:2").schedule().queued = (1, 0);
@@ -154,9 +157,9 @@ fn jobs_are_told_by_where_they_are_and_the_oldest_by_its_age() {
         })
     };
     let oldest = "the oldest is transcode job-1, for 1h 0m";
-    assert_eq!(jobs(2, 0, 0), format!("2 job(s) run; {oldest}"));
-    assert_eq!(jobs(1, 3, 2), format!("1 job(s) run, 3 wait in it, 2 are scheduled; {oldest}"));
-    assert_eq!(jobs(0, 1, 0), "0 job(s) run, 1 wait in it");
+    assert_eq!(jobs(2, 0, 0), format!("2 jobs running; {oldest}"));
+    assert_eq!(jobs(1, 3, 2), format!("1 job running, 3 reserved, 2 scheduled; {oldest}"));
+    assert_eq!(jobs(0, 1, 0), "0 jobs running, 1 reserved");
 }
 
 #[test]
@@ -168,17 +171,17 @@ fn who_may_be_stopped_at_any_moment_says_with_how_many_jobs() {
     world.job("t1").job("t1").node("t1").reserved.push(waiting);
     world.deploy("app:2").reconcile();
     let message = world.later(SECOND).reconcile().report.drained.message;
-    assert!(message.contains("with 3 job(s)") && message.ends_with("next try in 14s"), "{message}");
+    assert!(message.contains("with 3 jobs") && message.ends_with("next try in 14s"), "{message}");
 }
 
 #[test]
 fn at_most_three_tasks_are_named_and_the_others_counted() {
     for (tasks, expected) in [
         (1, ""),
-        (2, " (likewise t2)"),
-        (4, " (likewise t2, t3, t4)"),
-        (5, " (likewise t2, t3, t4 and 1 more)"),
-        (6, " (likewise t2, t3, t4 and 2 more)"),
+        (2, " (also t2)"),
+        (4, " (also t2, t3, t4)"),
+        (5, " (also t2, t3, t4 and 1 more)"),
+        (6, " (also t2, t3, t4 and 2 more)"),
     ] {
         let mut world = World::of(tasks).settled();
         for task in 1..=tasks {
@@ -187,7 +190,7 @@ fn at_most_three_tasks_are_named_and_the_others_counted() {
         world.deploy("app:2").start_all().reconcile();
         let message = world.later(SECOND).reconcile().report.drained.message;
         assert!(message.starts_with("task t1: ") && message.ends_with(expected), "{message}");
-        assert_eq!(message.contains("likewise"), tasks > 1, "{message}");
+        assert_eq!(message.contains("(also "), tasks > 1, "{message}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who is counted in a rollout, how it is told when it is over, and whom a scale-in chooses.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-#![allow(unused_must_use, reason = "what a pass decides is judged and told by the world")]
+#![allow(unused_must_use, reason = "what a reconciliation decides is judged and told by the world")]
 
 mod world;
 
@@ -22,7 +22,7 @@ fn how_a_rollout_ended_is_told_by_how_its_old_tasks_did() {
         ("its jobs end", |_| {}, RolloutOutcome::Drained, 2, 0),
         ("somebody stops t1 while it runs a job", |world| world.stop("t1"), RolloutOutcome::EndedUnpermitted, 2, 1),
         (
-            "t1 is lost with its machine, and its scheduler knows it no more",
+            "t1 is lost with its machine, and its scheduler no longer knows it",
             |world| (world.task("t1").life, world.task("t1").started_at) = (Life::Missing, None),
             RolloutOutcome::EndedUnpermitted,
             2,

@@ -1,7 +1,7 @@
 //! The policy, told as situations. Each snapshot reads from top to bottom: what happened, what was seen, what was decided
-//! and why, and when the next look is.
+//! and why, and when the next observation is.
 
-#![allow(unused_must_use, reason = "what a pass decides is judged and told by the world")]
+#![allow(unused_must_use, reason = "what a reconciliation decides is judged and told by the world")]
 
 mod world;
 
@@ -28,7 +28,7 @@ fn a_rollout_waits_for_the_jobs_of_the_old_revision() {
     world.job("t1").say("t1 runs a job; revision 2 is deployed").deploy("app:2").schedule();
     world.reconcile();
     world
-        .say("the old ones are told to take no more jobs, one for each new one that is seen consuming")
+        .say("the old ones are told to stop consuming, one for each new one that is seen consuming")
         .later(SECOND)
         .reconcile();
     world.later(SECOND).reconcile();

@@ -1,17 +1,17 @@
-//! Judges a manifest as the API server would, without one: by the schema and the CEL rules of the CRD itself. All that is
-//! wrong is told at once, and no value of a field that may hold a secret is ever shown.
+//! Judges a manifest as the API server would, without one: by the schema and the CEL rules of the CRD itself. All problems
+//! are reported at once, and no value of a field that may hold a secret is ever shown.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::cel::{ErrorKind, Validator, apply_defaults};
 use serde_json::{Map, Value};
 
 use super::{
-    GROUP, VERSION, WorkerDrain,
+    crd::{GROUP, VERSION, schema},
     problem::{Problem, nearest},
-    schema,
+    spec::WorkerDrain,
 };
 
-/// Reads one document that says it is a `WorkerDrain`; or tells all that is wrong with it.
+/// Reads one document that says it is a `WorkerDrain`. Errors: all of its problems.
 pub fn parse(document: &Value) -> Result<WorkerDrain, Vec<Problem>> {
     let schema = schema();
     let mut document = document.clone();
@@ -57,7 +57,7 @@ fn version(document: &Value, problems: &mut Vec<Problem>) {
     let expected = format!("{GROUP}/{VERSION}");
     match document.get("apiVersion").and_then(Value::as_str) {
         Some(version) if version == expected => {}
-        Some(version) => problems.push(Problem::new("apiVersion", format!("'{version}' is to be {expected}"))),
+        Some(version) => problems.push(Problem::new("apiVersion", format!("'{version}' must be {expected}"))),
         None => problems.push(Problem::new("apiVersion", format!("is missing: write {expected}"))),
     }
 }
@@ -101,9 +101,14 @@ fn is_name(name: &str) -> bool {
 
 /// Types, unknown fields, missing fields, lengths and enums.
 fn walk(schema: &Value, value: &Value, path: &str, problems: &mut Vec<Problem>) {
-    let expected = schema["type"].as_str().unwrap_or("object");
+    let int_or_string = schema["x-kubernetes-int-or-string"] == true;
+    let expected = if int_or_string { "int-or-string" } else { schema["type"].as_str().unwrap_or("object") };
+    if schema["enum"].is_array() {
+        one_of(schema, value, path, problems);
+        return;
+    }
     if !is_of_type(expected, value) {
-        problems.push(Problem::new(path, format!("{} is to be {}", shown(path, value), article(expected))));
+        problems.push(Problem::new(path, format!("{} must be {}", shown(path, value), article(expected))));
         return;
     }
     match value {
@@ -114,10 +119,7 @@ fn walk(schema: &Value, value: &Value, path: &str, problems: &mut Vec<Problem>) 
             }
             limits(schema, "Items", items.len(), "items", path, problems);
         }
-        Value::String(text) => {
-            one_of(schema, text, path, problems);
-            limits(schema, "Length", text.chars().count(), "signs", path, problems);
-        }
+        Value::String(text) => limits(schema, "Length", text.chars().count(), "characters", path, problems),
         Value::Number(number) => bounds(schema, number, path, problems),
         Value::Bool(_) | Value::Null => {}
     }
@@ -145,6 +147,7 @@ fn is_of_type(expected: &str, value: &Value) -> bool {
         "string" => value.is_string(),
         "boolean" => value.is_boolean(),
         "integer" => value.is_i64() || value.is_u64(),
+        "int-or-string" => value.is_i64() || value.is_u64() || value.is_string(),
         "number" => value.is_number(),
         _ => true,
     }
@@ -154,9 +157,10 @@ fn article(expected: &str) -> &str {
     match expected {
         "object" => "a group of fields",
         "array" => "a list",
-        "string" => "a text (in quotes, if it looks like a number)",
+        "string" => "a string (in quotes, if it looks like a number)",
         "boolean" => "true or false",
-        "integer" => "a whole number",
+        "integer" => "an integer",
+        "int-or-string" => "an integer or a string",
         other => other,
     }
 }
@@ -175,31 +179,27 @@ fn shown(path: &str, value: &Value) -> String {
     }
 }
 
-fn one_of(schema: &Value, text: &str, path: &str, problems: &mut Vec<Problem>) {
-    let Some(allowed) = schema["enum"].as_array() else { return };
-    let allowed: Vec<&str> = allowed.iter().filter_map(Value::as_str).collect();
-    if allowed.contains(&text) {
+/// Every enum of ours is of strings.
+fn one_of(schema: &Value, value: &Value, path: &str, problems: &mut Vec<Problem>) {
+    let allowed = schema["enum"].as_array().into_iter().flatten();
+    let allowed: Vec<&str> = allowed.filter_map(Value::as_str).collect();
+    if value.as_str().is_some_and(|text| allowed.contains(&text)) {
         return;
     }
-    let hint = nearest(text, allowed.iter().copied()).map(|near| format!(" (did you mean {near}?)"));
-    let message = format!(
-        "{} is to be one of {}{}",
-        shown(path, &Value::from(text)),
-        allowed.join(", "),
-        hint.unwrap_or_default()
-    );
-    problems.push(Problem::new(path, message));
+    let near = value.as_str().and_then(|text| nearest(text, allowed.iter().copied()));
+    let hint = near.map_or(String::new(), |near| format!(" (did you mean {near}?)"));
+    problems.push(Problem::new(path, format!("{} must be one of {}{hint}", shown(path, value), allowed.join(", "))));
 }
 
 fn limits(schema: &Value, what: &str, count: usize, unit: &str, path: &str, problems: &mut Vec<Problem>) {
     let limit = |side: &str| schema[format!("{side}{what}")].as_u64().and_then(|limit| usize::try_from(limit).ok());
     if limit("min").is_some_and(|least| count < least) {
         let least = limit("min").unwrap_or(1);
-        let short = || format!("is too short: {count} {unit}, where {least} or more are needed");
+        let short = || format!("is too short: {count} {unit}, but at least {least} are needed");
         problems.push(Problem::new(path, if count == 0 { "is empty".into() } else { short() }));
     }
     if let Some(most) = limit("max").filter(|most| count > *most) {
-        problems.push(Problem::new(path, format!("is too long: {count} {unit}, where {most} is the most")));
+        problems.push(Problem::new(path, format!("is too long: {count} {unit}, but at most {most} are allowed")));
     }
 }
 
@@ -209,7 +209,7 @@ fn bounds(schema: &Value, number: &serde_json::Number, path: &str, problems: &mu
     if least.is_some_and(|least| number < least) || most.is_some_and(|most| number > most) {
         let least = least.map_or(String::new(), |least| format!(" from {least}"));
         let most = most.map_or(String::new(), |most| format!(" to {most}"));
-        problems.push(Problem::new(path, format!("{number} is to be a number{least}{most}")));
+        problems.push(Problem::new(path, format!("{number} must be a number{least}{most}")));
     }
 }
 

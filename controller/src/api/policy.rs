@@ -10,20 +10,21 @@ use worker_drain_plan::policy::{
 
 use super::{
     celery_spec::{BrokerSpec, CelerySpec, EventsSpec, TlsSpec, TransportOptionsSpec},
+    drain_spec::{DeadlineActionSpec, DeadlineSpec, GateSpec, ScaleInSpec, ScheduledSpec},
+    fleet_spec::EcsSpec,
     http_spec::{HttpSpec, SchemeSpec},
     problem::Problem,
-    spec::{
-        DeadlineActionSpec, DeadlineSpec, EcsSpec, GateSpec, HoldModeSpec, ModeSpec, ScheduledSpec, SecretKeyRef,
-        SecretSource, WorkerDrain, WorkerDrainSpec, WorkersSpec,
-    },
+    secret_ref::{SecretKeyRef, SecretSource},
+    spec::{HoldModeSpec, ModeSpec, WorkerDrain, WorkerDrainSpec, WorkersSpec},
+    values::TasksOrPercent,
 };
 
-/// A resource, parsed once. Whoever has one need not look at the resource again.
+/// A resource, parsed once: all that the loop needs of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DrainSpec {
     /// The resource's name.
     pub name: String,
-    /// Its namespace; `None` if a manifest leaves it to whoever applies it.
+    /// Its namespace; `None`: the manifest names none.
     pub namespace: Option<String>,
     /// What the user asked for.
     pub policy: Policy,
@@ -52,7 +53,7 @@ pub struct EcsTarget {
 pub enum WorkersTarget {
     /// Celery workers, through their broker.
     Celery(CeleryTarget),
-    /// Workers that answer for themselves over HTTP.
+    /// Workers that answer over HTTP themselves.
     Http(HttpTarget),
 }
 
@@ -87,15 +88,15 @@ pub struct CeleryTarget {
     pub node_name: Option<String>,
     /// Celery's `control_exchange`.
     pub control_exchange: String,
-    /// Whether Celery's events are listened to.
+    /// Whether worker-drain listens to Celery's events.
     pub events: EventsSpec,
     /// Celery's `event_exchange`.
     pub event_exchange: String,
     /// kombu's options for names on a Redis broker.
     pub transport_options: TransportOptionsSpec,
-    /// How long replies are awaited.
+    /// How long to wait for a reply.
     pub reply_timeout: SignedDuration,
-    /// Certificates for the broker; `None`: nothing is said of TLS but in its URL.
+    /// Certificates for the broker; `None`: only its URL says whether TLS is used.
     pub tls: Option<TlsSpec>,
 }
 
@@ -119,22 +120,23 @@ impl CeleryTarget {
 }
 
 const NO_TLS: TlsSpec = TlsSpec { ca_from: None, certificate_from: None, key_from: None };
-/// Workers that answer for themselves over HTTP.
+
+/// Workers that answer over HTTP themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpTarget {
     /// The port that each listens on.
     pub port: u16,
-    /// Where the contract is served.
+    /// The path of the contract.
     pub path: String,
-    /// The token that they are shown; `None`: none.
+    /// The token that is sent to them; `None`: none.
     pub token: Option<SecretKeyRef>,
-    /// By TLS; `None`: in the clear.
+    /// TLS; `None`: without encryption.
     pub https: Option<HttpsTarget>,
     /// How long an answer may take.
     pub reply_timeout: SignedDuration,
 }
 
-/// HTTP by TLS.
+/// HTTP with TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpsTarget {
     /// The name that certificates are for; `None`: the address that is asked.
@@ -153,7 +155,7 @@ pub enum BrokerSource {
 }
 
 impl fmt::Debug for BrokerSource {
-    // A URL is to have no password here, but whoever prints one of these did not check that.
+    // A URL must not contain a password, but nothing has checked that when this is printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Url(_) => f.write_str("Url(…)"),
@@ -163,7 +165,7 @@ impl fmt::Debug for BrokerSource {
 }
 
 impl DrainSpec {
-    /// Reads one document that says it is a `WorkerDrain`; or tells all that is wrong with it.
+    /// Reads one document that says it is a `WorkerDrain`. Errors: all of its problems.
     #[cfg(feature = "cli")]
     pub fn parse(document: &serde_json::Value) -> Result<Self, Vec<Problem>> {
         Self::try_from(&super::check::parse(document)?)
@@ -257,14 +259,17 @@ fn policy(resource: &WorkerDrain) -> Result<Policy, Problem> {
         HoldModeSpec::Standing => HoldMode::Standing,
         HoldModeSpec::OnRollout => HoldMode::OnRollout,
     };
-    let scale_in = drain.scale_in.unwrap_or(hold_mode == HoldMode::Standing);
-    if scale_in && hold_mode == HoldMode::OnRollout {
-        return Err(Problem::new("spec.drain.scaleIn", "true needs hold.mode Standing"));
-    }
+    let scale_in = match (drain.scale_in, hold_mode) {
+        (ScaleInSpec::Auto | ScaleInSpec::Drain, HoldMode::Standing) => true,
+        (ScaleInSpec::Drain, HoldMode::OnRollout) => {
+            return Err(Problem::new("spec.drain.scaleIn", "Drain needs hold.mode Standing"));
+        }
+        (ScaleInSpec::Auto, HoldMode::OnRollout) | (ScaleInSpec::Ignore, _) => false,
+    };
     Ok(Policy {
         hold: HoldPolicy { mode: hold_mode, expires_in: hold.expires_in.get() },
         drain: DrainPolicy {
-            min_consuming: drain.min_consuming.map(|percent| MinConsuming::Percent(percent.get())),
+            min_consuming: drain.min_consuming.map(min_consuming),
             idle_for: drain.idle_for.get(),
             scheduled: match drain.scheduled {
                 ScheduledSpec::Ignore => Scheduled::Ignore,
@@ -281,6 +286,13 @@ fn policy(resource: &WorkerDrain) -> Result<Policy, Problem> {
         paused: *paused,
         withdrawn: resource.metadata.deletion_timestamp.is_some(),
     })
+}
+
+fn min_consuming(spec: TasksOrPercent) -> MinConsuming {
+    match spec {
+        TasksOrPercent::Tasks(tasks) => MinConsuming::Tasks(tasks),
+        TasksOrPercent::Percent(percent) => MinConsuming::Percent(percent.into()),
+    }
 }
 
 fn deadline(DeadlineSpec { after, action }: &DeadlineSpec) -> Deadline {

@@ -24,7 +24,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The word that is written most like this one, if any is nearly.
+/// The known word that is spelt most like this one, if any is close.
 pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let distance = |known: &str| strsim::damerau_levenshtein(&word.to_lowercase(), &known.to_lowercase());
     known

@@ -1,5 +1,5 @@
-//! From the planner's report to the resource's status. Pure; what has not changed stays as it was, so that a status that
-//! tells nothing new is equal to the old one and need not be written.
+//! From the planner's report to the resource's status. Pure; what has not changed stays as it was, so a status with nothing
+//! new in it equals the old one and need not be written.
 
 use std::fmt::Debug;
 
@@ -16,19 +16,19 @@ use super::status::{
     WorkerDrainStatus, condition,
 };
 
-/// No message of ours is longer; Kubernetes' own limit for conditions is 32 kB.
+/// The longest message, in bytes; Kubernetes' own limit for conditions is 32 kB.
 const LONGEST_MESSAGE: usize = 1024;
 
-/// The status that tells this report. `generation` and `memory` are not in the report: the caller knows them, and sets
-/// them. Conditions keep the time of their last transition while their answer stays the same.
+/// The status that tells this report. The report has neither the observed generation nor the packed memory: they stay as
+/// they were, and the caller sets them. Conditions keep the time of their last transition while their answer is the same.
 pub fn render(old: Option<&WorkerDrainStatus>, report: &Report, now: Timestamp) -> WorkerDrainStatus {
     let Report { fleet: _, phase, ready, drained, stalled, settled: _, rollout, past, counts, tasks, .. } = report;
     let Report { blocked_by, unmatched_workers: _, notes, .. } = report;
     let known = old.map(|old| old.conditions.as_slice()).unwrap_or_default();
     let reconciling = reconciling(report);
     let condition = |type_: &str, verdict: &Verdict| render_condition(known, type_, verdict, now);
-    WorkerDrainStatus {
-        observed_generation: old.and_then(|old| old.observed_generation),
+    let mut status = WorkerDrainStatus {
+        observed_generation: None,
         phase: Some(word(phase)),
         drained: Some(
             rollout.as_ref().map_or_else(|| "-".into(), |rollout| format!("{}/{}", rollout.ended, rollout.old)),
@@ -48,10 +48,12 @@ pub fn render(old: Option<&WorkerDrainStatus>, report: &Report, now: Timestamp) 
         past_rollouts: past.iter().take(MOST_PAST).map(render_past).collect(),
         notes: notes.iter().take(10).map(|note| clipped(note, LONGEST_MESSAGE)).collect(),
         memory: old.and_then(|old| old.memory.clone()),
-    }
+    };
+    status.set_observed_generation(old.and_then(|old| old.observed_generation));
+    status
 }
 
-/// kstatus: true while there is work to do, and nothing in the way that only a person can mend.
+/// kstatus: true while there is work to do and nothing has to be fixed by a person first.
 fn reconciling(report: &Report) -> Verdict {
     if report.stalled.answer == Some(true) || report.settled {
         let Verdict { reason, message, .. } = if report.settled { &report.drained } else { &report.stalled };
@@ -260,6 +262,18 @@ mod tests {
         let mut report = draining(1);
         (report.stalled.answer, report.settled) = (stalled, settled);
         assert_eq!(condition_of(&render(None, &report, at(0)), condition::RECONCILING).0, expected);
+    }
+
+    #[test]
+    fn every_condition_says_which_generation_it_is_about() {
+        let generations = |status: &WorkerDrainStatus| -> Vec<Option<i64>> {
+            status.conditions.iter().map(|condition| condition.observed_generation).collect()
+        };
+        let mut first = render(None, &draining(1), at(0));
+        first.set_observed_generation(Some(3));
+        assert_eq!(generations(&first), [Some(3); 4]);
+        let second = render(Some(&first), &draining(2), at(60));
+        assert_eq!((second.observed_generation, generations(&second)), (Some(3), vec![Some(3); 4]));
     }
 
     #[test]

@@ -1,22 +1,26 @@
-//! What a user asks for. The comments on fields are what `kubectl explain` shows.
+//! `spec`: what a user asks for. The comments on fields are what `kubectl explain` shows.
 
 #![allow(clippy::duplicated_attributes, reason = "each printcolumn has a name and a type")]
 
-use kube::{CustomResource, KubeSchema, core::Message};
+use kube::{
+    CustomResource, KubeSchema,
+    core::{Message, Rule},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     celery_spec::CelerySpec,
+    drain_spec::DrainRules,
+    fleet_spec::FleetSpec,
     http_spec::HttpSpec,
     status::WorkerDrainStatus,
-    values::{Duration, Percent, between, if_formed},
+    values::{Duration, between, if_formed},
 };
 
 /// What is drained, and how.
 ///
-/// For each task of an old revision: it is told to take no more jobs, its jobs are waited for, and then the scheduler is
-/// permitted to stop it.
+/// Each task of an old revision stops consuming, finishes its jobs, and then the scheduler is permitted to stop it.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[kube(
     group = "workerdrain.io",
@@ -24,8 +28,10 @@ use super::{
     kind = "WorkerDrain",
     plural = "workerdrains",
     singular = "workerdrain",
+    // `wd` is also the short name of Temporal's WorkerDeployment (temporal-worker-controller,
+    // api/v1alpha1/workerdeployment_types.go). Where both are installed, kubectl takes one of them, so `wdrain` is first.
+    shortname = "wdrain",
     shortname = "wd",
-    category = "all",
     namespaced,
     status = "WorkerDrainStatus",
     derive = "PartialEq",
@@ -37,39 +43,49 @@ use super::{
         json_path = ".spec.fleet.ecs.service",
         description = "The ECS service that is drained"
     ),
-    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "What is going on"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "What the drain is doing"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status",
+        description = "Whether the fleet and its workers are reachable and every task is mapped to its workers"
+    ),
     printcolumn(
         name = "Drained",
         type_ = "string",
         json_path = ".status.drained",
-        description = "Old tasks that have ended, of those that the rollout found"
+        description = "Old tasks that have ended, of all that the rollout found"
     ),
     printcolumn(
         name = "Busy",
         type_ = "integer",
         json_path = ".status.counts.busy",
-        description = "Leaving tasks that have jobs"
+        description = "Leaving tasks with jobs"
     ),
     printcolumn(
         name = "Unknown",
         type_ = "integer",
         json_path = ".status.counts.unknown",
-        description = "Tasks that do not answer, or whose worker is not found"
+        description = "Tasks that do not answer or whose worker is not found"
     ),
     printcolumn(
         name = "Oldest-Job",
         type_ = "date",
         json_path = ".status.oldestJobStartedAt",
-        description = "For how long the oldest job on a leaving task has run"
+        description = "How long the oldest job on a leaving task has been running"
     ),
     printcolumn(
         name = "Blocked-By",
         type_ = "string",
         json_path = ".status.blockedBy",
-        description = "What holds the drain up",
-        priority = 1
+        description = "What the drain waits for"
     ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "Time since the WorkerDrain was created"
+    )
 )]
 #[x_kube(
     validation = hold_outlives_proof("celery"),
@@ -84,127 +100,55 @@ pub struct WorkerDrainSpec {
     pub fleet: FleetSpec,
     /// The workers that run in them. Give exactly one kind of workers.
     pub workers: WorkersSpec,
-    /// When tasks are held, so that their scheduler cannot stop them, and for how long at a time.
+    /// When tasks are held, so that the scheduler cannot stop them, and for how long at a time.
     #[serde(default)]
     pub hold: HoldSpec,
-    /// How a task that is to leave is drained.
+    /// How a leaving task is drained.
     #[serde(default)]
     pub drain: DrainRules,
-    /// `Enforce` (default): steps are taken. `Plan`: nothing at all is done, holds included; the status shows what would
-    /// be. A deployment that begins in mode `Plan` cuts jobs as it does without worker-drain.
+    /// `Enforce` (default): worker-drain acts. `Plan`: it does nothing, holds included; the status shows what it would do.
+    /// A deployment that begins in mode `Plan` cuts jobs as it does without worker-drain.
     #[serde(default)]
     pub mode: ModeSpec,
-    /// Freezes the drain: holds are kept and renewed, and nothing is cancelled, permitted or given back, so that a
-    /// rollout does not end while this is true. Default: false.
+    /// Freezes the drain: holds are kept and renewed; nothing is cancelled, permitted or restored, so a rollout does not
+    /// end while this is true. Default: false.
     #[serde(default)]
     pub paused: bool,
-}
-
-/// The tasks that run the workers.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[x_kube(
-    validation = Rule::new("[has(self.ecs)].exists_one(given, given)").message("give exactly one kind of fleet: ecs")
-)]
-#[serde(rename_all = "camelCase")]
-pub struct FleetSpec {
-    /// A service of Amazon ECS.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ecs: Option<EcsSpec>,
-}
-
-/// A service of Amazon ECS. Only services that ECS itself deploys (deployment controller `ECS`) can be drained.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct EcsSpec {
-    /// The cluster: its short name, such as `media`, or its ARN. Cannot be changed.
-    #[schemars(length(min = 1, max = 512))]
-    #[x_kube(validation = immutable("cluster"))]
-    pub cluster: String,
-    /// The service: its short name, such as `transcoder`, or its ARN. Cannot be changed.
-    #[schemars(length(min = 1, max = 512))]
-    #[x_kube(validation = immutable("service"))]
-    pub service: String,
-    /// The region, such as `ap-northeast-2`. Default: that of the environment worker-drain runs in (`AWS_REGION`, the
-    /// profile, the machine's metadata). Cannot be changed from one to another.
-    #[schemars(length(min = 1, max = 32))]
-    #[x_kube(
-        validation = immutable("region"),
-        validation = Rule::new("self.matches('^[a-z]{2,8}(-[a-z]+)+-[0-9]+$')")
-            .message(Message::Expression("\"'\" + self + \"' is not a region: write one such as ap-northeast-2\"".into()))
-    )]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub region: Option<String>,
-    /// An IAM role to assume for all calls to ECS, such as one in another account. Default: none; the environment's own
-    /// credentials are used.
-    #[schemars(length(min = 20, max = 2048))]
-    #[x_kube(
-        validation = Rule::new("self.matches('^arn:[a-z-]+:iam::[0-9]{12}:role/.+$')").message(Message::Expression(
-            "\"'\" + self + \"' is not the ARN of a role: write one such as arn:aws:iam::123456789012:role/drain\"".into()
-        ))
-    )]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub role_arn: Option<String>,
-}
-
-/// What says which service it is: one that is drained has holds and queues to get back, and a drain that looks elsewhere
-/// would never give them back.
-fn immutable(field: &str) -> kube::core::Rule {
-    kube::core::Rule::new("self == oldSelf").message(Message::Message(format!(
-        "fleet.ecs.{field} cannot be changed, because what was taken from the service's tasks would never be given back: \
-         delete this WorkerDrain, which gives it back, and make one for the other service"
-    )))
 }
 
 /// The workers that run in the tasks.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[x_kube(
     validation = Rule::new("[has(self.celery), has(self.http)].exists_one(given, given)")
-        .message("give exactly one kind of workers: celery or http")
+        .message("give exactly one kind of workers: celery or http"),
+    validation = Rule::new("has(self.celery) == has(oldSelf.celery) && has(self.http) == has(oldSelf.http)").message(
+        "the kind of workers cannot be changed, because queues that were cancelled through the one kind would never be \
+         restored through the other: delete this WorkerDrain, which restores them, and create one for the other kind"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct WorkersSpec {
-    /// Celery workers, asked and told through their broker (Celery's remote control).
+    /// Celery workers, reached through their broker by Celery's remote control. Cannot be replaced by `http`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub celery: Option<CelerySpec>,
-    /// Workers that answer for themselves over HTTP: the way for Celery on Amazon SQS, and for workers that are not
-    /// Celery.
+    /// Workers that answer over HTTP themselves: Celery workers on Amazon SQS, and workers that are not Celery. Cannot be
+    /// replaced by `celery`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpSpec>,
-}
-
-/// Where a text that is nobody's business is read from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SecretSource {
-    /// A key of a Secret in the same namespace. Without Kubernetes, `worker-drain run` takes it from `--secret`, or from
-    /// a Secret in the same file.
-    pub secret_key_ref: SecretKeyRef,
-}
-
-/// A key of a Secret.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SecretKeyRef {
-    /// The Secret's name.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-    /// The key in it, such as `url`.
-    #[schemars(length(min = 1, max = 253))]
-    pub key: String,
 }
 
 /// When tasks are held, and for how long at a time.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HoldSpec {
-    /// `Standing` (default): every task is held from the moment it runs, so that no deployment can be faster than
-    /// worker-drain; a scale-in then waits too. `OnRollout`: tasks are held when a rollout is seen; a service whose
-    /// minimumHealthyPercent is under 100 can stop tasks before that, and cut their jobs.
+    /// `Standing` (default): every task is held from the moment it runs, so no deployment can be faster than worker-drain;
+    /// a scale-in waits too. `OnRollout`: tasks are held when a rollout is seen; a service whose minimumHealthyPercent is
+    /// under 100 can stop tasks before that and cut their jobs.
     #[serde(default)]
     pub mode: HoldModeSpec,
-    /// How long jobs are safe if worker-drain itself is gone, between 1m and 48h (the most that ECS grants); holds are
-    /// renewed at half of it. Default: 2h. Too short, and an outage of worker-drain cuts jobs; too long, and tasks of a
-    /// fleet that is no longer looked after cannot be stopped by ECS for as long.
+    /// How long a hold lasts, and so how long jobs are safe when worker-drain is down: between 1m and 48h (the longest that
+    /// ECS grants). Holds are renewed when half of it has passed. Default: 2h. If it is too short, an outage of
+    /// worker-drain cuts jobs; if it is too long, ECS cannot stop the tasks of an abandoned fleet for that time.
     #[serde(default = "default_expires_in")]
     #[x_kube(validation = between("1m", "48h", "ECS grants holds of whole minutes, of 48 hours at most"))]
     pub expires_in: Duration,
@@ -231,118 +175,18 @@ pub enum HoldModeSpec {
     OnRollout,
 }
 
-/// How a task that is to leave is drained.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DrainRules {
-    /// The floor: how many workers, in percent of the service's desired count, must be seen taking jobs before another
-    /// one is told to stop taking them; between 0% and 100%. Default: the service's own minimumHealthyPercent. At 100%
-    /// old workers go on only as new ones come; at 0% all old workers stop taking jobs at once, and the queue waits for
-    /// the new ones.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min_consuming: Option<Percent>,
-    /// A worker counts as idle when it was seen so at least twice, this far apart: between 1ms and 1h. Default: 1s. It
-    /// guards against a job that is on its way between two places while one looks. Longer only delays each stop.
-    #[serde(default = "default_idle_for")]
-    #[x_kube(validation = between("1ms", "1h", "idleness is proven by two looks with time between them"))]
-    pub idle_for: Duration,
-    /// What becomes of jobs with a later start time (`eta`, `countdown`) that a worker holds in memory. `Ignore`
-    /// (default): they are not waited for; the broker gives them to another worker when this one ends. `Wait`: they
-    /// count as work, so that a worker with a job for next week does not end before that.
-    #[serde(default)]
-    pub scheduled: ScheduledSpec,
-    /// How long a leaving task may take. Default: none; a task may take as long as its jobs do.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline: Option<DeadlineSpec>,
-    /// Whether tasks that leave because the service is made smaller are drained too. Default: true with
-    /// `hold.mode: Standing`, false with `OnRollout`, which cannot have it: its tasks are not held when a scale-in begins.
-    /// With `Standing` and false, a scale-in waits until a rollout or a person ends the held tasks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scale_in: Option<bool>,
-    /// What must be empty before an old task is told to take no more jobs, and before it may stop: the plain old way, in
-    /// which the old code empties what was sent to it. Default: nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gate: Option<GateSpec>,
-}
-
-/// What must be empty before old tasks go. It opens once in a rollout and stays open; a scale-in and a rollback do not wait
-/// for it, and neither does a task that may be stopped at any moment, nor a deadline.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct GateSpec {
-    /// Queues by their names, 1 to 32; for HTTP workers those of Amazon SQS, by name, URL or ARN. Each must be seen empty at
-    /// least twice, `idleFor` apart (on SQS a minute): no message waits in it, none is delivered and not acknowledged. One
-    /// that cannot be counted is not empty. Whatever still sends to a queue keeps the gate shut: stop it, or send to another
-    /// queue.
-    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 256)))]
-    pub queues_empty: Vec<String>,
-}
-
-fn default_idle_for() -> Duration {
-    Duration::from_secs(1)
-}
-
-impl Default for DrainRules {
-    fn default() -> Self {
-        Self {
-            min_consuming: None,
-            idle_for: default_idle_for(),
-            scheduled: ScheduledSpec::default(),
-            deadline: None,
-            scale_in: None,
-            gate: None,
-        }
-    }
-}
-
-/// What becomes of jobs with a later start time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(inline)]
-pub enum ScheduledSpec {
-    #[default]
-    /// They are not waited for.
-    Ignore,
-    /// They count as work.
-    Wait,
-}
-
-/// How long a leaving task may take, and what then.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DeadlineSpec {
-    /// From the moment that the task was first seen leaving; between 1s and 720h. Longer than the longest job, or jobs
-    /// are cut (with `PermitStop`) or alarms go off (with `Hold`) in every rollout.
-    #[x_kube(validation = between("1s", "720h", "a deadline is to be later than the longest job"))]
-    pub after: Duration,
-    /// What is done then. `Hold` (default): the task is held on, and that is said loudly. `PermitStop`: the scheduler may
-    /// stop the task though jobs run; they are counted and named as jobs cut.
-    #[serde(default)]
-    pub action: DeadlineActionSpec,
-}
-
-/// What is done when a deadline has passed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(inline)]
-pub enum DeadlineActionSpec {
-    #[default]
-    /// Hold on, and say so.
-    Hold,
-    /// Permit the stop; jobs are cut.
-    PermitStop,
-}
-
-/// Whether steps are taken, or only shown.
+/// Whether worker-drain acts, or only shows what it would do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub enum ModeSpec {
     #[default]
-    /// Steps are taken.
+    /// It acts.
     Enforce,
-    /// Nothing is done.
+    /// It does nothing.
     Plan,
 }
 
-/// What a proof of idleness takes with this kind of workers: `idleFor`, and the two looks around it. In CEL.
+/// What a proof of idleness takes with this kind of workers: `idleFor`, and the two observations around it. In CEL.
 fn proof(kind: &str) -> String {
     let reply = format!("duration(self.workers.{kind}.replyTimeout)");
     format!("duration(self.drain.idleFor) + {reply} + {reply}")
@@ -364,13 +208,13 @@ fn proof_terms(kind: &str) -> (String, String) {
 }
 
 /// A renewal may be refused when half of a hold is left: a proof that has begun then must still end in time.
-fn hold_outlives_proof(kind: &str) -> kube::core::Rule {
+fn hold_outlives_proof(kind: &str) -> Rule {
     let (proof, (terms, values)) = (proof(kind), proof_terms(kind));
     let reply = format!("self.workers.{kind}.replyTimeout");
     let twice = format!("{proof} + {proof}");
     let formed = ["self.hold.expiresIn", "self.drain.idleFor", reply.as_str()];
     let rule = if_formed(&formed, &format!("duration(self.hold.expiresIn) >= {twice}"));
-    kube::core::Rule::new(format!("!has(self.workers.{kind}) || {rule}"))
+    Rule::new(format!("!has(self.workers.{kind}) || {rule}"))
         .message(Message::Expression(format!(
             "'hold.expiresIn (%s) is too short: half of it must last for a proof of idleness, {terms}; make it %s \
              or more'.format([self.hold.expiresIn, {values}, {}, {}])",
@@ -381,12 +225,12 @@ fn hold_outlives_proof(kind: &str) -> kube::core::Rule {
 }
 
 /// Otherwise no task could ever be proven idle in time, and every rollout would end at its deadline.
-fn deadline_outlives_proof(kind: &str) -> kube::core::Rule {
+fn deadline_outlives_proof(kind: &str) -> Rule {
     let (proof, (terms, values)) = (proof(kind), proof_terms(kind));
     let reply = format!("self.workers.{kind}.replyTimeout");
     let formed = ["self.drain.deadline.after", "self.drain.idleFor", reply.as_str()];
     let rule = if_formed(&formed, &format!("duration(self.drain.deadline.after) > {proof}"));
-    kube::core::Rule::new(format!("!has(self.workers.{kind}) || !has(self.drain.deadline) || {rule}"))
+    Rule::new(format!("!has(self.workers.{kind}) || !has(self.drain.deadline) || {rule}"))
         .message(Message::Expression(format!(
             "'drain.deadline.after (%s) would pass before any task can be proven idle: that takes \
              {terms}'.format([self.drain.deadline.after, {values}, {}])",
@@ -395,10 +239,10 @@ fn deadline_outlives_proof(kind: &str) -> kube::core::Rule {
         .field_path(".drain.deadline.after")
 }
 
-fn scale_in_needs_standing() -> kube::core::Rule {
-    kube::core::Rule::new("self.hold.mode != 'OnRollout' || !has(self.drain.scaleIn) || !self.drain.scaleIn")
+fn scale_in_needs_standing() -> Rule {
+    Rule::new("self.hold.mode != 'OnRollout' || self.drain.scaleIn != 'Drain'")
         .message(
-            "true needs hold.mode Standing: with OnRollout no task is held when a scale-in begins. Leave scaleIn out, or \
+            "Drain needs hold.mode Standing: with OnRollout no task is held when a scale-in begins. Leave scaleIn out, or \
              set hold.mode to Standing",
         )
         .field_path(".drain.scaleIn")

@@ -1,4 +1,5 @@
-//! What a user is told: the resource's status. Every part is made from the planner's report, in [`render`](super::render).
+//! `status`: what a user is told. Every part is made from the planner's report. The comments on fields are what
+//! `kubectl explain` shows.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
@@ -22,115 +23,126 @@ pub mod condition {
     pub const DRAINED: &str = "Drained";
     /// True while there is work to do: tools that know kstatus (Helm, Argo CD, Flux) take it as "in progress".
     pub const RECONCILING: &str = "Reconciling";
-    /// True while something is in the way that only a person can mend: tools that know kstatus take it as "failed".
+    /// True while only a person can remove what stops the drain: tools that know kstatus take it as "failed".
     pub const STALLED: &str = "Stalled";
 }
 
-/// What is going on. Written by worker-drain alone.
+/// What worker-drain observes and does. Only worker-drain writes it.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerDrainStatus {
-    /// The generation of the spec that this status tells of. Older than `metadata.generation`: the newest spec was not
-    /// looked at yet.
+    /// The generation of the spec that this status is about. If `metadata.generation` is higher, the newest spec has not
+    /// been observed yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// What is going on as a whole: `Unknown`, `Steady`, `Draining`, `RollingBack`, `ScalingIn`, `Paused`, `Withdrawing`
+    /// What the drain is doing: `Unknown`, `Steady`, `Draining`, `RollingBack`, `ScalingIn`, `Paused`, `Withdrawing`
     /// or `Withdrawn`. For people; programs should read the conditions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub phase: Option<String>,
-    /// Old tasks that have ended, of all that the current rollout found, such as `2/3`; `-` without a rollout.
+    /// How many old tasks have ended, of all that the current rollout found, such as `2/3`; `-` without a rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub drained: Option<String>,
-    /// When the oldest job that still runs on a leaving task began.
+    /// When the oldest running job on a leaving task began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_job_started_at: Option<Time>,
-    /// What holds the drain up, in a few words; absent if nothing does.
+    /// What the drain waits for, as the reason of a condition, such as `JobsRunning`; absent if it waits for nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub blocked_by: Option<String>,
-    /// `Ready`, `Drained`, `Reconciling` and `Stalled`, all from the first pass on. The message says who blocks, since
-    /// when, and what would help.
+    /// `Ready`, `Drained`, `Reconciling` and `Stalled`, all of them from the first reconciliation on. The message names
+    /// what blocks the drain, since when, and what would help.
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[serde(default)]
     pub conditions: Vec<Condition>,
-    /// The rollout that is going on.
+    /// The current rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutStatus>,
-    /// How many tasks are where.
+    /// How many tasks are in which state.
     #[serde(default)]
     pub counts: CountsStatus,
-    /// The most interesting tasks, 50 at most: leaving before staying, in trouble before well.
-    #[schemars(length(max = 50))]
+    /// The 50 most interesting tasks: leaving ones before staying ones, those with a problem before the others.
+    #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
     #[serde(default)]
     pub tasks: Vec<TaskStatus>,
-    /// How many more tasks there are, that `tasks` does not show.
+    /// How many more tasks there are that `tasks` does not show.
     #[serde(default)]
     pub tasks_omitted: u32,
-    /// The last five rollouts that ended, the youngest first.
-    #[schemars(length(max = 5))]
+    /// The last five rollouts that ended, the newest first.
+    #[schemars(length(max = 5), extend("x-kubernetes-list-type" = "atomic"))]
     #[serde(default)]
     pub past_rollouts: Vec<PastRolloutStatus>,
     /// Advice that is neither a failure nor a reason to wait.
-    #[schemars(length(max = 10))]
+    #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
     #[serde(default)]
     pub notes: Vec<String>,
-    /// What worker-drain must remember and cannot see again, such as the queues that it took from a worker; serialised,
-    /// and not for people. Losing it is safe for jobs, but queues may then not be given back after a rollback.
+    /// What worker-drain must remember because it cannot be observed again, such as the queues that were cancelled on a
+    /// worker. Serialised; not meant for people. Losing it is safe for jobs, but queues may then stay cancelled after a
+    /// rollback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 524_288))]
     pub memory: Option<String>,
+}
+
+impl WorkerDrainStatus {
+    /// Says that this status, and each of its conditions, is about this generation of the spec.
+    pub fn set_observed_generation(&mut self, generation: Option<i64>) {
+        self.observed_generation = generation;
+        for condition in &mut self.conditions {
+            condition.observed_generation = generation;
+        }
+    }
 }
 
 /// A rollout: the time in which tasks of more than one revision exist.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutStatus {
-    /// The id of the deployment that is being rolled out, as ECS has it.
+    /// The ECS deployment that is rolled out, by its id.
     pub id: String,
-    /// What is rolled out, such as `transcoder:42`.
+    /// The revision that is rolled out, such as `transcoder:42`.
     pub revision: String,
     /// When it was first seen.
     pub started_at: Time,
-    /// Old tasks that were seen in it.
+    /// How many old tasks were seen in it.
     pub old_tasks: u32,
-    /// Those of them that have ended.
+    /// How many of them have ended.
     pub ended: u32,
-    /// Jobs that were cut because a deadline had passed.
+    /// How many jobs were cut because a deadline had passed.
     pub jobs_cut: u32,
 }
 
-/// How many tasks are where.
+/// How many tasks are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CountsStatus {
-    /// Wanted by the scheduler.
+    /// The service's desired count.
     #[serde(default)]
     pub desired: u32,
-    /// Starting or running, of every revision.
+    /// Tasks of every revision that start or run.
     #[serde(default)]
     pub live: u32,
-    /// Of those, of an old revision.
+    /// Those of an old revision.
     #[serde(default)]
     pub old: u32,
-    /// Seen taking jobs.
+    /// Tasks that were seen consuming.
     #[serde(default)]
     pub consuming: u32,
-    /// The floor: how many must be seen taking jobs before another one is told to stop taking them.
+    /// The floor: how many tasks must be seen consuming before another one stops consuming.
     #[serde(default)]
     pub floor: u32,
-    /// Held, as read back from the scheduler.
+    /// Tasks that are held, as read back from the scheduler.
     #[serde(default)]
     pub held: u32,
-    /// Leaving, with jobs.
+    /// Leaving tasks with jobs.
     #[serde(default)]
     pub busy: u32,
-    /// Running and without an answer, or without a worker that could be found.
+    /// Running tasks that do not answer or whose worker is not found.
     #[serde(default)]
     pub unknown: u32,
-    /// Leaving, and permitted to stop.
+    /// Leaving tasks that are permitted to stop.
     #[serde(default)]
     pub permitted: u32,
     /// Jobs that run or wait on leaving tasks.
@@ -142,33 +154,34 @@ pub struct CountsStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskStatus {
-    /// The end of its id, as the ECS console shows it.
+    /// The end of the task's id, as the ECS console shows it.
     pub task: String,
-    /// What it runs, such as `transcoder:41`.
+    /// The revision that it runs, such as `transcoder:41`.
     pub revision: String,
-    /// Why it is to leave, `Rollout` or `ScaleIn`; absent if it stays.
+    /// Why the task leaves: `Rollout` or `ScaleIn`; absent if it stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaving: Option<String>,
-    /// Where it is, such as `Busy` or `Serving`.
+    /// The state of the task, such as `Busy` or `Serving`.
     pub phase: String,
-    /// Since when.
+    /// When it entered this state.
     pub since: Time,
-    /// Its workers, by the names that the broker knows; eight at most.
+    /// The names of its workers, as the broker knows them; eight at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub nodes: Vec<String>,
-    /// Jobs that run in it or were received by it. Absent: it did not answer.
+    /// How many jobs it runs or has received; absent if it did not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jobs: Option<u32>,
-    /// The job of it that has run longest.
+    /// The job that has been running longest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_job: Option<JobStatus>,
-    /// Until when it is held, if it is.
+    /// When its hold expires; absent if it is not held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_until: Option<Time>,
-    /// Why its hold was refused, in the scheduler's own word, if it was.
+    /// Why its hold was refused, in the scheduler's words; absent if it was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_refused: Option<String>,
-    /// What it waits for, and what would help.
+    /// What the task waits for, and what would help.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
 }
@@ -177,11 +190,11 @@ pub struct TaskStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JobStatus {
-    /// Its id.
+    /// The id of the job.
     pub id: String,
-    /// What kind of job it is (Celery: the task's name). Never its arguments.
+    /// The kind of job (Celery: the task's name). Never its arguments.
     pub name: String,
-    /// When it began to run.
+    /// When the job began to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
 }
@@ -190,21 +203,21 @@ pub struct JobStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PastRolloutStatus {
-    /// The id of the deployment that was rolled out, as ECS has it.
+    /// The ECS deployment that was rolled out, by its id.
     pub id: String,
-    /// What was rolled out, such as `transcoder:42`.
+    /// The revision that was rolled out, such as `transcoder:42`.
     pub revision: String,
     /// When it was first seen.
     pub started_at: Time,
-    /// When no old task was left.
+    /// When the last old task had ended.
     pub ended_at: Time,
-    /// How it ended: `Drained`, `RolledBack`, `JobsCut` or `EndedUnpermitted` (one or more old tasks ended without our
-    /// permit: stopped by a person, failed, or lost with their machine).
+    /// How it ended: `Drained`, `RolledBack`, `JobsCut` or `EndedUnpermitted` (one or more old tasks ended without a permit:
+    /// stopped by a person, failed, or lost with their machine).
     pub outcome: String,
     /// How many old tasks there were.
     pub old_tasks: u32,
-    /// Jobs that were cut because a deadline had passed.
+    /// How many jobs were cut because a deadline had passed.
     pub jobs_cut: u32,
-    /// Old tasks that ended without our permit.
+    /// How many old tasks ended without a permit.
     pub ended_unpermitted: u32,
 }

@@ -1,22 +1,23 @@
-//! Values that are written as text: times such as `2h`, and percentages such as `50%`.
+//! Values that have a written form: times such as `2h`, and counts such as `2` or `50%`.
 //!
 //! What is right is said in CEL, so that the API server and `worker-drain` refuse the same text in the same words.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::{Message, Rule};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// The form of a length of time, as a regular expression that Go and Rust read alike. It is Gateway API's.
+/// The form of a duration, as a regular expression that Go and Rust read alike. It is Gateway API's.
 const DURATION_FORM: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
 
 /// The form of a percentage from 0% to 100%.
 const PERCENT_FORM: &str = "^(100|[0-9]{1,2})%$";
 
-/// A length of time, written as numbers with units: `90s`, `30m`, `1h30m`. Units are h, m, s and ms.
+/// A duration, written as numbers with units: `90s`, `30m`, `1h30m`. Units are h, m, s and ms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Duration(SignedDuration);
@@ -50,7 +51,7 @@ impl FromStr for Duration {
     type Err = FormError;
 
     fn from_str(text: &str) -> Result<Self, FormError> {
-        let error = || FormError { value: text.into(), what: "a length of time such as 90s, 30m or 2h" };
+        let error = || FormError { value: text.into(), what: "a duration such as 90s, 30m or 2h" };
         let mut total = SignedDuration::ZERO;
         let mut rest = text;
         while !rest.is_empty() {
@@ -113,57 +114,71 @@ impl JsonSchema for Duration {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         // 24 signs hold four numbers of five digits with their units. CEL's cost limits need the bound.
-        text_of_form(24, DURATION_FORM, "is not a length of time: write one such as 90s, 30m or 1h30m (h, m, s, ms)")
+        text_of_form(24, DURATION_FORM, "is not a duration: write one such as 90s, 30m or 1h30m (h, m, s, ms)")
     }
 }
 
-/// A percentage from 0% to 100%, written with its sign: `50%`.
+/// A number of tasks, written as a number: `2`; or a percentage from 0% to 100%, written with its sign: `50%`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Percent(u8);
-
-impl Percent {
-    /// The number before the sign.
-    pub const fn get(self) -> u32 {
-        self.0 as u32
-    }
+#[serde(try_from = "IntOrString", into = "IntOrString")]
+pub enum TasksOrPercent {
+    /// So many tasks.
+    Tasks(u32),
+    /// This share, in percent.
+    Percent(u8),
 }
 
-impl FromStr for Percent {
+impl FromStr for TasksOrPercent {
     type Err = FormError;
 
     fn from_str(text: &str) -> Result<Self, FormError> {
-        let number = text.strip_suffix('%').and_then(|number| number.parse().ok());
+        let number: Option<u8> = text.strip_suffix('%').and_then(|number| number.parse().ok());
         let error = || FormError { value: text.into(), what: "a percentage from 0% to 100%" };
-        number.filter(|number| *number <= 100).map(Self).ok_or_else(error)
+        number.filter(|number| *number <= 100).map(Self::Percent).ok_or_else(error)
     }
 }
 
-impl TryFrom<String> for Percent {
+impl TryFrom<IntOrString> for TasksOrPercent {
     type Error = FormError;
 
-    fn try_from(text: String) -> Result<Self, FormError> {
-        text.parse()
+    fn try_from(value: IntOrString) -> Result<Self, FormError> {
+        match value {
+            IntOrString::Int(number) => u32::try_from(number)
+                .map(Self::Tasks)
+                .map_err(|_| FormError { value: number.to_string(), what: "a number of tasks" }),
+            IntOrString::String(text) => text.parse(),
+        }
     }
 }
 
-impl From<Percent> for String {
-    fn from(percent: Percent) -> Self {
-        format!("{}%", percent.0)
+impl From<TasksOrPercent> for IntOrString {
+    fn from(value: TasksOrPercent) -> Self {
+        match value {
+            // Those that were read fit in it.
+            TasksOrPercent::Tasks(number) => Self::Int(i32::try_from(number).unwrap_or(i32::MAX)),
+            TasksOrPercent::Percent(number) => Self::String(format!("{number}%")),
+        }
     }
 }
 
-impl JsonSchema for Percent {
+impl JsonSchema for TasksOrPercent {
     fn inline_schema() -> bool {
         true
     }
 
     fn schema_name() -> Cow<'static, str> {
-        "Percent".into()
+        "TasksOrPercent".into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        text_of_form(8, PERCENT_FORM, "is not a percentage from 0% to 100%: write one such as 50%")
+        // `string(self) == self` is true of strings only; kube-cel does not support `type(self)`.
+        json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "x-kubernetes-validations": [{
+                "rule": format!("string(self) == self ? self.matches('{PERCENT_FORM}') : self >= 0 && self <= {}", i32::MAX),
+                "messageExpression": "\"'%s' is neither a number of tasks, such as 2, nor a percentage from 0%% to 100%%, such as 50%%\".format([self])",
+            }],
+        })
     }
 }
 
@@ -199,7 +214,7 @@ pub(super) fn if_formed(durations: &[&str], condition: &str) -> String {
 mod tests {
     use rstest::rstest;
 
-    use super::{Duration, Percent};
+    use super::{Duration, TasksOrPercent};
 
     #[rstest]
     #[case("90s", 90_000, "1m30s")]
@@ -226,12 +241,22 @@ mod tests {
     }
 
     #[rstest]
-    #[case("0%", Some(0))]
-    #[case("100%", Some(100))]
-    #[case("101%", None)]
-    #[case("50", None)]
-    #[case("-1%", None)]
-    fn a_percentage_is_read(#[case] text: &str, #[case] number: Option<u32>) {
-        assert_eq!(text.parse::<Percent>().ok().map(Percent::get), number);
+    #[case("\"0%\"", Some(TasksOrPercent::Percent(0)))]
+    #[case("\"100%\"", Some(TasksOrPercent::Percent(100)))]
+    #[case("\"101%\"", None)]
+    #[case("\"50\"", None)]
+    #[case("\"-1%\"", None)]
+    #[case("0", Some(TasksOrPercent::Tasks(0)))]
+    #[case("2", Some(TasksOrPercent::Tasks(2)))]
+    #[case("-1", None)]
+    #[case("2.5", None)]
+    #[case("true", None)]
+    fn a_number_of_tasks_or_a_percentage_is_read_and_written(
+        #[case] json: &str,
+        #[case] expected: Option<TasksOrPercent>,
+    ) {
+        let read = serde_json::from_str::<TasksOrPercent>(json).ok();
+        assert_eq!(read, expected);
+        assert!(read.is_none_or(|value| serde_json::to_string(&value).unwrap() == json));
     }
 }

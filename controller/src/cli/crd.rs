@@ -57,3 +57,15 @@ impl CrdArgs {
         std::io::stdout().lock().write_all(text.as_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::yaml;
+
+    #[test]
+    fn the_crd_that_is_checked_in_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/workerdrains.yaml");
+        let checked_in = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(checked_in == yaml().unwrap(), "crds/workerdrains.yaml is not current: make crds");
+    }
+}

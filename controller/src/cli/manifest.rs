@@ -14,7 +14,7 @@ use super::{
     secrets::Secrets,
 };
 use crate::{
-    api::{DrainSpec, problem::nearest, spec::SecretKeyRef},
+    api::{DrainSpec, problem::nearest, secret_ref::SecretKeyRef},
     secret::SecretTexts,
 };
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::exit::{Complaint, plain};
-use crate::{api::spec::SecretKeyRef, secret::Secret};
+use crate::{api::secret_ref::SecretKeyRef, secret::Secret};
 
 /// One `--secret NAME/KEY=env:VARIABLE` or `--secret NAME/KEY=file:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +125,7 @@ mod tests {
     use serde_json::json;
 
     use super::{SecretFlag, Secrets};
-    use crate::api::spec::SecretKeyRef;
+    use crate::api::secret_ref::SecretKeyRef;
 
     fn key(name: &str, key: &str) -> SecretKeyRef {
         SecretKeyRef { name: name.into(), key: key.into() }

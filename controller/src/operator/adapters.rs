@@ -14,7 +14,7 @@ use super::fencing::OrFailure;
 use crate::{
     api::{
         policy::{EcsTarget, WorkersTarget},
-        spec::SecretKeyRef,
+        secret_ref::SecretKeyRef,
     },
     clock::{Clock, SystemClock},
     fleet::ecs::{EcsFleet, Limiters},

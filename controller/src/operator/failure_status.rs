@@ -153,7 +153,7 @@ fn write(status: &mut Value, generation: Option<i64>, reason: &str, message: &st
             reason: reason.into(),
             message: message.clone(),
             last_transition_time: Time(now),
-            observed_generation: None,
+            observed_generation: generation,
         };
         let mut condition = json!(condition);
         if let Some(since) = since.and_then(|before| before.get("lastTransitionTime")) {
@@ -196,6 +196,7 @@ mod tests {
         let mut status = unheard.clone();
         write(&mut status, Some(3), RECORD_INVALID, "why", at(9));
         assert_eq!((&status["memory"], &status["tasks"]), (&unheard["memory"], &unheard["tasks"]));
+        assert!(status["conditions"].as_array().unwrap().iter().all(|condition| condition["observedGeneration"] == 3));
         let since = |number: usize| status["conditions"][number]["lastTransitionTime"].clone();
         assert_eq!((since(0), since(3)), (json!(Time(at(9))), json!(at(0))), "Ready has changed, Stalled has not");
         let again = status.clone();

@@ -247,7 +247,7 @@ impl<C: Clock> Record for ResourceRecord<C> {
         let mut known = self.known.lock().await;
         let before = self.remembered(&mut known).await?;
         let mut status = render(Some(&known.status), report, self.clock.now());
-        status.observed_generation = self.drain.generation;
+        status.set_observed_generation(self.drain.generation);
         let remembered = Remembered { memory: memory.clone(), fleet: self.fleet.get().map(ToOwned::to_owned) };
         if *before == remembered {
             status.memory.clone_from(&known.status.memory);

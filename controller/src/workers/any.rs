@@ -24,7 +24,6 @@ use crate::{
 
 /// How to reach workers of some kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "there is one for each drain")]
 pub enum WorkersSettings {
     /// Celery workers, through their broker.
     Celery(CelerySettings),

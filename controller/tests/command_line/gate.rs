@@ -86,7 +86,7 @@ async fn a_queue_that_nobody_knows_is_not_waited_for() {
     let output = stage.call(&["run", "--until-queues-empty=misspelt"], "media", "transcoder", &redis.url()).await;
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(code(&output), 1, "{stderr}");
-    assert!(stderr.contains("misspelt") && stderr.contains("spelt right"), "{stderr}");
+    assert!(stderr.contains("misspelt") && stderr.contains("check its spelling"), "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

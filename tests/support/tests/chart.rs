@@ -141,6 +141,17 @@ fn bad_values_are_refused_by_name() {
         ("image.tga=1", "'/image': additional properties 'tga' not allowed"),
         ("image.repository=", "image.repository is needed: build the image, push it"),
         ("image.repository=Worker Drain", "'/image/repository'"),
+        ("image.registry=https://registry", "'/image/registry'"),
+        ("global.imageRegistry=https://registry", "'/global/imageRegistry'"),
+        ("global.imagePullSecrets=registry", "'/global/imagePullSecrets': got string, want array"),
+        ("imagePullSecrets[0].nome=registry", "'/imagePullSecrets/0'"),
+        ("image.pullSecrets[0].name=registry", "'/image': additional properties 'pullSecrets' not allowed"),
+        ("revisionHistoryLimit=-1", "'/revisionHistoryLimit'"),
+        ("rbac.enabled=false", "'/rbac': additional properties 'enabled' not allowed"),
+        ("envFrom=config", "'/envFrom': got string, want array"),
+        ("extraVolumes[0].emptyDir.medium=Memory", "'/extraVolumes/0': missing property 'name'"),
+        ("extraVolumeMounts[0].mountPath=/x", "'/extraVolumeMounts/0': missing property 'name'"),
+        ("metrics.serviceMonitor.relabelings=x", "'/metrics/serviceMonitor/relabelings': got string, want array"),
         ("image.digest=latest", "'/image/digest'"),
         ("image.pullPolicy=Sometimes", "'/image/pullPolicy': value must be one of 'Always', 'IfNotPresent', 'Never'"),
         ("watch.namespaces=media", "'/watch/namespaces': got string, want array"),
@@ -172,6 +183,43 @@ fn bad_values_are_refused_by_name() {
     }
 }
 
+/// The lines of all objects, as helm makes them with these values.
+fn rendered(set: &str) -> Vec<String> {
+    let (content, said) = helm(&["template", "worker-drain", &chart(), "--set", IMAGE, "--set", set]);
+    assert!(content, "of {set} helm says:\n{said}");
+    said.lines().map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn the_image_comes_from_the_registry_that_is_set() {
+    let version = read("charts/worker-drain/Chart.yaml");
+    let version = version.lines().find_map(|line| line.strip_prefix("appVersion: ")).unwrap();
+    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    let table = [
+        ("replicas=2", format!("worker-drain:{version}")),
+        ("image.registry=registry.example.com", format!("registry.example.com/worker-drain:{version}")),
+        ("image.registry=own,global.imageRegistry=all:5000/,image.tag=v1", "all:5000/worker-drain:v1".to_owned()),
+        (&format!("global.imageRegistry=all,image.digest={digest},image.tag=v1"), format!("all/worker-drain@{digest}")),
+        ("global.other=x,image.tag=v1", "worker-drain:v1".to_owned()),
+    ];
+    for (set, image) in table {
+        assert!(rendered(set).contains(&format!("image: \"{image}\"")), "{set}: the image is not {image}");
+    }
+}
+
+#[test]
+fn pull_secrets_are_the_global_ones_and_the_charts() {
+    let secrets = |set: &str| -> Vec<String> {
+        let lines = rendered(set);
+        let names = lines.iter().skip_while(|line| *line != "imagePullSecrets:").skip(1);
+        names.map_while(|line| line.strip_prefix("- name: ").map(str::to_owned)).collect()
+    };
+    assert!(secrets("replicas=2").is_empty());
+    assert_eq!(secrets("imagePullSecrets[0].name=a,imagePullSecrets[1]=b"), ["a", "b"]);
+    assert_eq!(secrets("global.imagePullSecrets={g,a},imagePullSecrets[0].name=a"), ["g", "a"]);
+    assert_eq!(secrets("global.imagePullSecrets[0].name=g,global.imagePullSecrets[1]=h"), ["g", "h"]);
+}
+
 /// One control plane for all of these: it takes longer to start than any of them takes.
 #[tokio::test]
 async fn the_chart_on_a_real_api_server() {
@@ -182,8 +230,9 @@ async fn the_chart_on_a_real_api_server() {
     plane.kubectl(["wait", "--for=condition=Established", monitoring, "--timeout=60s"]).ok().await;
 
     every_set_of_values_makes_valid_objects(&plane).await;
+    every_name_makes_valid_objects(&plane).await;
     a_release_runs_and_may_do_only_its_work(&plane).await;
-    people_get_their_rights(&plane).await;
+    users_get_their_permissions(&plane).await;
     an_upgrade_reaches_the_crd_and_an_uninstall_keeps_it(&plane).await;
     a_namespaced_release_has_no_cluster_role(&plane).await;
     without_keep_the_crd_goes(&plane).await;
@@ -191,18 +240,24 @@ async fn the_chart_on_a_real_api_server() {
 
 async fn every_set_of_values_makes_valid_objects(plane: &ControlPlane) {
     let everything = "metrics.serviceMonitor.enabled=true,metrics.serviceMonitor.scrapeTimeout=10s,\
-        metrics.serviceMonitor.labels.release=prometheus,metrics.prometheusRule.enabled=true,\
+        metrics.serviceMonitor.labels.release=prometheus,metrics.serviceMonitor.relabelings[0].targetLabel=cluster,\
+        metrics.serviceMonitor.relabelings[0].replacement=one,metrics.serviceMonitor.metricRelabelings[0].action=drop,\
+        metrics.serviceMonitor.metricRelabelings[0].sourceLabels={__name__},\
+        metrics.serviceMonitor.metricRelabelings[0].regex=worker_drain_build_info,metrics.prometheusRule.enabled=true,\
         metrics.prometheusRule.alertLabels.team=media,metrics.service.annotations.a=b,networkPolicy.enabled=true,\
         networkPolicy.egress.enabled=true,networkPolicy.egress.nodeMetadata=true,networkPolicy.from[0].namespaceSelector.matchLabels.name=monitoring,\
         podAnnotations.a=b,podLabels.c=d,commonLabels.e=f,aws.region=ap-northeast-2,env[0].name=RUST_BACKTRACE,\
         env[0].value=yes,extraArgs[0]=--a=b c,image.digest=sha256:\
-        0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef,image.pullSecrets[0].name=registry,\
+        0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef,imagePullSecrets[0].name=registry,\
+        global.imageRegistry=registry.example.com,global.imagePullSecrets[0]=other,revisionHistoryLimit=3,\
+        envFrom[0].secretRef.name=proxy,extraVolumes[0].name=token,extraVolumes[0].projected.sources[0].serviceAccountToken.path=aws,\
+        extraVolumeMounts[0].name=token,extraVolumeMounts[0].mountPath=/var/run/aws,extraVolumeMounts[0].readOnly=true,\
         priorityClassName=system-cluster-critical,nodeSelector.kubernetes\\.io/arch=amd64,\
         tolerations[0].operator=Exists,topologySpread.whenUnsatisfiable=DoNotSchedule,\
         affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].weight=1,\
         affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].podAffinityTerm.topologyKey=zone,\
         serviceAccount.annotations.eks\\.amazonaws\\.com/role-arn=arn:aws:iam::111122223333:role/worker-drain";
-    let least = "crds.enabled=false,rbac.enabled=false,serviceAccount.create=false,serviceAccount.name=default,replicas=1,\
+    let least = "crds.enabled=false,rbac.create=false,serviceAccount.create=false,serviceAccount.name=default,replicas=1,\
         leaderElection.enabled=false,topologySpread.enabled=false,podDisruptionBudget.enabled=false,\
         metrics.service.enabled=false,resources=null,secrets.enabled=false";
     let openshift =
@@ -214,6 +269,26 @@ async fn every_set_of_values_makes_valid_objects(plane: &ControlPlane) {
         let rendered = plane.helm(template).ok().await;
         let dry_run = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"];
         plane.kubectl(dry_run).stdin(rendered).ok().await;
+    }
+}
+
+/// In YAML some names are not strings unless they are quoted: `y` and `on` are true, `123` and `1e3` are numbers.
+async fn every_name_makes_valid_objects(plane: &ControlPlane) {
+    let enabled = serde_json::json!({"enabled": true});
+    let metrics = serde_json::json!({"serviceMonitor": enabled, "prometheusRule": enabled});
+    for name in ["y", "on", "123", "1e3"] {
+        plane.kubectl(["create", "namespace", name]).ok().await;
+        for namespaces in [&[][..], &[name]] {
+            let values = serde_json::json!({
+                "metrics": metrics, "networkPolicy": enabled, "watch": {"namespaces": namespaces},
+                "nameOverride": name, "fullnameOverride": name, "serviceAccount": {"name": name},
+                "priorityClassName": "system-node-critical", "podLabels": {"team": name}, "commonLabels": {"unit": name},
+            });
+            let template = ["template", name, &chart(), "--namespace", name, "--set", IMAGE, "--values", "-"];
+            let rendered = plane.helm(template).stdin(values.to_string()).ok().await;
+            let dry_run = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"];
+            plane.kubectl(dry_run).stdin(rendered).ok().await;
+        }
     }
 }
 
@@ -299,8 +374,8 @@ async fn may(plane: &ControlPlane, yes: &[&str], no: &[&str]) {
     }
 }
 
-/// Whoever may view or edit in a namespace may do so with our resources too.
-async fn people_get_their_rights(plane: &ControlPlane) {
+/// Users who can view or edit in a namespace can do so with our resources too.
+async fn users_get_their_permissions(plane: &ControlPlane) {
     for role in ["view", "edit"] {
         let (role_option, user) = (format!("--clusterrole={role}"), format!("--user={role}er"));
         plane.kubectl(["create", "rolebinding", role, "--namespace=media", &role_option, &user]).ok().await;
@@ -313,6 +388,22 @@ async fn people_get_their_rights(plane: &ControlPlane) {
     wait_until("viewers may view", LONG, async || can("list", "viewer").await).await;
     wait_until("editors may edit", LONG, async || can("create", "editer").await).await;
     assert!(!can("create", "viewer").await);
+}
+
+/// A field belongs to the tool that set it last; docs/install.md says what to do then.
+async fn what_another_tool_set_is_overwritten_by_force_only(plane: &ControlPlane) {
+    let scale = ["scale", "deployment/worker-drain", "--namespace=ops", "--replicas=1"];
+    let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+    let crd = read("crds/workerdrains.yaml").replacen("name: Service\n", "name: By-Hand\n", 1);
+    let upgrade = ["upgrade", "worker-drain", &chart(), "--namespace", "ops", "--reset-then-reuse-values"];
+    for (change, field) in [(scale.as_slice(), ".spec.replicas"), (apply.as_slice(), ".spec.versions")] {
+        plane.kubectl(change).stdin(crd.clone()).ok().await;
+        let why = plane.helm(upgrade).refused().await;
+        assert!(why.contains("conflict with \"kubectl\"") && why.contains(field), "{why}");
+        plane.helm(upgrade.into_iter().chain(["--force-conflicts"])).ok().await;
+    }
+    let replicas = ["get", "deployment/worker-drain", "--namespace=ops", "--output=jsonpath={.spec.replicas}"];
+    assert_eq!(plane.kubectl(replicas).ok().await, "2");
 }
 
 async fn an_upgrade_reaches_the_crd_and_an_uninstall_keeps_it(plane: &ControlPlane) {
@@ -334,8 +425,10 @@ async fn an_upgrade_reaches_the_crd_and_an_uninstall_keeps_it(plane: &ControlPla
     })
     .await;
 
+    what_another_tool_set_is_overwritten_by_force_only(plane).await;
+
     plane.helm(["uninstall", "worker-drain", "--namespace", "ops"]).ok().await;
-    plane.kubectl(["get", "wd/transcoder", "--namespace", "media"]).ok().await;
+    plane.kubectl(["get", "workerdrains/transcoder", "--namespace", "media"]).ok().await;
     let left = ["get", "deploy,svc,sa,role,rolebinding,pdb,clusterrole,clusterrolebinding", "-A", "-l", selector];
     assert_eq!(plane.kubectl(left.into_iter().chain(["--output=name"])).ok().await, "");
 
@@ -345,7 +438,7 @@ async fn an_upgrade_reaches_the_crd_and_an_uninstall_keeps_it(plane: &ControlPla
     assert!(why.contains("workerdrains.workerdrain.io") && why.contains("meta.helm.sh/release-name"), "{why}");
     plane.helm(other.into_iter().chain(["--take-ownership"])).ok().await;
     plane.helm(["uninstall", "other", "--namespace", "ops"]).ok().await;
-    plane.kubectl(["get", "wd/transcoder", "--namespace", "media"]).ok().await;
+    plane.kubectl(["get", "workerdrains/transcoder", "--namespace", "media"]).ok().await;
 }
 
 async fn a_namespaced_release_has_no_cluster_role(plane: &ControlPlane) {

@@ -1,7 +1,7 @@
 //! What must hold of a queue gate.
 
 use super::{
-    Check, Judged, demand,
+    judged::{Check, Judged, demand},
     raw::{cancels, may_be_stopped, permits},
 };
 use crate::{
@@ -58,7 +58,7 @@ fn is_open(gate: &Gate, memory: &Memory) -> bool {
     memory.gate.as_ref().is_some_and(|known| known.opened.is_some() && known.queues == gate.queues_empty)
 }
 
-/// It is to leave because its revision is old, and the gate is shut. A rollback has no gate.
+/// It will leave because its revision is old, and the gate is shut. A rollback has no gate.
 pub(super) fn is_behind_gate(judged: Judged<'_>, task: &TaskId) -> bool {
     let memory = &judged.plan.memory;
     gate(judged).is_some_and(|gate| !is_open(gate, memory))

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::Judged;
+use super::judged::Judged;
 use crate::{
     Action, Ground, NodeName, Plan, RevisionId, TaskId,
     evidence::FRESH_FOR,

@@ -11,7 +11,7 @@ use worker_drain_plan::{
 use super::{Node, World};
 
 impl World {
-    /// One pass, with everything that it decides done, judged, and told.
+    /// One reconciliation, with everything that it decides done, judged, and told.
     pub fn reconcile(&mut self) -> Plan {
         let plan = self.plan();
         self.tell(&plan);

@@ -67,7 +67,7 @@ impl World {
     pub fn stop(&mut self, name: &str) {
         let member = self.tasks.get_mut(name).unwrap();
         let jobs: usize = member.nodes.values().filter(|node| !node.restarted).map(|node| node.active.len()).sum();
-        assert!(!member.permitted || jobs == 0, "{name} was permitted to stop and had {jobs} job(s)\n{}", self.story);
+        assert!(!member.permitted || jobs == 0, "{name} was permitted to stop and had {jobs} jobs\n{}", self.story);
         member.life = Life::Stopped { reason: "Scaling activity initiated by deployment".into(), exit_code: Some(0) };
         member.nodes.clear();
         member.held_until = None;

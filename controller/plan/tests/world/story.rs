@@ -7,7 +7,7 @@ use worker_drain_plan::{Plan, age, observation::HoldState};
 use super::World;
 
 impl World {
-    /// Writes one pass into the story as a person would read it.
+    /// Writes one reconciliation into the story as a person would read it.
     pub(super) fn tell(&mut self, plan: &Plan) {
         let report = &plan.report;
         let clock = age(self.now.duration_since("2026-01-01T00:10:00Z".parse().unwrap()));

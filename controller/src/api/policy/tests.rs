@@ -40,7 +40,7 @@ fn the_least_manifest_has_the_defaults_that_are_documented() {
     assert_eq!(policy.drain.idle_for, SignedDuration::from_secs(1));
     assert_eq!(policy.drain.scheduled, Scheduled::Ignore);
     assert_eq!(policy.drain.deadline, None);
-    assert!(policy.drain.scale_in);
+    assert!(policy.drain.scale_in, "Auto drains scale-ins with Standing");
     assert_eq!(policy.mode, Mode::Enforce);
     assert!(!policy.paused && !policy.withdrawn);
 }
@@ -61,11 +61,41 @@ fn every_field_that_is_given_counts() {
     assert_eq!(drain.policy.drain.min_consuming, Some(MinConsuming::Percent(0)));
     assert_eq!(drain.policy.drain.scheduled, Scheduled::Wait);
     assert_eq!(drain.policy.drain.deadline.unwrap().action, DeadlineAction::PermitStop);
-    assert!(!drain.policy.drain.scale_in, "left out, it is false with OnRollout");
+    assert!(!drain.policy.drain.scale_in, "Auto ignores scale-ins with OnRollout");
     let gate = drain.policy.drain.gate.unwrap();
     assert_eq!((gate.queues_empty, gate.awaited), (["fast".into(), "slow".into()].into(), false));
     assert_eq!(drain.policy.mode, Mode::Plan);
     assert!(drain.policy.paused);
+}
+
+#[rstest]
+#[case(json!(2), MinConsuming::Tasks(2))]
+#[case(json!(0), MinConsuming::Tasks(0))]
+#[case(json!("50%"), MinConsuming::Percent(50))]
+#[case(json!("100%"), MinConsuming::Percent(100))]
+fn the_floor_is_a_number_of_tasks_or_a_percentage(#[case] given: Value, #[case] expected: MinConsuming) {
+    let manifest = manifest(|manifest| manifest["spec"]["drain"] = json!({"minConsuming": given}));
+    assert_eq!(DrainSpec::parse(&manifest).unwrap().policy.drain.min_consuming, Some(expected));
+}
+
+#[rstest]
+#[case("Standing", None, true)]
+#[case("Standing", Some("Auto"), true)]
+#[case("Standing", Some("Drain"), true)]
+#[case("Standing", Some("Ignore"), false)]
+#[case("OnRollout", None, false)]
+#[case("OnRollout", Some("Auto"), false)]
+#[case("OnRollout", Some("Ignore"), false)]
+fn a_scale_in_is_drained_where_tasks_are_held_for_it(
+    #[case] mode: &str,
+    #[case] scale_in: Option<&str>,
+    #[case] drained: bool,
+) {
+    let manifest = manifest(|manifest| {
+        manifest["spec"]["hold"] = json!({"mode": mode});
+        manifest["spec"]["drain"] = json!({"scaleIn": scale_in});
+    });
+    assert_eq!(DrainSpec::parse(&manifest).unwrap().policy.drain.scale_in, drained);
 }
 
 fn http(http: &Value) -> Value {
@@ -106,20 +136,20 @@ fn every_field_of_http_workers_counts() {
 
 #[rstest]
 #[case(json!({}), "spec.workers.http.port: is missing")]
-#[case(json!({"port": 0}), "spec.workers.http.port: 0 is to be a number from 1 to 65535")]
-#[case(json!({"port": 70000}), "spec.workers.http.port: 70000 is to be a number from 1 to 65535")]
-#[case(json!({"port": "8765"}), "spec.workers.http.port: '8765' is to be a whole number")]
+#[case(json!({"port": 0}), "spec.workers.http.port: 0 must be a number from 1 to 65535")]
+#[case(json!({"port": 70000}), "spec.workers.http.port: 70000 must be a number from 1 to 65535")]
+#[case(json!({"port": "8765"}), "spec.workers.http.port: '8765' must be an integer")]
 #[case(json!({"port": 1, "path": "drain"}), "spec.workers.http.path: 'drain' is not a path: write one that begins with \
     /, such as /worker-drain, without ? and #")]
 #[case(json!({"port": 1, "path": "/a?b"}), "spec.workers.http.path: '/a?b' is not a path: write one that begins with \
     /, such as /worker-drain, without ? and #")]
-#[case(json!({"port": 1, "scheme": "HTTPS"}), "spec.workers.http.scheme: 'HTTPS' is to be one of http, https (did you \
+#[case(json!({"port": 1, "scheme": "HTTPS"}), "spec.workers.http.scheme: 'HTTPS' must be one of http, https (did you \
     mean https?)")]
-#[case(json!({"port": 1, "serverName": "a.b"}), "spec.workers.http.scheme: serverName and caFrom are for scheme https: \
-    add it, or leave them out")]
+#[case(json!({"port": 1, "serverName": "a.b"}), "spec.workers.http.scheme: serverName and caFrom need scheme https: \
+    set scheme to https, or leave them out")]
 #[case(json!({"port": 1, "token": "hunter2"}), "spec.workers.http.token: unknown field (did you mean tokenFrom?)")]
 #[case(json!({"port": 1, "replyTimeout": "1m"}), "spec.workers.http.replyTimeout: 1m is not between 100ms and 10s: \
-    workers need time to answer, and an answer counts for 15s from its question on")]
+    workers need time to answer, and an answer counts for 15s after its question")]
 fn what_is_wrong_with_http_workers_is_said(#[case] given: Value, #[case] expected: &str) {
     assert_eq!(problems(&http(&given)), [expected]);
 }
@@ -159,13 +189,13 @@ fn exactly_one_kind_of_workers_is_taken(#[case] workers: Value) {
     "spec.hold.expiresIn: 48h1s is not between 1m and 48h: ECS grants holds of whole minutes, of 48 hours at most",
 ])]
 #[case::days(json!({"hold": {"expiresIn": "2d"}}), &[
-    "spec.hold.expiresIn: '2d' is not a length of time: write one such as 90s, 30m or 1h30m (h, m, s, ms)",
+    "spec.hold.expiresIn: '2d' is not a duration: write one such as 90s, 30m or 1h30m (h, m, s, ms)",
 ])]
 #[case::no_unit(json!({"drain": {"idleFor": 5}}), &[
-    "spec.drain.idleFor: 5 is to be a text (in quotes, if it looks like a number)",
+    "spec.drain.idleFor: 5 must be a string (in quotes, if it looks like a number)",
 ])]
 #[case::zero(json!({"drain": {"idleFor": "0s"}}), &[
-    "spec.drain.idleFor: 0s is not between 1ms and 1h: idleness is proven by two looks with time between them",
+    "spec.drain.idleFor: 0s is not between 1ms and 1h: idleness is proven by two observations with time between them",
 ])]
 #[case::the_sum_is_shown(json!({"hold": {"expiresIn": "1m"}, "drain": {"idleFor": "1m"}}), &[
     "spec.hold.expiresIn: hold.expiresIn (1m) is too short: half of it must last for a proof of idleness, \
@@ -175,23 +205,36 @@ fn exactly_one_kind_of_workers_is_taken(#[case] workers: Value) {
     "spec.drain.deadline.after: drain.deadline.after (2s) would pass before any task can be proven idle: that takes \
      drain.idleFor (1s500ms) + 2 × workers.celery.replyTimeout (1s) = 3500ms",
 ])]
-#[case::scale_in_without_standing_holds(json!({"hold": {"mode": "OnRollout"}, "drain": {"scaleIn": true}}), &[
-    "spec.drain.scaleIn: true needs hold.mode Standing: with OnRollout no task is held when a scale-in begins. \
+#[case::scale_in_without_standing_holds(json!({"hold": {"mode": "OnRollout"}, "drain": {"scaleIn": "Drain"}}), &[
+    "spec.drain.scaleIn: Drain needs hold.mode Standing: with OnRollout no task is held when a scale-in begins. \
      Leave scaleIn out, or set hold.mode to Standing",
+])]
+#[case::scale_in_as_it_was_once(json!({"drain": {"scaleIn": true}}), &[
+    "spec.drain.scaleIn: true must be one of Auto, Drain, Ignore",
 ])]
 #[case::a_gate_of_nothing(json!({"drain": {"gate": {"queuesEmpty": []}}}), &["spec.drain.gate.queuesEmpty: is empty"])]
 #[case::a_gate_of_a_queue_without_a_name(json!({"drain": {"gate": {"queuesEmpty": ["slow", ""]}}}), &[
     "spec.drain.gate.queuesEmpty[1]: is empty",
 ])]
 #[case::a_wrong_word(json!({"hold": {"mode": "standing"}}), &[
-    "spec.hold.mode: 'standing' is to be one of Standing, OnRollout (did you mean Standing?)",
+    "spec.hold.mode: 'standing' must be one of Standing, OnRollout (did you mean Standing?)",
 ])]
 #[case::over_the_top(json!({"drain": {"minConsuming": "150%"}}), &[
-    "spec.drain.minConsuming: '150%' is not a percentage from 0% to 100%: write one such as 50%",
+    "spec.drain.minConsuming: '150%' is neither a number of tasks, such as 2, nor a percentage from 0% to 100%, such as \
+     50%",
+])]
+#[case::a_number_in_quotes(json!({"drain": {"minConsuming": "2"}}), &[
+    "spec.drain.minConsuming: '2' is neither a number of tasks, such as 2, nor a percentage from 0% to 100%, such as 50%",
+])]
+#[case::less_than_nothing(json!({"drain": {"minConsuming": -1}}), &[
+    "spec.drain.minConsuming: '-1' is neither a number of tasks, such as 2, nor a percentage from 0% to 100%, such as 50%",
+])]
+#[case::neither_number_nor_text(json!({"drain": {"minConsuming": true}}), &[
+    "spec.drain.minConsuming: true must be an integer or a string",
 ])]
 #[case::several_at_once(json!({"hold": {"expirsIn": "1h", "mode": 3}, "pause": true}), &[
     "spec.hold.expirsIn: unknown field (did you mean expiresIn?)",
-    "spec.hold.mode: 3 is to be a text (in quotes, if it looks like a number)",
+    "spec.hold.mode: 3 must be one of Standing, OnRollout",
     "spec.pause: unknown field (did you mean paused?)",
 ])]
 fn what_is_wrong_is_said(#[case] change: Value, #[case] expected: &[&str]) {
@@ -223,12 +266,12 @@ fn a_secret_is_refused_and_not_shown(#[case] broker: Value) {
 )]
 #[case::no_tls_there(
     json!({"url": "redis://cache", "tls": {"caFrom": {"secretKeyRef": {"name": "tls", "key": "ca"}}}}),
-    "spec.workers.celery.broker.tls: tls needs a broker that speaks it: write rediss:// or amqps:// (or sentinel://) \
+    "spec.workers.celery.broker.tls: tls needs a broker that uses TLS: write rediss:// or amqps:// (or sentinel://) \
      in url, or leave tls out",
 )]
 #[case::the_thing_itself(
     json!({"url": "amqps://rabbit", "tls": {"caFrom": "-----BEGIN hunter2"}}),
-    "spec.workers.celery.broker.tls.caFrom: the value is to be a group of fields",
+    "spec.workers.celery.broker.tls.caFrom: the value must be a group of fields",
 )]
 fn what_is_wrong_with_tls_is_said(#[case] broker: Value, #[case] expected: &str) {
     let problems = problems(&manifest(|manifest| manifest["spec"]["workers"]["celery"]["broker"] = broker));

@@ -35,7 +35,7 @@ fn task(id: &str, revision: u32, phase: TaskPhase, jobs: u32) -> TaskReport {
         oldest_job: (jobs > 0).then(|| Job { id: "j1".into(), name: "transcode".into(), started_at: Some(at(-3900)) }),
         hold: HoldState::Until(at(7200)),
         hold_refused: None,
-        waiting_for: if jobs > 0 { format!("{jobs} job(s) run") } else { String::new() },
+        waiting_for: if jobs > 0 { format!("{jobs} jobs running") } else { String::new() },
     }
 }
 
@@ -46,7 +46,7 @@ fn report(tasks: Vec<TaskReport>) -> Report {
         fleet: "media/transcoder".into(),
         phase: Phase::Draining,
         ready: verdict(true, Reason::AllSeen, "all is seen"),
-        drained: verdict(false, Reason::JobsRunning, "task 0af3b2c1d4: 2 job(s) run"),
+        drained: verdict(false, Reason::JobsRunning, "task 0af3b2c1d4: 2 jobs running"),
         stalled: verdict(false, Reason::NotStalled, "nothing"),
         gate: None,
         settled: false,
@@ -140,8 +140,8 @@ fn what_ended_without_our_permit_in_this_run_is_told_at_its_end() {
 #[test]
 fn that_time_passes_is_no_change() {
     let mut later = draining();
-    later.tasks[0].waiting_for = "2 job(s) run, the oldest for 2h".into();
-    later.drained.message = "task 0af3b2c1d4: 2 job(s) run, the oldest for 2h".into();
+    later.tasks[0].waiting_for = "2 jobs running, the oldest for 2h".into();
+    later.drained.message = "task 0af3b2c1d4: 2 jobs running, the oldest for 2h".into();
     assert_eq!(change::between(Some(&draining()), &later), []);
 }
 

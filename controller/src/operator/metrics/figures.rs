@@ -1,4 +1,4 @@
-//! What is told of each drain, from what its last pass saw; and what is told of a drain that no pass has seen yet.
+//! The series of each drain, from its last reconciliation; and those of a drain that has not been reconciled yet.
 
 use std::{
     collections::BTreeMap,
@@ -21,15 +21,15 @@ use worker_drain_plan::{
     report::{TaskPhase, TaskReport},
 };
 
-use super::{Key, System};
+use super::labels::{Key, System};
 use crate::operator::events::is_blocked;
 
-/// A hold that ends so shortly before a deadline, or later, is not to be renewed. Holds last for whole minutes, and the
-/// scheduler's clock may be another.
+/// A hold that ends this shortly before a deadline, or later, is not renewed. Holds last for whole minutes, and the
+/// scheduler's clock may differ from ours.
 const AT_THE_DEADLINE: SignedDuration = SignedDuration::from_mins(2);
 
-/// What one drain's last pass saw. What is `None` in one that no pass has made is not told: an alert must not take a
-/// replica's ignorance for an answer.
+/// What one drain's last reconciliation observed. A `None` before the first reconciliation has no series: an alert must not
+/// take a replica's ignorance for an answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Figures {
     tasks: BTreeMap<TaskPhase, i64>,
@@ -40,17 +40,17 @@ pub struct Figures {
     next_expiry: Option<Timestamp>,
     /// The holds of some tasks could not be read.
     unread: bool,
-    /// How long a hold lasts of a task that stays.
+    /// How long the hold of a staying task lasts.
     expires_in: Option<SignedDuration>,
     oldest_job: Option<Timestamp>,
     jobs_cut: Option<u64>,
-    /// Old tasks that ended without our permit, by the time at which the rollout began that they were old in.
+    /// Old tasks that ended without a permit, by the time at which their rollout began.
     unpermitted: BTreeMap<Timestamp, u64>,
-    last_pass: Option<Timestamp>,
+    last_reconcile: Option<Timestamp>,
 }
 
 impl Figures {
-    /// Of a pass that told and remembers this. `fleet` and `workers`: whether they could be seen; `None`: not asked.
+    /// Of a reconciliation with this report and memory. `fleet` and `workers`: whether they answered; `None`: not asked.
     pub fn of(
         policy: &Policy,
         report: &Report,
@@ -79,7 +79,7 @@ impl Figures {
             oldest_job: report.tasks.iter().filter_map(|task| task.oldest_job.as_ref()?.started_at).min(),
             jobs_cut: Some(u64::from(report.cut.jobs)),
             unpermitted: past.chain(running).collect(),
-            last_pass: Some(now),
+            last_reconcile: Some(now),
         }
     }
 
@@ -95,8 +95,8 @@ impl Figures {
     }
 }
 
-/// Until when this task is held, if somebody must renew that hold before its end. Not so where it ends on purpose: on a
-/// task that may stop, at a deadline with `PermitStop`, or because the drain is withdrawn; nor where it is not ours.
+/// Until when this task is held, if its hold must be renewed before its end. Not so where the hold ends on purpose: on a task
+/// that may stop, at a deadline with `PermitStop`, or because the drain is withdrawn; nor where the hold is not ours.
 fn to_be_renewed(policy: &Policy, task: &TaskReport, memory: &Memory) -> Option<Timestamp> {
     let HoldState::Until(until) = task.hold else { return None };
     let TaskMemory { leaving, permitted, .. } = memory.tasks.get(&task.task)?;
@@ -118,7 +118,7 @@ fn is_over(phase: TaskPhase) -> bool {
     matches!(phase, TaskPhase::Permitted | TaskPhase::Stopping | TaskPhase::Stopped)
 }
 
-/// When the first hold expires that the status of this resource tells of.
+/// When the first of the holds in the status of this resource expires.
 fn told_expiry(resource: &Value) -> Option<Timestamp> {
     if resource.pointer("/spec/mode").is_some_and(|mode| mode == "Plan") {
         return None;
@@ -129,8 +129,8 @@ fn told_expiry(resource: &Value) -> Option<Timestamp> {
     held.filter_map(|task| task["heldUntil"].as_str()?.parse().ok()).min()
 }
 
-/// How many old tasks have ended without our permit. Rollouts are forgotten, so the number is carried on from look to look;
-/// a process that begins takes it from the rollouts that are remembered.
+/// How many old tasks have ended without a permit. Rollouts are forgotten, so the number is carried on from reconciliation to
+/// reconciliation; a process that begins takes it from the rollouts in memory.
 #[derive(Debug, Default)]
 struct Unpermitted {
     total: u64,
@@ -150,24 +150,25 @@ impl Unpermitted {
 /// What is known of a drain.
 #[derive(Debug, Default)]
 struct Known {
-    /// `None`: somebody else may be looking at it.
+    /// `None`: another replica may reconcile it.
     figures: Option<Figures>,
     unpermitted: Unpermitted,
 }
 
-/// Every drain that this process has looked at.
+/// Every drain that this process has reconciled.
 #[derive(Debug, Default)]
 pub struct Drains(Mutex<BTreeMap<Key, Known>>);
 
 impl Drains {
-    /// A pass is about to begin.
+    /// A reconciliation is about to begin.
     pub fn expect(&self, key: &Key, now: Timestamp) {
         let mut drains = self.lock();
         let figures = &mut drains.entry(key.clone()).or_default().figures;
-        figures.get_or_insert_with(|| Figures { last_pass: Some(now), ..Figures::default() });
+        figures.get_or_insert_with(|| Figures { last_reconcile: Some(now), ..Figures::default() });
     }
 
-    /// Until a pass has seen the holds, they are taken from what was told last of this drain, be it by another process.
+    /// Until a reconciliation has observed the holds, they are taken from the drain's status, which another process may have
+    /// written.
     pub fn resume(&self, key: &Key, resource: &Value) {
         let mut drains = self.lock();
         let figures = drains.entry(key.clone()).or_default().figures.get_or_insert_default();
@@ -176,7 +177,7 @@ impl Drains {
         }
     }
 
-    /// A pass saw this.
+    /// A reconciliation observed this.
     pub fn saw(&self, key: &Key, figures: Figures) {
         let mut drains = self.lock();
         let known = drains.entry(key.clone()).or_default();
@@ -185,18 +186,18 @@ impl Drains {
         known.figures = Some(figures.or_before(&before));
     }
 
-    /// The drain could not be looked at, because of this. What was seen of it before is told on: its holds are not
-    /// renewed. `read`: the pass ended well all the same.
+    /// The drain could not be reconciled, for this reason. What was observed before stays: its holds are not renewed.
+    /// `read`: the reconciliation succeeded all the same.
     pub fn failure_status(&self, key: &Key, reason: &str, read: Option<Timestamp>) {
         let mut drains = self.lock();
         let figures = drains.entry(key.clone()).or_default().figures.get_or_insert_default();
         figures.blocked = Some(reason.into());
-        figures.last_pass = read.or(figures.last_pass);
+        figures.last_reconcile = read.or(figures.last_reconcile);
     }
 
-    /// Another drain looks after the service and tells of its tasks and holds; this one tells why it does not.
+    /// Another drain is in charge of the service and has the series of its tasks and holds; this one says why it is not.
     pub fn stands_by(&self, key: &Key, reason: &str, now: Timestamp) {
-        let figures = Figures { blocked: Some(reason.into()), last_pass: Some(now), ..Figures::default() };
+        let figures = Figures { blocked: Some(reason.into()), last_reconcile: Some(now), ..Figures::default() };
         self.lock().entry(key.clone()).or_default().figures = Some(figures);
     }
 
@@ -233,35 +234,36 @@ impl Collector for Drains {
             }
             Ok(())
         };
-        gauge("tasks", "Tasks by where they are", &|figures| {
+        gauge("tasks", "Tasks by phase", &|figures| {
             figures.tasks.iter().map(|(phase, count)| (vec![("phase", format!("{phase:?}"))], as_f64(*count))).collect()
         })?;
-        gauge("reachable", "1 while the outside system can be reached", &|figures| {
+        gauge("reachable", "1 if the last call of the system was answered, else 0", &|figures| {
             let systems = [(System::Ecs, figures.ecs_reachable), (System::Broker, figures.broker_reachable)];
             let asked = systems.into_iter().filter_map(|(system, answer)| Some((system, answer?)));
             asked.map(|(system, yes)| (vec![("system", format!("{system:?}"))], f64::from(u8::from(yes)))).collect()
         })?;
-        gauge("blocked", "1 while the drain waits for something other than the end of a job", &|figures| {
+        gauge("blocked", "1 while the drain waits for something other than the end of a job, by reason", &|figures| {
             figures.blocked.iter().map(|reason| (vec![("reason", reason.clone())], 1.0)).collect()
         })?;
-        let oldest = "Since when the task is to stop that has been held longest; 0: none is";
+        let oldest = "When the longest held of the leaving tasks began to leave; 0 if there is none";
         gauge("oldest_hold_timestamp_seconds", oldest, &|figures| time(figures.oldest_hold))?;
-        gauge("oldest_job_timestamp_seconds", "When the oldest job began; 0: none runs", &|figures| {
+        gauge("oldest_job_timestamp_seconds", "When the oldest running job began; 0 if none runs", &|figures| {
             time(figures.oldest_job)
         })?;
-        let expiry = "When the first hold expires of those that are to be renewed; 0: there is none";
+        let expiry = "When the first of the holds that must be renewed expires; 0 if there is none";
         gauge("next_hold_expiry_timestamp_seconds", expiry, &|figures| time(figures.next_expiry))?;
-        gauge("hold_expires_in_seconds", "How long the hold lasts of a task that stays: hold.expiresIn", &|figures| {
+        gauge("hold_expires_in_seconds", "How long the hold of a staying task lasts: hold.expiresIn", &|figures| {
             figures.expires_in.iter().map(|lasting| (Vec::new(), lasting.as_secs_f64())).collect()
         })?;
-        let last = "When a pass over the drain last ended well; until then, when it was first seen";
-        gauge("last_pass_timestamp_seconds", last, &|figures| time(figures.last_pass))?;
+        let last =
+            "When the last successful reconciliation ended; before the first, when this replica first saw the drain";
+        gauge("last_reconcile_timestamp_seconds", last, &|figures| time(figures.last_reconcile))?;
         let value = ConstGauge::new(i64::try_from(drains.len()).unwrap_or(i64::MAX));
-        let help = "WorkerDrains that this replica looks at";
+        let help = "WorkerDrains that this replica reconciles";
         value.encode(encoder.encode_descriptor("drains", help, None, value.metric_type())?)?;
         let mut counter = |name: &str, help: &str, value: &dyn Fn(&Figures, &Unpermitted) -> u64| {
             let mut descriptor = encoder.encode_descriptor(name, help, None, ConstCounter::new(0_u64).metric_type())?;
-            // Before a pass has told the number, a 0 would look like a number from which it has risen.
+            // Before a reconciliation knows the number, a 0 would look like a number from which it has risen.
             for (key, figures, unpermitted) in drains.iter().filter(|(_, figures, _)| figures.jobs_cut.is_some()) {
                 let labels = labels(key, Vec::new());
                 ConstCounter::new(value(figures, unpermitted)).encode(descriptor.encode_family(&labels)?)?;
@@ -271,7 +273,7 @@ impl Collector for Drains {
         counter("jobs_cut", "Jobs that were cut because a deadline had passed", &|figures, _| {
             figures.jobs_cut.unwrap_or_default()
         })?;
-        counter("ended_unpermitted", "Old tasks that ended without permission", &|_, unpermitted| unpermitted.total)
+        counter("ended_unpermitted", "Old tasks that ended without a permit", &|_, unpermitted| unpermitted.total)
     }
 }
 

@@ -117,7 +117,7 @@ fn it_is_told_as_the_charts_alerts_read_it() {
         "oldest_hold_timestamp_seconds} 100.0",
         "next_hold_expiry_timestamp_seconds} 7200.0",
         "hold_expires_in_seconds} 7200.0",
-        "last_pass_timestamp_seconds} 1000.0",
+        "last_reconcile_timestamp_seconds} 1000.0",
         "jobs_cut_total} 3",
         "ended_unpermitted_total} 0",
     ] {
@@ -129,7 +129,7 @@ fn it_is_told_as_the_charts_alerts_read_it() {
         "worker_drain_drains 1",
         "worker_drain_actions_total{action=\"GiveBack\",outcome=\"Done\"} 1",
         "worker_drain_errors_total{system=\"Broker\",kind=\"Unreachable\"} 1",
-        "worker_drain_passes_total{result=\"Ok\"} 1",
+        "worker_drain_reconciliations_total{result=\"Ok\"} 1",
         concat!("worker_drain_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
     ] {
         assert!(told.lines().any(|told| told == line), "{line} is not in\n{told}");
@@ -165,12 +165,12 @@ fn a_drain_that_cannot_be_looked_at_keeps_its_holds_and_says_why() {
     for line in ["next_hold_expiry_timestamp_seconds} 7200.0", "blocked,reason=\"InternalError\"} 1.0"] {
         assert_tells(&metrics, line);
     }
-    assert_tells(&metrics, "last_pass_timestamp_seconds} 1000.0");
+    assert_tells(&metrics, "last_reconcile_timestamp_seconds} 1000.0");
     metrics.drains().failure_status(&key(), failure_status::INVALID_SPEC, Some(at(1300)));
     for line in ["next_hold_expiry_timestamp_seconds} 7200.0", "blocked,reason=\"InvalidSpec\"} 1.0"] {
         assert_tells(&metrics, line);
     }
-    assert_tells(&metrics, "last_pass_timestamp_seconds} 1300.0");
+    assert_tells(&metrics, "last_reconcile_timestamp_seconds} 1300.0");
     metrics.drains().stands_by(&key(), failure_status::CONFLICT, at(1400));
     assert_tells(&metrics, "blocked,reason=\"Conflict\"} 1.0");
     assert_tells(&metrics, "next_hold_expiry_timestamp_seconds} 0.0");
@@ -196,7 +196,7 @@ fn of_a_drain_that_no_pass_has_seen_the_status_tells_and_nothing_is_guessed() {
         "oldest_hold_timestamp_seconds} 0.0",
         "oldest_job_timestamp_seconds} 0.0",
         "next_hold_expiry_timestamp_seconds} 7200.0",
-        "last_pass_timestamp_seconds} 50.0",
+        "last_reconcile_timestamp_seconds} 50.0",
     ];
     assert_eq!(told(&metrics), expected, "a 0 that nobody saw would look like an answer");
     metrics.drains().saw(&key(), figures(&policy(), &report(&[]), true));

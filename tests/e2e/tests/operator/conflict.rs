@@ -32,7 +32,8 @@ async fn of_several_drains_of_one_service_one_acts_and_another_takes_over_when_i
     operator.until_ready_as("leader").await;
     wait_until("it has looked at all of them", 5 * LONG, async || {
         let (_, told) = operator.get("/metrics").await.expect("the operator answers");
-        let line = told.lines().find_map(|line| line.strip_prefix("worker_drain_passes_total{result=\"Ok\"} "));
+        let line =
+            told.lines().find_map(|line| line.strip_prefix("worker_drain_reconciliations_total{result=\"Ok\"} "));
         line.is_some_and(|count| count.parse().is_ok_and(|count: u64| count >= 12))
     })
     .await;

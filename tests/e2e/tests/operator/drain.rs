@@ -51,13 +51,13 @@ async fn a_deployment_is_drained_and_kubectl_tells_it() {
 
 /// What `kubectl get` shows while both old tasks have jobs; under load a worker may be silent for a moment.
 async fn columns(cluster: &Cluster) {
-    let head = ["NAME", "SERVICE", "PHASE", "DRAINED", "BUSY", "UNKNOWN", "OLDEST-JOB", "BLOCKED-BY", "AGE"];
-    let row = ["transcoder", "transcoder", "Draining", "0/2", "2", "0"];
+    let head = ["NAME", "SERVICE", "PHASE", "READY", "DRAINED", "BUSY", "UNKNOWN", "OLDEST-JOB", "BLOCKED-BY", "AGE"];
+    let row = ["transcoder", "transcoder", "Draining", "True", "0/2", "2", "0"];
     let mut table = String::new();
     test_support::wait_until("the columns tell of both tasks", 2 * test_support::LONG, async || {
-        table = cluster.kubectl("get wd --output wide").ok().await;
+        table = cluster.kubectl("get workerdrains").ok().await;
         let words: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-        words[0] == head && words[1][..6] == row && words[1][7] == "JobsRunning"
+        words[0] == head && words[1][..7] == row && words[1][8] == "JobsRunning"
     })
     .await;
 }
@@ -101,7 +101,7 @@ async fn what_has_not_changed_is_not_written() {
 }
 
 async fn passes(operator: &e2e::Operator) -> u64 {
-    number(operator, "worker_drain_passes_total{result=\"Ok\"}").await
+    number(operator, "worker_drain_reconciliations_total{result=\"Ok\"}").await
 }
 
 /// A look may be under way when a job ends, and then it sees that by itself: not so each time.
@@ -125,7 +125,7 @@ async fn the_end_of_the_last_job_asks_for_a_look() {
         }
         stage.until_rolled_out().await;
         assert_all_ran_once(&stage, &jobs);
-        if number(&operator, "worker_drain_wakes_total").await > 0 {
+        if number(&operator, "worker_drain_wakeups_total").await > 0 {
             return;
         }
     }

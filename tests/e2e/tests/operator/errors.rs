@@ -119,7 +119,7 @@ async fn a_drain_that_cannot_work_is_its_own_trouble_alone() {
         drain("no-broker", service, "{url: 'redis://127.0.0.1:1/0'}", ", mode: Plan"),
         drain("no-url", service, "{url: 'amqq://127.0.0.1:1/0'}", ", mode: Plan"),
         drain("intruder", service, "{urlFrom: {secretKeyRef: {name: intruder, key: url}}}", ", mode: Plan"),
-        drain("contradiction", service, &broker, ", hold: {mode: OnRollout}, drain: {scaleIn: true}"),
+        drain("contradiction", service, &broker, ", hold: {mode: OnRollout}, drain: {scaleIn: Drain}"),
         intruder.replace("name: broker", "name: intruder") + "---\n",
         stage.drain_with_secret(),
     ];

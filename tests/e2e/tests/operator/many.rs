@@ -54,8 +54,11 @@ async fn two_hundred_drains_are_all_looked_at_and_none_is_written_without_need()
     }
     let calls = calm.expect("there are two minutes in which nothing is written");
     let (resident, passes) = (resident_kib(&mut operator), operator.get("/metrics").await.expect("metrics").1);
-    let passes =
-        passes.lines().find(|line| line.starts_with("worker_drain_passes_total")).unwrap_or_default().to_owned();
+    let passes = passes
+        .lines()
+        .find(|line| line.starts_with("worker_drain_reconciliations_total"))
+        .unwrap_or_default()
+        .to_owned();
     eprintln!(
         "{DRAINS} drains of 5 tasks: applied in {applied:?}, all ready after {ready:?}, {} MiB resident, {calls} calls of \
          WorkerDrains and Secrets in {CALM:?}; {passes}",

@@ -154,7 +154,7 @@ impl World {
     }
 
     fn lets_go_by_deadline(&self) -> bool {
-        let deadline = self.policy.as_ref().and_then(|policy| policy.drain.deadline);
+        let deadline = self.policy.as_ref().filter(|policy| !policy.paused).and_then(|policy| policy.drain.deadline);
         deadline.is_some_and(|deadline| deadline.action == DeadlineAction::PermitStop)
     }
 

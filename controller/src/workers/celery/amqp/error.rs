@@ -64,7 +64,7 @@ impl Problem {
             return Failure::new(FailureKind::Unreachable, format!("{address}: {self}"));
         };
         let (kind, advice) = match self {
-            Self::Count(..) if is_not_found(error) => (FailureKind::NotFound, "see whether it is spelt right".into()),
+            Self::Count(..) if is_not_found(error) => (FailureKind::NotFound, "check its spelling".into()),
             // The first worker that sends one makes the exchange.
             Self::Listen(error) if is_not_found(error) => (FailureKind::Unreachable, String::new()),
             _ => judge(error, address),

@@ -1,4 +1,4 @@
-//! What must always hold, as numbered functions over one pass. They are written against the raw observation, apart from
+//! What must always hold, as numbered functions over one reconciliation. They are written against the raw observation, apart from
 //! the rules they check, and are called by unit tests, property tests and the simulation alike.
 //!
 //! 1. A stop is permitted only on proof.
@@ -20,58 +20,34 @@
 //! (11, the token bucket, is not policy: it is held where the calls are made.)
 
 mod gate;
+mod judged;
 mod raw;
-mod turn;
+mod rollback;
 
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
 use self::gate::{is_awaited, is_behind_gate};
+use self::judged::demand;
 use self::raw::{
     answer, at_work, cancels, consumes, current, floor, holds, idle, is_full, is_live, is_turning, may_be_stopped,
     nodes, number, permits, workers,
 };
-pub use self::{gate::rule_13, turn::rule_14};
+pub use self::{
+    gate::rule_13,
+    judged::{Check, Judged, Violation},
+    rollback::rule_14,
+};
 use crate::{
-    Action, Ground, Memory, NodeName, Observation, Plan, Policy, TaskId,
+    Action, Ground, Memory, NodeName, TaskId,
     memory::{TaskMemory, Why},
     observation::{HoldState, Life, Mapping},
     plan,
-    policy::{DeadlineAction, HoldMode},
+    policy::{Deadline, DeadlineAction, HoldMode},
 };
 
-/// One pass, as it is judged.
-#[derive(Clone, Copy, Debug)]
-pub struct Judged<'a> {
-    /// What the user asked for.
-    pub policy: &'a Policy,
-    /// What was seen.
-    pub observation: &'a Observation,
-    /// What was remembered before.
-    pub before: &'a Memory,
-    /// What was decided.
-    pub plan: &'a Plan,
-    /// When.
-    pub now: Timestamp,
-}
-
-/// A rule that does not hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// Its number.
-    pub rule: u8,
-    /// What is wrong, for a developer.
-    pub what: String,
-}
-
-type Check = Result<(), Violation>;
-
-fn demand(rule: u8, holds: bool, what: impl FnOnce() -> String) -> Check {
-    if holds { Ok(()) } else { Err(Violation { rule, what: what() }) }
-}
-
-/// Judges one pass by every rule that can be judged from one pass.
+/// Judges one reconciliation by every rule that can be judged from one reconciliation.
 pub fn check(judged: Judged<'_>) -> Check {
     rule_1(judged)?;
     rule_2(judged)?;
@@ -189,7 +165,8 @@ pub fn rule_3(judged: Judged<'_>) -> Check {
 fn no_hold_is_let_run_out(judged: Judged<'_>) -> Check {
     let Some(fleet) = judged.observation.fleet.ok() else { return Ok(()) };
     let policy = judged.policy;
-    let by_deadline = policy.drain.deadline.is_some_and(|deadline| deadline.action == DeadlineAction::PermitStop);
+    let permits_stop = |deadline: Deadline| deadline.action == DeadlineAction::PermitStop;
+    let by_deadline = !policy.paused && policy.drain.deadline.is_some_and(permits_stop);
     let wanted = |task: &TaskId| {
         judged.plan.memory.tasks.get(task).is_some_and(|known| {
             let leaves = known.leaving.is_some() && !by_deadline;

@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 
-use super::{Check, Judged, demand};
+use super::judged::{Check, Judged, demand};
 use crate::{Action, Memory, RevisionId, memory::Turning, observation::FleetView};
 
 /// An older revision that is shown as current again may be an answer from the past. It is believed when it was seen for

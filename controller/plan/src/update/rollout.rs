@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use super::view::View;
 use crate::{
-    memory::{Memory, Rollout},
+    memory::{Memory, Permitted, Rollout},
     names::TaskId,
     observation::{FleetView, Life},
-    remember::by_deadline,
     report::{PastRollout, RolloutOutcome},
 };
 
 /// Brings the rollout up to date, and ends it when no old task is left.
-pub fn follow(fleet: &FleetView, memory: &mut Memory, now: Timestamp) {
+pub fn follow(view: &View<'_>, memory: &mut Memory) {
+    let (fleet, now) = (view.fleet, view.now);
     let old: BTreeSet<TaskId> = fleet
         .tasks
         .iter()
@@ -21,16 +22,7 @@ pub fn follow(fleet: &FleetView, memory: &mut Memory, now: Timestamp) {
         .map(|(id, _)| id.clone())
         .collect();
     if memory.rollout.is_none() && old.iter().any(|id| memory.tasks.get(id).is_some_and(|task| !task.gone)) {
-        let to = fleet.current.clone();
-        memory.rollout = Some(Rollout {
-            to,
-            since: now,
-            back: false,
-            old: BTreeSet::new(),
-            ended: BTreeSet::new(),
-            jobs_cut: 0,
-            ended_unpermitted: BTreeSet::new(),
-        });
+        memory.rollout = Some(Rollout::to(fleet.current.clone(), now));
     }
     if let Some(mut rollout) = memory.rollout.take() {
         redirect(&mut rollout, fleet);
@@ -45,7 +37,7 @@ pub fn follow(fleet: &FleetView, memory: &mut Memory, now: Timestamp) {
     }
 }
 
-/// Whoever ended before it was to leave is counted by no rollout.
+/// A task that ended before it would leave is counted by no rollout.
 fn is_counted(memory: &Memory, id: &TaskId) -> bool {
     memory.tasks.get(id).is_some_and(|task| !task.gone || task.leaving.is_some())
 }
@@ -53,8 +45,7 @@ fn is_counted(memory: &Memory, id: &TaskId) -> bool {
 /// The fleet may have turned to yet another revision. If tasks of that one were already being drained, it went back.
 fn redirect(rollout: &mut Rollout, fleet: &FleetView) {
     let current_again = |id: &TaskId| fleet.tasks.get(id).is_some_and(|task| task.revision == fleet.current);
-    let lives =
-        |id: &TaskId| fleet.tasks.get(id).is_some_and(|task| matches!(task.life, Life::Starting | Life::Running));
+    let lives = |id: &TaskId| fleet.tasks.get(id).is_some_and(|task| task.life.is_live());
     let returned = rollout.old.iter().any(current_again);
     // Whoever was being stopped when the fleet turned back ends all the same, and is counted.
     rollout.old.retain(|id| !(current_again(id) && lives(id)));
@@ -82,7 +73,7 @@ fn count_ended(rollout: &mut Rollout, fleet: &FleetView, memory: &Memory) {
 fn past(rollout: &Rollout, fleet: &FleetView, memory: &Memory, now: Timestamp) -> PastRollout {
     // Also of a deadline that had passed before the rollout began, in a scale-in.
     let mut permits = rollout.old.iter().filter_map(|id| memory.tasks.get(id)?.let_go());
-    let outcome = if permits.any(by_deadline) {
+    let outcome = if permits.any(Permitted::by_deadline) {
         RolloutOutcome::JobsCut
     } else if !rollout.ended_unpermitted.is_empty() {
         RolloutOutcome::EndedUnpermitted
@@ -94,7 +85,7 @@ fn past(rollout: &Rollout, fleet: &FleetView, memory: &Memory, now: Timestamp) -
     let number = |items: &BTreeSet<TaskId>| u32::try_from(items.len()).unwrap_or(u32::MAX);
     PastRollout {
         to: rollout.to.clone(),
-        label: label(fleet, rollout),
+        label: fleet.label(&rollout.to),
         since: rollout.since,
         until: now,
         tasks: number(&rollout.old),
@@ -104,7 +95,30 @@ fn past(rollout: &Rollout, fleet: &FleetView, memory: &Memory, now: Timestamp) -
     }
 }
 
-/// How people call the revision that is being rolled out.
-pub fn label(fleet: &FleetView, rollout: &Rollout) -> String {
-    fleet.revisions.get(&rollout.to).map_or_else(|| rollout.to.to_string(), |revision| revision.label.clone())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        memory::{Leaving, TaskMemory, Why},
+        update::testing::{Stage, at},
+    };
+
+    #[test]
+    fn a_rollout_lasts_from_the_first_old_task_to_the_end_of_the_last_one() {
+        let mut stage = Stage::with_task("t", Life::Running);
+        stage.fleet.current = "new".into();
+        let leaving = Some(Leaving { why: Why::Rollout, since: at(0) });
+        let mut memory = Memory::default();
+        memory.tasks.insert("t".into(), TaskMemory { leaving, ..TaskMemory::default() });
+        follow(&stage.view(at(0)), &mut memory);
+        assert_eq!(memory.rollout.as_ref().map(|rollout| rollout.old.len()), Some(1));
+
+        stage.task("t").life = Life::Stopped { reason: "by hand".into(), exit_code: Some(0) };
+        stage.task("t").started_at = Some(at(0));
+        memory.tasks.entry("t".into()).or_default().gone = true;
+        follow(&stage.view(at(5)), &mut memory);
+        assert_eq!(memory.rollout, None);
+        assert_eq!(memory.past[0].outcome, RolloutOutcome::EndedUnpermitted);
+        assert_eq!((memory.past[0].since, memory.past[0].until), (at(0), at(5)));
+    }
 }

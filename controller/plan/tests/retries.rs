@@ -1,6 +1,6 @@
 //! What is tried and not done: a person is told of it, it is tried again, and not in haste.
 
-#![allow(unused_must_use, reason = "what a pass decides is judged and told by the world")]
+#![allow(unused_must_use, reason = "what a reconciliation decides is judged and told by the world")]
 
 mod world;
 
@@ -93,6 +93,6 @@ fn a_permit_that_cannot_be_given_is_told() {
     world.run(5);
     let plan = world.reconcile();
     assert_eq!(plan.report.ready.reason, Reason::FleetDenied, "{}", world.story);
-    assert!(of(&plan, "t1").waiting_for.contains("to release its hold was tried"), "{}", world.story);
+    assert!(of(&plan, "t1").waiting_for.contains("releasing its hold failed"), "{}", world.story);
     assert_eq!(plan.report.blocked_by, "FleetDenied");
 }

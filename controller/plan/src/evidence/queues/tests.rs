@@ -1,8 +1,8 @@
 //! What one count proves of one queue, as a table.
 
 use super::{
-    Answer, Delivered, FRESH_FOR, FailureKind, Memory, NodeName, QueueCount, QueueName, Seen, SignedDuration, State,
-    Timestamp, WorkersView, state,
+    Answer, Delivered, FRESH_FOR, FailureKind, Memory, NodeName, QueueCount, QueueName, QueueState, Seen,
+    SignedDuration, Timestamp, WorkersView, state,
 };
 use crate::{
     memory::TaskMemory,
@@ -39,14 +39,14 @@ fn told(consumers: u64, nodes: &[(&str, Answer)]) -> Delivered {
     Delivered::Told { consumers, nodes }
 }
 
-fn judged(count: QueueCount, workers: &[(&str, Answer)], memory: &Memory) -> State {
+fn judged(count: QueueCount, workers: &[(&str, Answer)], memory: &Memory) -> QueueState {
     let nodes = workers.iter().map(|(name, answer)| (NodeName::from(*name), answer.clone())).collect();
     let view = WorkersView { nodes, ..WorkersView::default() };
     state(&QueueName::from("slow"), Some(&Seen::Ok { value: count, at: NOW }), Some(&view), memory, NOW)
 }
 
-fn why(state: State) -> String {
-    let State::Unknown { why, .. } = state else { panic!("{state:?} is not unknown") };
+fn why(state: QueueState) -> String {
+    let QueueState::Unknown { why, .. } = state else { panic!("{state:?} is not unknown") };
     why
 }
 
@@ -54,9 +54,9 @@ fn why(state: State) -> String {
 fn what_the_broker_counts_is_what_there_is() {
     let memory = Memory::default();
     for (ready, delivered, expected) in [
-        (0, 0, State::Empty),
-        (2, 0, State::Holds { ready: 2, delivered: Some(0) }),
-        (0, 3, State::Holds { ready: 0, delivered: Some(3) }),
+        (0, 0, QueueState::Empty),
+        (2, 0, QueueState::Holds { ready: 2, delivered: Some(0) }),
+        (0, 3, QueueState::Holds { ready: 0, delivered: Some(3) }),
     ] {
         assert_eq!(judged(count(ready, Delivered::Counted(delivered)), &[], &memory), expected);
     }
@@ -67,18 +67,22 @@ fn where_it_does_not_every_consumer_must_have_answered_and_hold_nothing() {
     let memory = Memory::default();
     let idle = answer(&[queue()], Some(0), 0, 0);
     let empty = |consumers, nodes: &[(&str, Answer)]| judged(count(0, told(consumers, nodes)), &[], &memory);
-    assert_eq!(empty(0, &[]), State::Empty, "nobody can hold any");
-    assert_eq!(empty(2, &[("a", idle.clone()), ("b", idle.clone())]), State::Empty);
+    assert_eq!(empty(0, &[]), QueueState::Empty, "nobody can hold any");
+    assert_eq!(empty(2, &[("a", idle.clone()), ("b", idle.clone())]), QueueState::Empty);
     assert_eq!(why(empty(2, &[("a", idle.clone())])).matches("of its 2 consumers 1 do not answer").count(), 1);
     for (active, reserved, scheduled) in [(1, 0, 0), (0, 1, 0), (0, 0, 1)] {
         let busy = answer(&[queue()], Some(active), reserved, scheduled);
         let state = empty(2, &[("a", idle.clone()), ("b", busy)]);
-        assert_eq!(state, State::Holds { ready: 0, delivered: Some(1) }, "a job for later is not acknowledged either");
+        assert_eq!(
+            state,
+            QueueState::Holds { ready: 0, delivered: Some(1) },
+            "a job for later is not acknowledged either"
+        );
     }
     let half = answer(&[queue()], None, 0, 0);
     assert!(why(empty(1, &[("a", half)])).contains("a does not answer"));
     // What waits is known all the same.
-    assert_eq!(judged(count(4, told(1, &[])), &[], &memory), State::Holds { ready: 4, delivered: None });
+    assert_eq!(judged(count(4, told(1, &[])), &[], &memory), QueueState::Holds { ready: 4, delivered: None });
 }
 
 #[test]
@@ -89,11 +93,11 @@ fn a_worker_that_lost_the_queue_to_us_may_still_hold_what_it_took_from_it() {
     memory.tasks.insert("t".into(), task);
     let nobody = || count(0, told(0, &[]));
     let busy = answer(&[], Some(0), 2, 0);
-    assert_eq!(judged(nobody(), &[("a", busy)], &memory), State::Holds { ready: 0, delivered: Some(2) });
-    assert_eq!(judged(nobody(), &[("a", answer(&[], Some(0), 0, 0))], &memory), State::Empty);
+    assert_eq!(judged(nobody(), &[("a", busy)], &memory), QueueState::Holds { ready: 0, delivered: Some(2) });
+    assert_eq!(judged(nobody(), &[("a", answer(&[], Some(0), 0, 0))], &memory), QueueState::Empty);
     assert!(why(judged(nobody(), &[], &memory)).contains("a does not answer"));
     memory.tasks.values_mut().for_each(|task| task.gone = true);
-    assert_eq!(judged(nobody(), &[], &memory), State::Empty, "with its task it gave all back");
+    assert_eq!(judged(nobody(), &[], &memory), QueueState::Empty, "with its task it gave all back");
 }
 
 #[test]
@@ -101,11 +105,11 @@ fn a_queue_that_nobody_knows_is_not_empty() {
     let unknown = || QueueCount { known: false, ..count(0, Delivered::Counted(0)) };
     let state = judged(unknown(), &[], &Memory::default());
     assert!(
-        matches!(&state, State::Unknown { kind: FailureKind::NotFound, why } if why.contains("spelt")),
+        matches!(&state, QueueState::Unknown { kind: FailureKind::NotFound, why } if why.contains("spelling")),
         "{state:?}"
     );
     let taker = ("a", answer(&[queue()], Some(0), 0, 0));
-    assert_eq!(judged(unknown(), &[taker], &Memory::default()), State::Empty, "who takes from it knows it");
+    assert_eq!(judged(unknown(), &[taker], &Memory::default()), QueueState::Empty, "who takes from it knows it");
 }
 
 #[test]
@@ -114,8 +118,8 @@ fn a_failure_and_an_old_count_prove_nothing() {
     let judge = |seen: Option<&Seen<QueueCount>>, now| state(&name, seen, None, &Memory::default(), now);
     assert!(why(judge(None, NOW)).contains("not counted yet"));
     let failed = Seen::Err { failure: Failure::new(FailureKind::Denied, "NOPERM"), at: NOW };
-    assert_eq!(judge(Some(&failed), NOW), State::Unknown { kind: FailureKind::Denied, why: "NOPERM".into() });
+    assert_eq!(judge(Some(&failed), NOW), QueueState::Unknown { kind: FailureKind::Denied, why: "NOPERM".into() });
     let seen = Seen::Ok { value: count(0, Delivered::Counted(0)), at: NOW };
-    assert_eq!(judge(Some(&seen), NOW + FRESH_FOR), State::Empty);
+    assert_eq!(judge(Some(&seen), NOW + FRESH_FOR), QueueState::Empty);
     assert!(why(judge(Some(&seen), NOW + FRESH_FOR + SignedDuration::from_secs(1))).contains("too long ago"));
 }

@@ -1,17 +1,18 @@
 //! Puts the whole into words: phase, verdicts and counts, made from the words for each task.
 
+use super::{
+    gate,
+    words::{age, short_names},
+};
 use crate::{
     actions::Step,
-    gate, hold,
-    memory::{Memory, Retry, Why},
+    evidence::MAX_ANSWER_LAG,
+    memory::{Memory, Retry, Rollout, Why},
     observation::{FailureKind, Observation, Seen},
-    pace,
     policy::{HoldMode, Mode, Policy},
     report::{Counts, Phase, Reason, Report, RolloutReport, TaskPhase, TaskReport, Verdict},
-    rollout,
+    rules::{Decision, capacity, give_back, hold},
     situation::{Member, Situation, count},
-    tell::{self, Steps},
-    turn, undo,
 };
 
 /// The report when the fleet could be seen.
@@ -19,12 +20,12 @@ pub fn report(
     situation: &Situation<'_>,
     observation: &Observation,
     mut tasks: Vec<TaskReport>,
-    steps: &Steps<'_>,
+    decision: &Decision,
 ) -> Report {
     tasks.sort_by_key(|task| (task.leaving.is_none(), task.phase, task.since, task.task.clone()));
     let gate = gate::verdict(situation, observation);
     let drained = drained(situation, &tasks, gate.as_ref());
-    let ready = ready(situation, observation, &tasks, steps);
+    let ready = ready(situation, observation, &tasks, decision);
     let stalled = stalled(&ready, &drained);
     Report {
         fleet: situation.fleet.name.clone(),
@@ -52,7 +53,7 @@ pub fn report(
 /// Nothing leaves, and every queue that was taken from a task that stays was seen to be back.
 fn is_settled(situation: &Situation<'_>) -> bool {
     let stays = |member: &Member<'_>| member.leaving.is_none() && is_whole(member);
-    let is_over = situation.memory.rollout.is_none() && !turn::is_turning(situation.memory);
+    let is_over = situation.memory.rollout.is_none() && !situation.memory.is_turning();
     situation.workers_seen && is_over && situation.live().all(stays)
 }
 
@@ -60,12 +61,12 @@ fn is_settled(situation: &Situation<'_>) -> bool {
 fn is_whole(member: &Member<'_>) -> bool {
     let taken = member.memory.nodes.iter().filter(|(_, node)| !node.taken.is_empty());
     let mut answered = taken.map(|(name, _)| member.evidence.queues(name).is_some());
-    undo::missing(member).next().is_none() && answered.all(|answered| answered)
+    give_back::missing(member).next().is_none() && answered.all(|answered| answered)
 }
 
 /// The report when the fleet could not be seen: what was known is not guessed on.
 pub fn blind(policy: &Policy, observation: &Observation, memory: &Memory) -> Report {
-    let ready = trouble(observation, memory).unwrap_or_else(all_seen);
+    let ready = unobservable(observation, memory).unwrap_or_else(all_seen);
     let drained = Verdict { answer: None, ..ready.clone() };
     // Of a fleet that does not exist nothing is held: a drain of it can be withdrawn.
     let nothing_left = policy.withdrawn && ready.reason == Reason::FleetNotFound;
@@ -114,10 +115,10 @@ fn phase(situation: &Situation<'_>, tasks: &[TaskReport]) -> Phase {
 
 fn running(situation: &Situation<'_>) -> Option<RolloutReport> {
     let rollout = situation.memory.rollout.as_ref()?;
-    Some(rollout_report(rollout, rollout::label(situation.fleet, rollout)))
+    Some(rollout_report(rollout, situation.fleet.label(&rollout.to)))
 }
 
-fn rollout_report(rollout: &crate::memory::Rollout, label: String) -> RolloutReport {
+fn rollout_report(rollout: &Rollout, label: String) -> RolloutReport {
     RolloutReport {
         to: rollout.to.clone(),
         label,
@@ -146,14 +147,14 @@ fn counts(situation: &Situation<'_>, tasks: &[TaskReport]) -> Counts {
 }
 
 /// What cannot be seen outside, if anything.
-fn trouble(observation: &Observation, memory: &Memory) -> Option<Verdict> {
-    let (failure, trouble, reason) = match (&observation.fleet, &observation.workers) {
+fn unobservable(observation: &Observation, memory: &Memory) -> Option<Verdict> {
+    let (failure, error, reason) = match (&observation.fleet, &observation.workers) {
         (Seen::Err { failure, .. }, _) => (failure, &memory.fleet_error, fleet_reason(failure.kind)),
         (_, Seen::Err { failure, .. }) => (failure, &memory.workers_error, workers_reason(failure.kind)),
         _ => return None,
     };
-    let lasting = trouble.as_ref().map_or(String::new(), |trouble| {
-        format!(" (for {}; every hold is kept)", tell::age(trouble.last.duration_since(trouble.since)))
+    let lasting = error.as_ref().map_or(String::new(), |error| {
+        format!(" (for {}; every hold is kept)", age(error.last.duration_since(error.since)))
     });
     Some(Verdict { answer: Some(false), reason, message: format!("{}{lasting}", failure.message) })
 }
@@ -181,19 +182,22 @@ fn all_seen() -> Verdict {
     Verdict { answer: Some(true), reason: Reason::AllSeen, message }
 }
 
-fn ready(situation: &Situation<'_>, observation: &Observation, tasks: &[TaskReport], steps: &Steps<'_>) -> Verdict {
-    trouble(observation, situation.memory)
-        .or_else(|| set_back(situation, tasks, steps))
+fn ready(situation: &Situation<'_>, observation: &Observation, tasks: &[TaskReport], decision: &Decision) -> Verdict {
+    unobservable(observation, situation.memory)
+        .or_else(|| retried(situation, tasks, decision))
         .or_else(|| blocking(tasks, TaskPhase::Unmapped, Reason::Unmapped))
         .unwrap_or_else(all_seen)
 }
 
 /// What is tried with a task again and again in vain, with the words of the first such task. That the scheduler refuses to
 /// hold one task is nothing that is out of order: such a task is at risk.
-fn set_back(situation: &Situation<'_>, tasks: &[TaskReport], steps: &Steps<'_>) -> Option<Verdict> {
+fn retried(situation: &Situation<'_>, tasks: &[TaskReport], decision: &Decision) -> Option<Verdict> {
     let counts = |member: &Member<'_>, step: Step, retry: &Retry| {
-        let goes_on =
-            if step == Step::Hold { hold::is_wanted(situation, member) } else { steps.contains(step, member.id) };
+        let goes_on = if step == Step::Hold {
+            hold::is_wanted(situation, member)
+        } else {
+            decision.steps.contains(step, member.id)
+        };
         goes_on
             && match retry.kind {
                 None if step == Step::Hold => false,
@@ -213,8 +217,8 @@ fn set_back(situation: &Situation<'_>, tasks: &[TaskReport], steps: &Steps<'_>) 
         (Some(kind), Step::Cancel | Step::GiveBack) => workers_reason(kind),
         (Some(kind), Step::Hold | Step::Permit | Step::Release) => fleet_reason(kind),
     };
-    let others = tell::tasks(retries.map(|(told, ..)| &told.task));
-    let others = if others.is_empty() { others } else { format!(" (likewise {others})") };
+    let others = short_names(retries.map(|(told, ..)| &told.task));
+    let others = if others.is_empty() { others } else { format!(" (also {others})") };
     let message = format!("task {}: {}{others}", told.task.short(), told.waiting_for);
     Some(Verdict { answer: Some(false), reason, message })
 }
@@ -222,15 +226,15 @@ fn set_back(situation: &Situation<'_>, tasks: &[TaskReport], steps: &Steps<'_>) 
 /// A verdict about all tasks in this phase, with the words of the first of them.
 fn blocking(tasks: &[TaskReport], phase: TaskPhase, reason: Reason) -> Option<Verdict> {
     let first = tasks.iter().find(|task| task.phase == phase)?;
-    let others = tell::tasks(tasks.iter().filter(|task| task.phase == phase).skip(1).map(|task| &task.task));
-    let others = if others.is_empty() { others } else { format!(" (likewise {others})") };
+    let others = short_names(tasks.iter().filter(|task| task.phase == phase).skip(1).map(|task| &task.task));
+    let others = if others.is_empty() { others } else { format!(" (also {others})") };
     let message = format!("task {}: {}{others}", first.task.short(), first.waiting_for);
     Some(Verdict { answer: Some(false), reason, message })
 }
 
 fn drained(situation: &Situation<'_>, all: &[TaskReport], gate: Option<&Verdict>) -> Verdict {
     let Some(rollout) = &situation.memory.rollout else {
-        if turn::is_turning(situation.memory) {
+        if situation.memory.is_turning() {
             return Verdict { answer: None, reason: Reason::InProgress, message: turns(situation) };
         }
         let message = String::from("no task of an old revision is left");
@@ -268,13 +272,13 @@ fn drained(situation: &Situation<'_>, all: &[TaskReport], gate: Option<&Verdict>
 fn capacity(situation: &Situation<'_>, old: &[TaskReport]) -> Option<Verdict> {
     let under_way = |task: &TaskReport| task.phase != TaskPhase::Held;
     let waiting = old.iter().filter(|task| task.phase == TaskPhase::Held);
-    let (keep, consuming) = (pace::keep(situation), situation.consuming());
+    let (keep, consuming) = (capacity::keep(situation), situation.consuming());
     if old.is_empty() || old.iter().any(under_way) {
         return None;
     }
-    let names = tell::tasks(waiting.map(|task| &task.task));
+    let names = short_names(waiting.map(|task| &task.task));
     let fleet = situation.fleet;
-    Some(if pace::has_no_room(situation) && keep >= fleet.desired {
+    Some(if capacity::has_no_room(situation) && keep >= fleet.desired {
         let message = format!(
             "old tasks cannot go ({names}): the floor is {keep} of {} tasks and the service's maximumPercent of {} leaves no room for a new one; lower drain.minConsuming or raise maximumPercent",
             fleet.desired, fleet.maximum_percent,
@@ -282,13 +286,13 @@ fn capacity(situation: &Situation<'_>, old: &[TaskReport]) -> Option<Verdict> {
         Verdict { answer: Some(false), reason: Reason::NoRoom, message }
     } else {
         let message = format!(
-            "old tasks keep their queues ({names}): {consuming} are seen consuming, and {keep} must be when one goes; see whether tasks of the new revision come up",
+            "old tasks keep their queues ({names}): {consuming} are seen consuming, and {keep} must be when one goes; check whether tasks of the new revision come up",
         );
         Verdict { answer: Some(false), reason: Reason::WaitingForCapacity, message }
     })
 }
 
-/// Only what a person must mend. What passes by itself when a job ends or a system comes back is not stalled.
+/// Only what a person must fix. What passes when a job ends or a system comes back is not stalled.
 fn stalled(ready: &Verdict, drained: &Verdict) -> Verdict {
     let needs_a_person = |verdict: &&Verdict| {
         verdict.answer != Some(true)
@@ -311,7 +315,7 @@ fn stalled(ready: &Verdict, drained: &Verdict) -> Verdict {
         None => Verdict {
             answer: Some(false),
             reason: Reason::NotStalled,
-            message: String::from("nothing is in the way that only a person can mend"),
+            message: String::from("nothing is in the way that only a person can fix"),
         },
     }
 }
@@ -330,14 +334,14 @@ fn notes(situation: &Situation<'_>) -> Vec<String> {
             fleet.minimum_healthy_percent,
         )
     });
-    let turns = turn::is_turning(situation.memory).then(|| turns(situation));
+    let turns = situation.memory.is_turning().then(|| turns(situation));
     races.into_iter().chain(turns).collect()
 }
 
 fn turns(situation: &Situation<'_>) -> String {
     format!(
         "the service shows {} as current again, which may be a rollback or an answer from the past: tasks are held, and nothing else is done, until it has been seen for {}",
-        tell::label(situation, &situation.fleet.current),
-        tell::age(turn::BELIEVED_AFTER),
+        situation.fleet.label(&situation.fleet.current),
+        age(MAX_ANSWER_LAG),
     )
 }

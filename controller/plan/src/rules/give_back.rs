@@ -1,23 +1,25 @@
-//! Who gets queues back: every task that stays and from which we took some. It is checked on every look for as long as
+//! Who gets queues back: every task that stays and from which we took some. It is checked on every observation for as long as
 //! the task lives, because some workers forget what was added when they reconnect (celery#10352), and a cancel that was
 //! sent late may arrive late. An old task behind a shut gate gets them back too: it is there to empty them.
 
+use std::collections::BTreeSet;
+
+use super::{capacity, hold::Holds};
 use crate::{
     actions::{Action, Step},
+    evidence::MAX_ANSWER_LAG,
     names::NodeName,
     observation::{HoldState, Queue},
-    pace,
     situation::{Member, Situation},
-    turn,
 };
 
-/// Queues that are to be given back.
-pub fn give_backs(situation: &Situation<'_>, holds: &[Action]) -> Vec<Action> {
-    let reserve = if pace::is_short(situation) { pace::reserve(situation) } else { std::collections::BTreeSet::new() };
+/// Queues that will be given back.
+pub fn give_backs(situation: &Situation<'_>, holds: &Holds) -> Vec<Action> {
+    let reserve = if capacity::is_short(situation) { capacity::reserve(situation, holds) } else { BTreeSet::new() };
     situation
         .running()
         .filter(|member| !may_be_stopping(situation, member, holds))
-        .filter(|member| member.leaving.is_none() || reserve.contains(member.id) || is_kept(situation, member))
+        .filter(|member| member.leaving.is_none() || reserve.contains(member.id) || is_kept(situation, holds, member))
         .flat_map(|member| {
             missing(member).map(|(node, queues)| Action::GiveBack {
                 task: member.id.clone(),
@@ -29,19 +31,18 @@ pub fn give_backs(situation: &Situation<'_>, holds: &[Action]) -> Vec<Action> {
 }
 
 /// The scheduler may have decided to stop it already, and would cut off whatever it begins: nothing holds it, and it is asked
-/// to be held in this pass; or that was refused, and what is seen of it may be older than the reason.
-fn may_be_stopping(situation: &Situation<'_>, member: &Member<'_>, holds: &[Action]) -> bool {
-    let asked = || holds.iter().any(|hold| hold.task() == member.id);
+/// to be held in this reconciliation; or that was refused, and what is seen of it may be older than the reason.
+fn may_be_stopping(situation: &Situation<'_>, member: &Member<'_>, holds: &Holds) -> bool {
     member.task.hold == HoldState::Free
         && match member.memory.retries.get(&Step::Hold) {
-            Some(retry) => situation.now.duration_since(retry.since) < turn::BELIEVED_AFTER,
-            None => asked(),
+            Some(retry) => situation.now.duration_since(retry.since) < MAX_ANSWER_LAG,
+            None => holds.asks_for(member.id),
         }
 }
 
 /// The gate is shut, and this old task lacks what it would empty.
-pub fn is_kept(situation: &Situation<'_>, member: &Member<'_>) -> bool {
-    situation.is_behind_gate(member) && pace::can_come_back(situation, member)
+pub fn is_kept(situation: &Situation<'_>, holds: &Holds, member: &Member<'_>) -> bool {
+    situation.is_behind_gate(member) && capacity::can_come_back(situation, holds, member)
 }
 
 /// Queues that we took from each node of a task and that it is seen not to take jobs from. A node that does not answer

@@ -1,16 +1,16 @@
 //! Whose stop is permitted: on proof, or when the user's own deadline has passed.
 
+use super::{capacity, hold::Holds};
 use crate::{
     actions::{Action, Ground},
     observation::HoldState,
-    pace,
     policy::DeadlineAction,
     situation::{Member, Situation},
 };
 
 /// Stops that are permitted now.
-pub fn permits(situation: &Situation<'_>) -> Vec<Action> {
-    let reserve = pace::reserve(situation);
+pub fn permits(situation: &Situation<'_>, holds: &Holds) -> Vec<Action> {
+    let reserve = capacity::reserve(situation, holds);
     situation
         .leaving()
         .filter(|member| member.task.hold != HoldState::Free)

@@ -1,0 +1,40 @@
+//! What will be done: one rule a file, each a pure function of the joined situation.
+
+pub mod capacity;
+pub mod give_back;
+pub mod hold;
+
+mod cancel;
+mod permit;
+mod release;
+
+use self::hold::Holds;
+use crate::{
+    actions::{Action, Steps},
+    situation::Situation,
+};
+
+/// What was decided, and what every explanation of it must know.
+pub struct Decision {
+    /// Who is held, and who cannot be.
+    pub holds: Holds,
+    /// All that will be done, holds included, in this order.
+    pub actions: Vec<Action>,
+    /// The same, by step and task.
+    pub steps: Steps,
+}
+
+/// All rules, in the order in which their actions are taken: what keeps jobs safe comes first, what lets go comes last.
+pub fn decide(situation: &Situation<'_>) -> Decision {
+    let holds = Holds::hand_out(situation);
+    let mut actions: Vec<Action> = holds.actions().collect();
+    let policy = situation.policy;
+    if !policy.paused && !policy.is_gate_awaited() && !situation.memory.is_turning() {
+        actions.extend(give_back::give_backs(situation, &holds));
+        actions.extend(cancel::cancels(situation, &holds));
+        actions.extend(permit::permits(situation, &holds));
+        actions.extend(release::releases(situation));
+    }
+    let steps = Steps::of(&actions);
+    Decision { holds, actions, steps }
+}
