@@ -196,6 +196,7 @@ fn every_hazard_that_the_docs_list_has_its_test() {
         "both/outages",
         "redis/many",
         "redis/sentinel",
+        "redis/separators",
         "amqp/many",
     ];
     let sources = sources.map(|name| read(&format!("controller/tests/celery_{name}.rs"))).concat();
