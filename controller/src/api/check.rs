@@ -1,38 +1,15 @@
 //! Judges a manifest as the API server would, without one: by the schema and the CEL rules of the CRD itself. All problems
 //! are reported at once, and no value of a field that may hold a secret is ever shown.
 
-use std::fmt;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::cel::{ErrorKind, Validator, apply_defaults};
 use serde_json::{Map, Value};
 
 use super::{
     crd::{GROUP, VERSION, schema},
+    problem::{Problem, nearest},
     spec::WorkerDrain,
 };
-
-/// One thing that is wrong with a manifest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Which field, such as `spec.hold.expiresIn`.
-    pub path: String,
-    /// The problem, the value if it cannot be a secret, and what to write instead.
-    pub message: String,
-}
-
-impl Problem {
-    /// This field, and what is wrong with it.
-    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { path: path.into(), message: message.into() }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path, self.message)
-    }
-}
 
 /// Reads one document that says it is a `WorkerDrain`. Errors: all of its problems.
 pub fn parse(document: &Value) -> Result<WorkerDrain, Vec<Problem>> {
@@ -243,16 +220,6 @@ fn unknown<'a>(path: &str, key: &str, known: impl Iterator<Item = &'a str> + Clo
     };
     let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
     Problem::new(path, message)
-}
-
-/// The known word that is spelt most like this one, if any is close.
-pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let distance = |known: &str| strsim::damerau_levenshtein(&word.to_lowercase(), &known.to_lowercase());
-    known
-        .map(|known| (distance(known), known))
-        .filter(|(far, known)| *far <= 1 + known.len() / 3)
-        .min()
-        .map(|(_, known)| known)
 }
 
 /// The rules in CEL. Where a field is unknown, the rule that it upsets beside it would only repeat that.

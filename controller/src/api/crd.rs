@@ -22,6 +22,7 @@ pub fn crd() -> CustomResourceDefinition {
 }
 
 /// The schema that objects are judged by.
+#[cfg(feature = "cli")]
 pub(crate) fn schema() -> Value {
     let crd = serde_json::to_value(crd()).expect("a CRD is JSON");
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()

@@ -5,12 +5,14 @@
 //! `render` → `status`.
 
 pub mod celery_spec;
+#[cfg(feature = "cli")]
 pub mod check;
 pub mod crd;
 pub mod drain_spec;
 pub mod fleet_spec;
 pub mod http_spec;
 pub mod policy;
+pub mod problem;
 pub mod render;
 pub mod secret_ref;
 pub mod spec;

@@ -10,10 +10,10 @@ use worker_drain_plan::policy::{
 
 use super::{
     celery_spec::{BrokerSpec, CelerySpec, EventsSpec, TlsSpec, TransportOptionsSpec},
-    check::{self, Problem},
     drain_spec::{DeadlineActionSpec, DeadlineSpec, GateSpec, ScaleInSpec, ScheduledSpec},
     fleet_spec::EcsSpec,
     http_spec::{HttpSpec, SchemeSpec},
+    problem::Problem,
     secret_ref::{SecretKeyRef, SecretSource},
     spec::{HoldModeSpec, ModeSpec, WorkerDrain, WorkerDrainSpec, WorkersSpec},
     values::TasksOrPercent,
@@ -166,8 +166,9 @@ impl fmt::Debug for BrokerSource {
 
 impl DrainSpec {
     /// Reads one document that says it is a `WorkerDrain`. Errors: all of its problems.
+    #[cfg(feature = "cli")]
     pub fn parse(document: &serde_json::Value) -> Result<Self, Vec<Problem>> {
-        Self::try_from(&check::parse(document)?)
+        Self::try_from(&super::check::parse(document)?)
     }
 
     /// Namespace and name, as people write them.

@@ -10,11 +10,11 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{
-    exit::Complaint,
-    secrets::{Secrets, plain},
+    exit::{Complaint, plain},
+    secrets::Secrets,
 };
 use crate::{
-    api::{DrainSpec, check::nearest, secret_ref::SecretKeyRef},
+    api::{DrainSpec, problem::nearest, secret_ref::SecretKeyRef},
     secret::SecretTexts,
 };
 

@@ -1,21 +1,28 @@
 //! The command line: one file a subcommand. It wires things up and shows what they say; it decides nothing about tasks.
 
+#[cfg(feature = "cli")]
 pub mod connect;
 pub mod controller;
 pub mod crd;
+#[cfg(feature = "cli")]
 pub mod drive;
 pub mod exit;
 pub mod logs;
+#[cfg(feature = "cli")]
 pub mod manifest;
+#[cfg(feature = "cli")]
 pub mod plan;
 pub mod reference;
+#[cfg(feature = "cli")]
 pub mod run;
+#[cfg(feature = "cli")]
 pub mod secrets;
+#[cfg(feature = "cli")]
 pub mod view;
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use self::exit::{Complaint, Exit, complain};
+use self::exit::{Complaint, Exit, complain, plain};
 
 /// Lets Celery workers on Amazon ECS finish their jobs before a deployment stops them.
 #[derive(Clone, Debug, Parser)]
@@ -32,7 +39,9 @@ pub struct Cli {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
+    #[cfg(feature = "cli")]
     Run(run::RunArgs),
+    #[cfg(feature = "cli")]
     Plan(plan::PlanArgs),
     Controller(controller::ControllerArgs),
     Crd(crd::CrdArgs),
@@ -40,21 +49,27 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> Exit {
-    let cli = Cli::parse();
-    // The operator's logs are what its operator reads: they have flags of their own.
-    let operates = matches!(cli.command, Command::Controller(_));
-    let logs = !operates && logs::start(cli.verbose);
-    match cli.command {
-        Command::Run(args) => on_runtime(args.run(logs)),
-        Command::Plan(args) => on_runtime(args.run()),
+    let Cli { command, verbose } = Cli::parse();
+    match command {
+        #[cfg(feature = "cli")]
+        Command::Run(args) => on_runtime(args.run(logs::start(verbose))),
+        #[cfg(feature = "cli")]
+        Command::Plan(args) => {
+            logs::start(verbose);
+            on_runtime(args.run())
+        }
+        // The operator's logs are what its operator reads: they have flags of their own.
         Command::Controller(args) => on_runtime(args.run()),
-        Command::Crd(args) => match args.run() {
-            Ok(()) => Exit::Done,
-            Err(error) => {
-                complain(&[Complaint::new(format!("cannot write the CRD: {}", secrets::plain(&error)))]);
-                Exit::CouldNotRun
+        Command::Crd(args) => {
+            logs::start(verbose);
+            match args.run() {
+                Ok(()) => Exit::Done,
+                Err(error) => {
+                    complain(&[Complaint::new(format!("cannot write the CRD: {}", plain(&error)))]);
+                    Exit::CouldNotRun
+                }
             }
-        },
+        }
     }
 }
 
@@ -67,7 +82,7 @@ fn on_runtime(work: impl Future<Output = Exit>) -> Exit {
             exit
         }
         Err(error) => {
-            complain(&[Complaint::new(format!("cannot start: {}", secrets::plain(&error)))]);
+            complain(&[Complaint::new(format!("cannot start: {}", plain(&error)))]);
             Exit::CouldNotRun
         }
     }

@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use thiserror::Error;
 
-use super::exit::Complaint;
+use super::exit::{Complaint, plain};
 use crate::{api::secret_ref::SecretKeyRef, secret::Secret};
 
 /// One `--secret NAME/KEY=env:VARIABLE` or `--secret NAME/KEY=file:PATH`.
@@ -61,15 +61,6 @@ impl SecretFlag {
             "" => Err(Complaint::new(format!("--secret {name}/{key}: is empty"))),
             text => Ok(Secret::from(text)),
         }
-    }
-}
-
-/// An error of the operating system in words alone, without its number.
-pub(super) fn plain(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    match text.split_once(" (os error") {
-        Some((words, _)) => words.to_owned(),
-        None => text,
     }
 }
 

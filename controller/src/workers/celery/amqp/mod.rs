@@ -9,6 +9,7 @@ mod error;
 mod events;
 mod link;
 mod message;
+mod reactor;
 mod socket;
 
 use std::{sync::Arc, time::Duration};
