@@ -42,12 +42,13 @@ test-matrix: parts ## Runs every Celery from 5.3 on, with every pool, over Redis
 static: parts ## Builds the image's static binary for its test, unoptimised
 	@rustup target list --installed | grep -qx '$(MUSL)' || rustup --quiet target add '$(MUSL)' || \
 	  { echo "the static binary needs Rust's target $(MUSL): rustup target add $(MUSL)" >&2; exit 1; }
-	@CC_$(subst -,_,$(MUSL))=musl-gcc cargo build --quiet --locked --profile static --package worker-drain --target '$(MUSL)'
+	@CC_$(subst -,_,$(MUSL))=musl-gcc cargo build --quiet --locked --profile static --package worker-drain --no-default-features --target '$(MUSL)'
 
 .PHONY: lint
 lint: ## Checks format, lints, and dependencies: their versions, licences, sources and advisories
 	@cargo fmt --all --check
 	@cargo clippy --quiet --workspace --all-targets -- --deny warnings
+	@cargo clippy --quiet --package worker-drain --no-default-features -- --deny warnings
 	@cargo deny --version 2>/dev/null | grep -q . || cargo install --quiet --locked cargo-deny@0.20.2
 	@cargo deny --log-level error check --deny warnings bans licenses sources
 	@if cargo deny --log-level off fetch db; then cargo deny --log-level error check --disable-fetch --deny warnings advisories; \

@@ -4,6 +4,7 @@
 
 mod endings;
 mod gate;
+mod proxy;
 mod refusals;
 mod stage;
 mod tls;

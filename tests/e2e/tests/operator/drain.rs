@@ -87,7 +87,7 @@ async fn what_has_not_changed_is_not_written() {
     stage.until_held(&stage.tasks()).await;
     let calm = |drain: &serde_json::Value| Cluster::condition(drain, "Reconciling").is_some_and(|it| it.0 == "False");
     cluster.until(SERVICE, "the drain is calm", calm).await;
-    operator.until_said("pass").await;
+    operator.until_said("reconcile").await;
     // What the first looks have changed is written by now.
     tokio::time::sleep(std::time::Duration::from_secs(5)).await;
     let version = |drain: serde_json::Value| drain["metadata"]["resourceVersion"].as_str().unwrap().to_owned();

@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
 };
 
 use e2e::{Cluster, enclosed};
@@ -30,9 +30,13 @@ fn image() -> TempDir {
     folder
 }
 
-fn says(folder: &Path, arguments: &[&str]) -> String {
+fn called(folder: &Path, arguments: &[&str]) -> Output {
     let mut command: Command = enclosed(folder, "/worker-drain");
-    let output = command.args(arguments).output().expect("it can be started");
+    command.args(arguments).output().expect("it can be started")
+}
+
+fn says(folder: &Path, arguments: &[&str]) -> String {
+    let output = called(folder, arguments);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{arguments:?}: {}\n{}", output.status, text(&output.stderr));
     text(&output.stdout)
@@ -46,6 +50,8 @@ fn the_program_asks_for_no_loader_and_runs_in_an_empty_folder() {
     assert_eq!(says(image.path(), &["--version"]).trim(), format!("worker-drain {}", env!("CARGO_PKG_VERSION")));
     let crd = fs::read_to_string(repository().join("crds/workerdrains.yaml")).expect("it is checked in");
     assert_eq!(says(image.path(), &["crd"]), crd);
+    let run = called(image.path(), &["run", "-f", "-"]);
+    assert_eq!(run.status.code(), Some(2), "the image is the operator's alone: {run:?}");
 }
 
 /// The kinds of a 64-bit little-endian ELF file's program headers.
