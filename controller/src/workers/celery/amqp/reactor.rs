@@ -50,6 +50,7 @@ impl Reactor for Sockets {
         self.0.interval(time)
     }
 
+    #[expect(clippy::manual_async_fn, reason = "an async fn would borrow self, and the trait's future does not")]
     fn tcp_connect_addr(&self, address: SocketAddr) -> impl Future<Output = io::Result<Stream>> + Send + 'static {
         async move { TcpStream::connect(address).await.map(boxed) }
     }
