@@ -7,7 +7,10 @@ use worker_drain_plan::{
     report::{JobCounts, PastRollout, RolloutReport, TaskReport, Verdict},
 };
 
-use super::{Balance, Change, Watched};
+use super::{
+    change::Change,
+    watched::{Balance, Watched},
+};
 use crate::cli::exit::Exit;
 
 /// One change.
