@@ -12,7 +12,12 @@ mod watched;
 
 use jiff::Timestamp;
 
-pub use self::{change::Change, json::task_object, live::Size, watched::Watched};
+pub use self::{
+    change::Change,
+    json::{task_object, verdict_object},
+    live::Size,
+    watched::Watched,
+};
 use super::exit::Exit;
 
 /// How a run is shown.
