@@ -9,6 +9,7 @@
 
 pub mod api;
 pub mod aws;
+mod batches;
 pub mod cli;
 pub mod clock;
 pub mod fleet;

@@ -1,20 +1,21 @@
-//! One pass of the loop: observe → plan → record → act → record. Generic over the fleet, the workers, the record and
+//! One reconciliation: observe → plan → record → act → record. Generic over the fleet, the workers, the record and
 //! the clock, so that a simulation drives this very code.
 //!
-//! The fleet is looked at before the workers: a worker's nodes are found by what the fleet knows of its tasks, and
+//! The fleet is observed before the workers: a worker's nodes are found by what the fleet knows of its tasks, and
 //! evidence of idleness is then always younger than the list of tasks that it is used on (docs/decisions/0002).
 
 use std::{collections::BTreeMap, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::time::timeout;
 use worker_drain_plan::{
-    Action, Memory, NodeName, Observation, Outcome, Plan, Policy, QueueName, TaskId, absorb,
-    observation::{Failure, FailureKind, Life, Queue, Seen},
+    Action, Memory, Observation, Outcome, Plan, Policy, TaskId, absorb,
+    observation::{Failure, FailureKind, Life, Seen},
     plan, to_count,
 };
 
 use crate::{
+    batches::{Batch, batches},
     clock::Clock,
     fleet::{Fleet, FleetObservation},
     identity::Expected,
@@ -114,71 +115,53 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
         Observation { fleet: Seen::Ok { value: seen.view, at }, workers, queues }
     }
 
-    /// Takes each kind of action as one batch, in the order in which the plan lists the kinds. Makes no choices, but
-    /// begins nothing that has become too old.
+    /// Takes the actions in batches of one kind, in the order in which the plan lists them. Makes no choices, but begins
+    /// nothing that has become too old.
     async fn act(&self, plan: &Plan) -> Vec<(Action, Outcome)> {
         let mut outcomes = Vec::with_capacity(plan.actions.len());
-        for batch in plan.actions.chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b)) {
-            let results = if self.clock.now() > plan.good_until {
-                vec![Outcome::Stale; batch.len()]
-            } else {
-                self.act_on(batch, plan.good_until).await
-            };
-            debug_assert_eq!(results.len(), batch.len(), "one outcome for each action");
-            outcomes.extend(batch.iter().cloned().zip(results));
+        for batch in batches(&plan.actions) {
+            outcomes.extend(self.act_on(batch, plan.good_until).await);
         }
         outcomes
     }
 
-    /// `batch` is of one kind.
-    async fn act_on(&self, batch: &[Action], good_until: Timestamp) -> Vec<Outcome> {
-        match Batch::of(batch) {
-            Batch::Hold(holds) => self.fleet.hold(&holds).await,
-            Batch::Release(tasks) => self.release(&tasks, good_until).await,
-            Batch::Cancel(cancels) => self.workers.cancel(&cancels).await,
-            Batch::GiveBack(undos) => self.workers.give_back(&undos).await,
+    async fn act_on(&self, batch: Batch<'_>, good_until: Timestamp) -> Vec<(Action, Outcome)> {
+        match batch {
+            Batch::Hold(items) => self.each(items, good_until, async |holds| self.fleet.hold(&holds).await).await,
+            Batch::Release(items) => {
+                self.each(items, good_until, async |tasks| self.release(&tasks, good_until).await).await
+            }
+            Batch::Cancel(items) => {
+                self.each(items, good_until, async |cancels| self.workers.cancel(&cancels).await).await
+            }
+            Batch::GiveBack(items) => {
+                self.each(items, good_until, async |undos| self.workers.give_back(&undos).await).await
+            }
         }
     }
 
-    /// Releasing a hold knows no condition, so it is not waited for longer than the plan is good: a turn or an attempt that
+    /// What becomes of each action of a batch: what the adapter says, or nothing if the plan has become too old.
+    async fn each<T>(
+        &self,
+        items: Vec<(&Action, T)>,
+        good_until: Timestamp,
+        take: impl AsyncFnOnce(Vec<T>) -> Vec<Outcome>,
+    ) -> Vec<(Action, Outcome)> {
+        let (actions, given): (Vec<&Action>, Vec<T>) = items.into_iter().unzip();
+        let results =
+            if self.clock.now() > good_until { vec![Outcome::Stale; actions.len()] } else { take(given).await };
+        debug_assert_eq!(results.len(), actions.len(), "one outcome for each action");
+        actions.into_iter().cloned().zip(results).collect()
+    }
+
+    /// ECS's release has no condition, so it is not waited for longer than the plan is good: a turn or an attempt that
     /// comes later could let go of a task that has work again.
     async fn release(&self, tasks: &[TaskId], good_until: Timestamp) -> Vec<Outcome> {
         let left = Duration::try_from(good_until.duration_since(self.clock.now())).unwrap_or_default();
         timeout(left, self.fleet.release(tasks)).await.unwrap_or_else(|_| {
-            let why = "not confirmed while it was good to do; the next look tells whether it took effect";
+            let why = "not confirmed while the plan was good; the next observation shows whether it took effect";
             vec![Outcome::Failed(Failure::new(FailureKind::Unreachable, why)); tasks.len()]
         })
-    }
-}
-
-/// Actions of one kind, as the outside takes them.
-enum Batch {
-    Hold(Vec<(TaskId, SignedDuration)>),
-    Release(Vec<TaskId>),
-    Cancel(Vec<(NodeName, Vec<QueueName>)>),
-    GiveBack(Vec<(NodeName, Vec<Queue>)>),
-}
-
-impl Batch {
-    fn of(actions: &[Action]) -> Self {
-        let (mut holds, mut releases, mut cancels, mut undos) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for action in actions.iter().cloned() {
-            match action {
-                Action::Hold { task, lasting } => holds.push((task, lasting)),
-                Action::Permit { task, .. } | Action::Release { task } => releases.push(task),
-                Action::Cancel { node, queues, .. } => cancels.push((node, queues)),
-                Action::GiveBack { node, queues, .. } => undos.push((node, queues)),
-            }
-        }
-        if !holds.is_empty() {
-            Self::Hold(holds)
-        } else if !cancels.is_empty() {
-            Self::Cancel(cancels)
-        } else if !undos.is_empty() {
-            Self::GiveBack(undos)
-        } else {
-            Self::Release(releases)
-        }
     }
 }
 

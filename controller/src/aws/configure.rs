@@ -9,7 +9,7 @@ use aws_config::{
 };
 use aws_credential_types::provider::SharedCredentialsProvider;
 
-use super::{Access, Timeouts};
+use super::access::{Access, Timeouts};
 
 /// The name that an assumed role's sessions carry in `CloudTrail`.
 const SESSION: &str = "worker-drain";

@@ -12,7 +12,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ecs::error::{ConnectorError, ProvideErrorMetadata, SdkError};
 use worker_drain_plan::observation::{Failure, FailureKind};
 
-use super::Reach;
+use super::access::Reach;
 
 /// One call: what was asked of whom.
 pub(crate) struct Asked<'a> {

@@ -16,7 +16,7 @@ use super::{
     drive::failure,
     exit::{Complaint, Exit, complain},
     manifest::{Manifest, ManifestArgs},
-    view::{Output, task_object},
+    view::{Output, task_object, verdict_object},
 };
 use crate::{
     clock::{Clock, SystemClock},
@@ -206,12 +206,12 @@ fn object(name: &str, reconciliation: &Reconciliation, now: Timestamp) -> String
         object["next"] = json!(steps(&task.task, reconciliation).map(ToString::to_string).collect::<Vec<_>>());
         object
     });
-    let condition = |verdict: &Verdict| json!({"answer": verdict.answer, "reason": verdict.reason.to_string(), "message": verdict.message});
     let mut text = json!({
         "time": now, "drain": name, "event": "plan", "fleet": report.fleet, "phase": format!("{:?}", report.phase),
-        "ready": condition(&report.ready), "drained": condition(&report.drained), "stalled": condition(&report.stalled),
+        "ready": verdict_object(&report.ready), "drained": verdict_object(&report.drained),
+        "stalled": verdict_object(&report.stalled),
         "counts": report.counts, "tasks": tasks.collect::<Vec<_>>(),
-        "strangers": report.unmatched_workers, "notes": report.notes, "dry": reconciliation.plan.dry_run,
+        "unmatchedWorkers": report.unmatched_workers, "notes": report.notes, "dryRun": reconciliation.plan.dry_run,
     })
     .to_string();
     text.push('\n');

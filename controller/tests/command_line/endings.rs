@@ -120,3 +120,19 @@ async fn another_service_of_the_same_names_is_left_alone() {
     let output = stage.call(&["run", "--grace", "1s"], "media", "transcoder", &redis.url()).await;
     assert_eq!(code(&output), 0, "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// Programs rely on these names: docs/run.md has them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_for_programs_has_the_documented_fields() {
+    let (stage, redis) = (Stage::start().await, Redis::start().await);
+    let output = stage.call(&["plan", "-o", "json"], "media", "transcoder", &redis.url()).await;
+    let plan = said(&output).pop().unwrap();
+    let fields = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+    assert_eq!(code(&output), 0);
+    assert_eq!(
+        fields(&plan),
+        "counts drain drained dryRun event fleet notes phase ready stalled tasks time unmatchedWorkers"
+    );
+    assert_eq!(fields(&plan["ready"]), "message reason status");
+    assert_eq!(plan["dryRun"], Value::Bool(false));
+}

@@ -7,8 +7,6 @@ use worker_drain_plan::{
     report::{PastRollout, Phase, RolloutReport, TaskPhase, TaskReport, Verdict},
 };
 
-use super::label;
-
 /// One thing that changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -122,4 +120,12 @@ fn tasks(before: Option<&Report>, after: &Report, changes: &mut Vec<Change>) {
 
 pub(super) const fn is_error(phase: TaskPhase) -> bool {
     matches!(phase, TaskPhase::AtRisk | TaskPhase::Unmapped | TaskPhase::Unknown | TaskPhase::Overdue)
+}
+
+/// Where a task is, with the number of jobs where that is what counts.
+pub(super) fn label(task: &TaskReport) -> String {
+    match (task.phase, task.jobs) {
+        (TaskPhase::Busy, Some(jobs)) => format!("busy({})", jobs.active + jobs.reserved),
+        (phase, _) => phase.to_string(),
+    }
 }

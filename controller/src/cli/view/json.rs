@@ -7,7 +7,10 @@ use worker_drain_plan::{
     report::{JobCounts, PastRollout, RolloutReport, TaskReport, Verdict},
 };
 
-use super::{Balance, Change, Watched};
+use super::{
+    change::Change,
+    watched::{Balance, Watched},
+};
 use crate::cli::exit::Exit;
 
 /// One change.
@@ -63,15 +66,21 @@ fn ended(past: &PastRollout) -> Value {
 }
 
 fn condition(name: &str, verdict: &Verdict) -> Value {
+    let mut object = verdict_object(verdict);
+    object["event"] = json!("condition");
+    object["type"] = json!(bare(name));
+    object
+}
+
+/// An answer to one of the questions that conditions answer.
+pub fn verdict_object(verdict: &Verdict) -> Value {
     let status = match verdict.answer {
         Some(true) => "True",
         Some(false) => "False",
         None => "Unknown",
     };
     let Verdict { answer: _, reason, message } = verdict;
-    json!({
-        "event": "condition", "type": bare(name), "status": status, "reason": reason.to_string(), "message": message,
-    })
+    json!({"status": status, "reason": reason.to_string(), "message": message})
 }
 
 /// One task.

@@ -8,7 +8,10 @@ use worker_drain_plan::{
     report::{PastRollout, RolloutOutcome, Verdict},
 };
 
-use super::{Balance, Change, Watched};
+use super::{
+    change::Change,
+    watched::{Balance, Watched},
+};
 use crate::cli::exit::Exit;
 
 /// One change.

@@ -9,7 +9,19 @@ use worker_drain_plan::{
     report::{Phase, TaskPhase, TaskReport},
 };
 
-use super::{Size, Watched, change::is_error, label};
+use super::{
+    change::{is_error, label},
+    watched::Watched,
+};
+
+/// How many characters fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// In one line.
+    pub width: usize,
+    /// Lines.
+    pub height: usize,
+}
 
 /// How a piece of text looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,26 +7,18 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Watched, live::table};
+use super::{
+    live::{Size, table},
+    watched::Watched,
+};
 
-/// How many signs fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
-    /// In one line.
-    pub width: usize,
-    /// Lines.
-    pub height: usize,
-}
-
-impl Size {
-    fn of_terminal() -> Self {
-        let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
-        let known = size.filter(|size| size.ws_col > 0 && size.ws_row > 0);
-        known.map_or(Self { width: 80, height: 24 }, |size| Self {
-            width: usize::from(size.ws_col),
-            height: usize::from(size.ws_row),
-        })
-    }
+fn size() -> Size {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
+    let known = size.filter(|size| size.ws_col > 0 && size.ws_row > 0);
+    known.map_or(Size { width: 80, height: 24 }, |size| Size {
+        width: usize::from(size.ws_col),
+        height: usize::from(size.ws_row),
+    })
 }
 
 /// Whether standard output is a terminal on which lines can be drawn over.
@@ -50,7 +42,7 @@ impl Live {
 
     /// Draws it anew.
     pub fn draw(&mut self, drains: &[Watched], now: Timestamp) {
-        let lines = table(drains, now, Size::of_terminal(), self.colour);
+        let lines = table(drains, now, size(), self.colour);
         let up = if self.drawn > 0 { format!("\x1b[{}A", self.drawn) } else { String::new() };
         // Each line is cleared behind its text, and what is left below is cleared at the end.
         write(&format!("{up}\r{}\x1b[K\r\n\x1b[J", lines.join("\x1b[K\r\n")));

@@ -35,7 +35,11 @@ fn task(id: &str, revision: u32, phase: TaskPhase, jobs: u32) -> TaskReport {
         oldest_job: (jobs > 0).then(|| Job { id: "j1".into(), name: "transcode".into(), started_at: Some(at(-3900)) }),
         hold: HoldState::Until(at(7200)),
         hold_refused: None,
-        waiting_for: if jobs > 0 { format!("{jobs} jobs running") } else { String::new() },
+        waiting_for: match jobs {
+            0 => String::new(),
+            1 => "1 job running".into(),
+            jobs => format!("{jobs} jobs running"),
+        },
     }
 }
 

@@ -4,33 +4,32 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
-use tokio::time::Instant;
 use worker_drain_plan::{
     QueueName,
     observation::{self, Answer, Failure, QueueCount, Seen},
 };
 
 use super::{
-    Celery, Count, Delivered, Transport,
     match_nodes::Naming,
-    next,
     poll::{self, Poll},
+    remote::{Remote, next},
+    transport::{Count, Delivered, Transport},
 };
 
 type Takers = BTreeMap<QueueName, BTreeMap<worker_drain_plan::NodeName, Answer>>;
 
 /// Counts these queues. Workers are asked after the broker, because messages go from it to them.
 pub(super) async fn count<T: Transport + 'static>(
-    celery: &Celery<T>,
+    remote: &Remote<T>,
     queues: &BTreeSet<QueueName>,
 ) -> BTreeMap<QueueName, Seen<QueueCount>> {
-    let at = celery.clock.now();
+    let at = remote.clock.now();
     let names: Vec<QueueName> = queues.iter().cloned().collect();
-    let counts: BTreeMap<_, _> = names.iter().cloned().zip(celery.transport.count(&names).await).collect();
+    let counts: BTreeMap<_, _> = names.iter().cloned().zip(remote.transport.count(&names).await).collect();
     let untold: BTreeMap<&QueueName, u64> =
         counts.iter().filter_map(|(name, count)| Some((name, consumers(count.as_ref().ok()?)?))).collect();
-    let takers = takers(celery, &untold).await;
-    let counted_at = celery.clock.now();
+    let takers = takers(remote, &untold).await;
+    let counted_at = remote.clock.now();
     let seen = |name: &QueueName, count: Result<Count, Failure>| -> Result<QueueCount, Failure> {
         let Count { ready, delivered, known } = count?;
         let delivered = match delivered {
@@ -64,17 +63,17 @@ fn consumers(count: &Count) -> Option<u64> {
 
 /// Asks all nodes of the broker, of other fleets too, until as many have answered as take from each of these queues.
 async fn takers<T: Transport + 'static>(
-    celery: &Celery<T>,
+    remote: &Remote<T>,
     untold: &BTreeMap<&QueueName, u64>,
 ) -> Result<Takers, Failure> {
     if untold.is_empty() {
         return Ok(Takers::new());
     }
-    let asked_at = celery.clock.now();
-    let requests = poll::questions(celery.expires(asked_at));
-    let mut sent = celery.transport.publish(&requests).await?;
+    let asked_at = remote.clock.now();
+    let requests = poll::questions(remote.expires(asked_at));
+    let mut sent = remote.transport.publish(&requests).await?;
     let mut poll = Poll::new(asked_at, requests, &sent.receivers, &Naming::Automatic, &BTreeMap::new());
-    let deadline = Instant::now() + celery.bound;
+    let deadline = remote.deadline();
     let all = |poll: &Poll| -> Takers { untold.keys().map(|name| ((*name).clone(), poll.takers(name))).collect() };
     let is_enough = |takers: &Takers| {
         let mut heard = untold.iter().map(|(name, consumers)| (takers.get(*name).map_or(0, BTreeMap::len), *consumers));
@@ -82,7 +81,7 @@ async fn takers<T: Transport + 'static>(
     };
     while !is_enough(&all(&poll)) {
         let Some(reply) = next(&mut sent.replies, deadline).await? else { break };
-        poll.hear(&reply, celery.clock.now());
+        poll.hear(&reply, remote.clock.now());
     }
     Ok(all(&poll))
 }

@@ -12,6 +12,7 @@ pub mod match_nodes;
 pub mod pidbox;
 mod poll;
 mod redis;
+mod remote;
 mod settings;
 mod template;
 mod transport;
@@ -20,15 +21,12 @@ mod waiting;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
-use jiff::{SignedDuration, Timestamp};
-use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
 use worker_drain_plan::{
     Awaited, NodeName, Outcome, QueueName, TaskId,
-    observation::{Failure, FailureKind, Queue, QueueCount, Seen, WorkersView},
+    observation::{Failure, Queue, QueueCount, Seen, WorkersView},
 };
 
 pub use self::{
@@ -45,22 +43,17 @@ use self::{
     match_nodes::Naming,
     pidbox::{Method, Request, parse_reply},
     poll::Poll,
+    remote::{Remote, next},
 };
 use super::Workers;
 use crate::{clock::Clock, identity::Expected};
-
-/// How long after the last moment at which a reply is of use a request expires. Clocks differ between machines, and a node
-/// that dropped what its own clock takes for old would never answer.
-const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(15);
 
 /// The Celery workers of a fleet.
 ///
 /// Several looks and orders may be under way at once; they share one connection.
 pub struct Celery<T = Broker> {
-    transport: Arc<T>,
-    clock: Arc<dyn Clock>,
+    remote: Remote<T>,
     naming: Naming,
-    bound: Duration,
     listening: Listening,
     listener: Listener<T>,
     switches: Switches,
@@ -80,10 +73,8 @@ impl<T: Transport + 'static> Celery<T> {
         let transport = Arc::new(transport);
         Ok(Self {
             listener: Listener::new(transport.clone()),
-            transport,
-            clock,
+            remote: Remote { transport, clock, bound: settings.reply_bound },
             naming: settings.naming()?,
-            bound: settings.reply_bound,
             listening: settings.listening,
             switches: Switches::default(),
         })
@@ -92,17 +83,12 @@ impl<T: Transport + 'static> Celery<T> {
     /// Leaves nothing of ours on the broker. It may still be used: it then connects again.
     pub async fn close(&self) {
         self.listener.stop();
-        self.transport.close().await;
-    }
-
-    fn expires(&self, asked_at: Timestamp) -> Timestamp {
-        let after = SignedDuration::try_from(self.bound + CLOCKS_DIFFER_BY).unwrap_or(SignedDuration::MAX);
-        asked_at.saturating_add(after).unwrap_or(asked_at)
+        self.remote.transport.close().await;
     }
 
     /// Sends orders, a set for each node, and waits for what the nodes say to them.
     async fn order(&self, orders: Vec<(NodeName, Vec<Method>)>) -> Vec<Outcome> {
-        let expires = self.expires(self.clock.now());
+        let expires = self.remote.expires(self.remote.clock.now());
         let mut outcomes = vec![Outcome::Done; orders.len()];
         let mut requests = Vec::new();
         let mut orderer = BTreeMap::new();
@@ -130,9 +116,9 @@ impl<T: Transport + 'static> Celery<T> {
         orderer: &BTreeMap<String, usize>,
         outcomes: &mut [Outcome],
     ) -> Result<(), Failure> {
-        let mut sent = self.transport.publish(requests).await?;
+        let mut sent = self.remote.transport.publish(requests).await?;
         let mut silent: BTreeSet<&String> = orderer.keys().collect();
-        let deadline = Instant::now() + self.bound;
+        let deadline = self.remote.deadline();
         while !silent.is_empty() {
             // A node that says nothing may have done it all the same: that is for the next look to tell.
             let Some(reply) = next(&mut sent.replies, deadline).await? else { break };
@@ -149,7 +135,7 @@ impl<T: Transport + 'static> Celery<T> {
     async fn turn_events(&self, awaited: &Awaited) {
         let (on, off) = (self.switches.to_turn_on(awaited), self.switches.to_turn_off());
         let orders = [(on, Method::EnableEvents), (off, Method::DisableEvents)];
-        let expires = self.expires(self.clock.now());
+        let expires = self.remote.expires(self.remote.clock.now());
         let requests: Vec<Request> = orders
             .into_iter()
             .flat_map(|(nodes, method)| nodes.into_iter().map(move |node| (node, method.clone())))
@@ -164,10 +150,10 @@ impl<T: Transport + 'static> Celery<T> {
     }
 
     async fn hear_of_switches(&self, requests: &[Request]) -> Result<(), Failure> {
-        let mut sent = self.transport.publish(requests).await?;
+        let mut sent = self.remote.transport.publish(requests).await?;
         let mut silent: BTreeMap<&String, &Method> =
             requests.iter().map(|request| (&request.ticket, &request.method)).collect();
-        let deadline = Instant::now() + self.bound;
+        let deadline = self.remote.deadline();
         while !silent.is_empty() {
             let Some(reply) = next(&mut sent.replies, deadline).await? else { break };
             let method = silent.remove(&reply.ticket);
@@ -184,26 +170,17 @@ impl<T: Transport + 'static> Celery<T> {
     }
 }
 
-/// The next reply. `None`: the time is up.
-async fn next(replies: &mut Replies, deadline: Instant) -> Result<Option<Reply>, Failure> {
-    match timeout_at(deadline, replies.next()).await {
-        Err(_) => Ok(None),
-        Ok(Some(reply)) => reply.map(Some),
-        Ok(None) => Err(Failure::new(FailureKind::Unreachable, "the connection to the broker was closed meanwhile")),
-    }
-}
-
 impl<T: Transport + 'static> Workers for Celery<T> {
     async fn observe(&self, tasks: &BTreeMap<TaskId, Expected>) -> Result<WorkersView, Failure> {
         self.listener.wakeup().observation_begins();
-        let asked_at = self.clock.now();
-        let requests = poll::questions(self.expires(asked_at));
-        let mut sent = self.transport.publish(&requests).await?;
+        let asked_at = self.remote.clock.now();
+        let requests = poll::questions(self.remote.expires(asked_at));
+        let mut sent = self.remote.transport.publish(&requests).await?;
         let mut poll = Poll::new(asked_at, requests, &sent.receivers, &self.naming, tasks);
-        let deadline = Instant::now() + self.bound;
+        let deadline = self.remote.deadline();
         while !poll.is_complete() {
             let Some(reply) = next(&mut sent.replies, deadline).await? else { break };
-            poll.hear(&reply, self.clock.now());
+            poll.hear(&reply, self.remote.clock.now());
         }
         let view = poll.finish(&self.naming, tasks);
         self.switches.observed(&view.nodes, &tasks.values().flat_map(|expected| &expected.nodes).collect());
@@ -223,7 +200,7 @@ impl<T: Transport + 'static> Workers for Celery<T> {
     }
 
     async fn count(&self, queues: &BTreeSet<QueueName>) -> BTreeMap<QueueName, Seen<QueueCount>> {
-        count::count(self, queues).await
+        count::count(&self.remote, queues).await
     }
 
     async fn listen(&self, awaited: &Awaited) {

@@ -79,7 +79,7 @@ fn known(mut tasks: BTreeMap<TaskId, Expected>, nodes: &[&str]) -> BTreeMap<Task
 async fn waits(celery: &Celery<impl Transport + 'static>, tasks: &BTreeMap<TaskId, Expected>) -> bool {
     let began = Instant::now();
     celery.observe(tasks).await.unwrap();
-    began.elapsed() >= celery.bound
+    began.elapsed() >= celery.remote.bound
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn the_questions_are_asked_in_their_order_and_expire() {
     let asked = asked.lock().unwrap();
     let methods: Vec<&str> = asked.iter().map(|request| request.method.name()).collect();
     assert_eq!(methods, ["active_queues", "reserved", "active", "scheduled"]);
-    assert!(asked.iter().all(|request| request.destination.is_none() && request.expires > celery.clock.now()));
+    assert!(asked.iter().all(|request| request.destination.is_none() && request.expires > celery.remote.clock.now()));
 }
 
 #[tokio::test]

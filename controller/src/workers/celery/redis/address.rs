@@ -3,10 +3,16 @@
 use std::{borrow::Cow, fmt, path::PathBuf, time::Duration};
 
 use percent_encoding::percent_decode_str;
-use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, TlsCertificates};
+use redis::{Client, ConnectionAddr, TlsCertificates};
 use url::Url;
+use worker_drain_plan::observation::Failure;
 
-use super::{error::Problem, sentinel::Sentinels, tls};
+use super::{
+    error::Problem,
+    sentinel::Sentinels,
+    target::{Target, at},
+    tls,
+};
 use crate::{
     tls::{Pem, TlsSettings},
     workers::celery::settings::{CelerySettings, SettingsError},
@@ -20,7 +26,7 @@ const DEFAULT_SENTINEL_PORT: u16 = 26379;
 pub(super) struct Address {
     pub(super) place: Place,
     pub(super) database: u32,
-    pub(super) has_password: bool,
+    has_password: bool,
     at: String,
 }
 
@@ -74,6 +80,12 @@ impl Address {
             at: target.at(),
         })
     }
+
+    /// What went wrong with it, for the one who asked: the kind decides what is done about it, the words are for a person.
+    pub(super) fn failure(&self, problem: &Problem) -> Failure {
+        let (kind, why) = problem.explain(self.has_password);
+        Failure::new(kind, format!("{self}: {why}"))
+    }
 }
 
 /// Celery takes `redis://a;redis://b` as one broker and its replacement. A `;` elsewhere may be part of a password.
@@ -113,62 +125,6 @@ fn sentinels(settings: &CelerySettings) -> Result<Address, SettingsError> {
         at: format!("the master {master_name} of the Sentinels at {at}"),
         place: Place::Sentinels(Box::new(Sentinels::new(master_name, askable, servers))),
     })
-}
-
-/// A server, and who we are to it.
-#[derive(Clone)]
-pub(super) struct Target {
-    addr: ConnectionAddr,
-    database: u32,
-    username: Option<String>,
-    password: Option<String>,
-    certificates: Option<TlsCertificates>,
-}
-
-impl Target {
-    /// Where it is, for a person.
-    pub(super) fn at(&self) -> String {
-        match &self.addr {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => at(host, *port),
-            ConnectionAddr::Unix(path) => format!("unix://{}", path.display()),
-            other => other.to_string(),
-        }
-    }
-
-    /// The same at another place.
-    pub(super) fn moved_to(&self, new_host: &str, new_port: u16) -> Self {
-        let mut moved = self.clone();
-        match &mut moved.addr {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-                new_host.clone_into(host);
-                *port = new_port;
-            }
-            _ => {}
-        }
-        moved
-    }
-
-    pub(super) fn client(&self) -> Result<Client, SettingsError> {
-        let unusable = |why: redis::RedisError| SettingsError::Url { why: why.to_string() };
-        let mut redis = RedisConnectionInfo::default().set_db(self.database.into());
-        if let Some(username) = &self.username {
-            redis = redis.set_username(username);
-        }
-        if let Some(password) = &self.password {
-            redis = redis.set_password(password);
-        }
-        let info = self.addr.clone().into_connection_info();
-        let info: ConnectionInfo = info.map_err(unusable)?.set_redis_settings(redis);
-        match &self.certificates {
-            Some(certificates) => Client::build_with_tls(info, certificates.clone()),
-            None => Client::open(info),
-        }
-        .map_err(unusable)
-    }
-}
-
-fn at(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// What a URL of a server on the network says.

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 use thiserror::Error;
-use worker_drain_plan::observation::{Failure, FailureKind};
-
-use super::address::Address;
+use worker_drain_plan::observation::FailureKind;
 
 /// What went wrong, doing what.
 #[derive(Clone, Debug, Error)]
@@ -70,16 +68,11 @@ impl Problem {
 
     /// Whether it may pass by itself in a moment.
     pub(super) fn may_pass(&self) -> bool {
-        self.told(false).0 == FailureKind::Unreachable
+        self.explain(false).0 == FailureKind::Unreachable
     }
 
-    /// For the one who asked: the kind decides what is done about it, the words are for a person.
-    pub(super) fn failure(&self, address: &Address) -> Failure {
-        let (kind, told) = self.told(address.has_password);
-        Failure::new(kind, format!("{address}: {told}"))
-    }
-
-    fn told(&self, has_password: bool) -> (FailureKind, String) {
+    /// What sort of failure it is, and what helps. `has_password`: whether the broker's URL has one.
+    pub(super) fn explain(&self, has_password: bool) -> (FailureKind, String) {
         match self {
             Self::Connect(error) | Self::Publish(error) | Self::Receive(error) => {
                 let (kind, advice) = judge(error, has_password);
@@ -87,7 +80,7 @@ impl Problem {
             }
             Self::Count(error) => {
                 let (kind, advice) = if is_refused(error) {
-                    (FailureKind::Denied, RIGHTS_TO_COUNT)
+                    (FailureKind::Denied, PERMISSIONS_TO_COUNT)
                 } else if error.code() == Some("WRONGTYPE") {
                     (FailureKind::Invalid, "what has that name is no queue")
                 } else {
@@ -108,23 +101,23 @@ impl Problem {
             Self::Settings(_) => (FailureKind::Invalid, self.to_string()),
             Self::Separator { .. } => (FailureKind::Invalid, with_advice(&self.to_string(), SEPARATORS)),
             Self::Master { problem, .. } => {
-                let (kind, told) = problem.told(has_password);
-                (kind, format!("{self} {told}"))
+                let (kind, why) = problem.explain(has_password);
+                (kind, format!("{self} {why}"))
             }
             Self::Sentinels(problems) => {
-                let told: Vec<_> =
+                let explained: Vec<_> =
                     problems.iter().map(|(at, problem)| (at, problem.kind(), problem.of_sentinel())).collect();
                 // What a person has to do comes before what may pass by itself.
-                let kinds = told.iter().map(|(_, kind, _)| *kind);
+                let kinds = explained.iter().map(|(_, kind, _)| *kind);
                 let kind = kinds.clone().find(|kind| *kind != FailureKind::Unreachable);
-                let told: Vec<String> = told.iter().map(|(at, _, told)| format!("{at}: {told}")).collect();
-                (kind.unwrap_or(FailureKind::Unreachable), format!("{self}: {}", told.join("; ")))
+                let each: Vec<String> = explained.iter().map(|(at, _, why)| format!("{at}: {why}")).collect();
+                (kind.unwrap_or(FailureKind::Unreachable), format!("{self}: {}", each.join("; ")))
             }
         }
     }
 
     fn kind(&self) -> FailureKind {
-        self.told(false).0
+        self.explain(false).0
     }
 
     /// The password of a Sentinel is another one than that in the URL.
@@ -135,7 +128,7 @@ impl Problem {
                               are the Redis servers'";
                 with_advice(&format!("{self}: {error}"), advice)
             }
-            _ => self.told(false).1,
+            _ => self.explain(false).1,
         }
     }
 }
@@ -145,7 +138,7 @@ fn with_advice(text: &str, advice: &str) -> String {
 }
 
 /// What a user needs beyond remote control.
-const RIGHTS_TO_COUNT: &str = "to count queues the user needs the commands LLEN, EXISTS, HSCAN and SMEMBERS, and the queues' \
+const PERMISSIONS_TO_COUNT: &str = "to count queues the user needs the commands LLEN, EXISTS, HSCAN and SMEMBERS, and the queues' \
                                own keys: see docs/brokers.md";
 
 fn is_refused(error: &RedisError) -> bool {

@@ -228,7 +228,7 @@ struct Reading {
 impl Reading {
     async fn run(mut self, address: Arc<Address>, waiting: Arc<Waiting<Problem>>) {
         let problem = self.read(&waiting).await;
-        let failure = problem.failure(&address);
+        let failure = address.failure(&problem);
         debug!(%address, failure = failure.message, "the connection has ended");
         waiting.end(problem, &failure);
     }

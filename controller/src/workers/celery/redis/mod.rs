@@ -11,6 +11,7 @@ mod events;
 mod link;
 mod names;
 mod sentinel;
+mod target;
 mod tls;
 
 use std::{sync::Arc, time::Duration};
@@ -124,7 +125,7 @@ impl Redis {
 
 impl Transport for Redis {
     async fn publish(&self, requests: &[Request]) -> Result<Sent, Failure> {
-        self.try_publish(requests).await.map_err(|problem| problem.failure(&self.address))
+        self.try_publish(requests).await.map_err(|problem| self.address.failure(&problem))
     }
 
     async fn count(&self, queues: &[QueueName]) -> Vec<Result<Count, Failure>> {
@@ -133,7 +134,7 @@ impl Transport for Redis {
         let counting = timeout(bound, self.try_count(queues)).await;
         match counting.unwrap_or(Err(Problem::Silence(bound))) {
             Ok(counts) => counts.into_iter().map(Ok).collect(),
-            Err(problem) => vec![Err(problem.failure(&self.address)); queues.len()],
+            Err(problem) => vec![Err(self.address.failure(&problem)); queues.len()],
         }
     }
 
@@ -147,7 +148,7 @@ impl Transport for Redis {
 
     async fn events(&self) -> Result<Events, Failure> {
         let listening = events::events(&self.address, &self.names, self.bound).await;
-        listening.map_err(|problem| problem.failure(&self.address))
+        listening.map_err(|problem| self.address.failure(&problem))
     }
 }
 

@@ -12,7 +12,7 @@ use redis::{AsyncConnectionConfig, Client, RedisResult, Value, aio::MultiplexedC
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{address::Target, error::Problem};
+use super::{error::Problem, target::Target};
 
 /// Sentinels, and how to reach the servers that they name.
 #[derive(Clone)]
