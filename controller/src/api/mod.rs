@@ -1,8 +1,8 @@
 //! The resource `WorkerDrain`: the only place where a field is described. Documentation, defaults and rules written here
 //! become the CRD that the API server enforces, and the same CRD judges the manifests that `worker-drain run` reads.
 //!
-//! Arrows go one way: `policy` → `check` → `crd` → `spec` → the files of its parts → `values`, `secret_ref`; and
-//! `render` → `status`.
+//! Arrows go one way: `policy` → `check` → `crd` → `spec` → the files of its parts → `values`, `secret_ref`. `check` and
+//! `policy` also use `problem`, and `render` uses `status`.
 
 pub mod celery_spec;
 #[cfg(feature = "cli")]

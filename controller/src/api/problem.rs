@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Problem {
     /// Which field, such as `spec.hold.expiresIn`.
     pub path: String,
-    /// What is wrong with it, its value where that is no secret, and what would be right.
+    /// The problem, the value if it cannot be a secret, and what to write instead.
     pub message: String,
 }
 
