@@ -75,22 +75,24 @@ mod tests {
         let give_back = Action::GiveBack { task: "c".into(), node: "worker@c".into(), queues: Vec::new() };
         let actions = [hold("a"), hold("b"), cancel("a"), give_back, permit, release, hold("f")];
         let batches = batches(&actions);
-        let found: Vec<(&str, Vec<&Action>)> = batches
+        let places = |of: Vec<&Action>| -> Vec<usize> {
+            of.iter().map(|action| actions.iter().position(|other| other == *action).unwrap()).collect()
+        };
+        let found: Vec<(&str, Vec<usize>)> = batches
             .iter()
             .map(|batch| match batch {
-                Batch::Hold(items) => ("hold", items.iter().map(|(action, _)| *action).collect()),
-                Batch::Release(items) => ("release", items.iter().map(|(action, _)| *action).collect()),
-                Batch::Cancel(items) => ("cancel", items.iter().map(|(action, _)| *action).collect()),
-                Batch::GiveBack(items) => ("give back", items.iter().map(|(action, _)| *action).collect()),
+                Batch::Hold(items) => ("hold", places(items.iter().map(|(action, _)| *action).collect())),
+                Batch::Release(items) => ("release", places(items.iter().map(|(action, _)| *action).collect())),
+                Batch::Cancel(items) => ("cancel", places(items.iter().map(|(action, _)| *action).collect())),
+                Batch::GiveBack(items) => ("give back", places(items.iter().map(|(action, _)| *action).collect())),
             })
             .collect();
-        let [a, b, c, d, e, f, g] = &actions;
         let expected = [
-            ("hold", vec![a, b]),
-            ("cancel", vec![c]),
-            ("give back", vec![d]),
-            ("release", vec![e, f]),
-            ("hold", vec![g]),
+            ("hold", vec![0, 1]),
+            ("cancel", vec![2]),
+            ("give back", vec![3]),
+            ("release", vec![4, 5]),
+            ("hold", vec![6]),
         ];
         assert_eq!(found, expected);
         assert!(matches!(&batches[3], Batch::Release(items) if items[0].1 == "d".into() && items[1].1 == "e".into()));
