@@ -38,7 +38,7 @@ pub struct Drain<F, W, R, C> {
     pub clock: C,
 }
 
-/// What one pass saw, decided and did.
+/// What one reconciliation saw, decided and did.
 #[derive(Clone, Debug)]
 pub struct Reconciliation {
     /// What it saw.
@@ -50,7 +50,7 @@ pub struct Reconciliation {
 }
 
 impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
-    /// Runs one pass. Errors: the memory cannot be read or written; nothing was done then, or no more than the memory
+    /// Runs one reconciliation. Errors: the memory cannot be read or written; nothing was done then, or no more than the memory
     /// already tells of.
     pub async fn reconcile(&self) -> Result<Reconciliation, Failure> {
         let mut done = self.observe_and_plan().await?;
@@ -66,7 +66,7 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
     }
 
     /// Brings memory and report up to date with what became of the actions. What was seen is the same, so planning on
-    /// it again tells of permits and refusals at once; what it would decide waits for the next look.
+    /// it again tells of permits and refusals at once; what it would decide waits for the next observation.
     fn learn(&self, observation: &Observation, done: &mut Plan, outcomes: &[(Action, Outcome)]) {
         let now = self.clock.now();
         absorb(&mut done.memory, outcomes, now);

@@ -26,7 +26,10 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::{
     actions::{Action, Ground, Outcome},
-    explain::{wake::Awaited, words::age},
+    explain::{
+        wake::Awaited,
+        words::{age, counted},
+    },
     memory::Memory,
     names::{NodeName, QueueName, RevisionId, TaskId},
     observation::Observation,

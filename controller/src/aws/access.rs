@@ -25,7 +25,7 @@ pub struct Timeouts {
 }
 
 impl Default for Timeouts {
-    /// AWS answers in well under a second; thirty seconds for all attempts still lets a pass begin twice a minute.
+    /// AWS answers in well under a second; thirty seconds for all attempts still lets a reconciliation begin twice a minute.
     fn default() -> Self {
         Self { connect: Duration::from_secs(3), attempt: Duration::from_secs(10), operation: Duration::from_secs(30) }
     }

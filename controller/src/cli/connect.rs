@@ -13,7 +13,7 @@ use worker_drain_plan::{
 };
 
 use super::{
-    exit::{Complaint, Exit},
+    exit::{Exit, UserError},
     manifest::Manifest,
 };
 use crate::{
@@ -31,10 +31,10 @@ use crate::{
     workers::any::{AnyWorkers, WorkersSettingsError},
 };
 
-/// How the outside is reached, as far as a manifest does not say.
+/// How ECS is reached and where memory is stored, as far as a manifest does not say.
 #[derive(Clone, Debug, Args)]
 pub struct ConnectArgs {
-    /// Where the memory of a drain is kept: a file, or a folder with `/` at its end [default: a file of its own under
+    /// Where the memory of a drain is stored: a file, or a folder with `/` at its end [default: a separate file under
     /// `$XDG_STATE_HOME/worker-drain/` or `~/.local/state/worker-drain/`]
     #[arg(long, value_name = "PATH")]
     state: Option<PathBuf>,
@@ -43,7 +43,7 @@ pub struct ConnectArgs {
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
 
-    /// How far apart two looks at an SQS queue must be. For tests: AWS says that its counts need a minute
+    /// How far apart two counts of an SQS queue must be. For tests: AWS says that its counts need a minute
     #[arg(long, value_name = "TIME", default_value = "60s", hide = true)]
     sqs_settles_in: values::Duration,
 }
@@ -52,13 +52,13 @@ pub struct ConnectArgs {
 pub type Connected<R> = Drain<EcsFleet, AnyWorkers, R, SystemClock>;
 
 /// Why a drain could not be set up.
-pub type Refusal = (Exit, Complaint);
+pub type Refusal = (Exit, UserError);
 
 impl ConnectArgs {
     /// Errors: one file cannot hold the memory of several drains.
-    pub fn check(&self, drains: usize) -> Result<(), Complaint> {
+    pub fn check(&self, drains: usize) -> Result<(), UserError> {
         match &self.state {
-            Some(path) if drains > 1 && !is_folder(path) => Err(Complaint::new(format!(
+            Some(path) if drains > 1 && !is_folder(path) => Err(UserError::new(format!(
                 "--state {} is one file, and there are {drains} WorkerDrains: give a folder, with / at its end",
                 path.display()
             ))),
@@ -75,7 +75,7 @@ impl ConnectArgs {
         Ok(Drain { policy: manifest.drain.policy.clone(), fleet, workers, record, clock: SystemClock })
     }
 
-    /// Sets a drain up to be looked at, with what another run remembers, if any.
+    /// Sets a drain up to be observed, with what another run remembers, if any.
     pub async fn peek(&self, manifest: &Manifest, limiters: &Limiters) -> Result<Connected<Peeked>, Refusal> {
         let (fleet, workers) = self.adapters(manifest, limiters).await?;
         let id = id(manifest, &fleet);
@@ -106,7 +106,7 @@ impl ConnectArgs {
         match (folder, default.or_else(|| id.default_path(Some(Path::new("/")), None))) {
             (Some(folder), Some(path)) => Ok(folder.join(path.file_name().unwrap_or_default())),
             (None, Some(path)) if var("XDG_STATE_HOME").or_else(|| var("HOME")).is_some() => Ok(path),
-            _ => Err((Exit::BadInput, Complaint::new("neither XDG_STATE_HOME nor HOME is set: say --state PATH"))),
+            _ => Err((Exit::BadInput, UserError::new("neither XDG_STATE_HOME nor HOME is set: give --state PATH"))),
         }
     }
 }
@@ -129,14 +129,14 @@ fn id(manifest: &Manifest, fleet: &EcsFleet) -> DrainId {
 fn unfit(manifest: &Manifest, error: &WorkersSettingsError) -> Refusal {
     let drain = &manifest.drain;
     let message = format!("WorkerDrain {}: {}: {error}", drain.full_name(), drain.workers.field());
-    (Exit::BadInput, Complaint::new(message))
+    (Exit::BadInput, UserError::new(message))
 }
 
 fn cannot(manifest: &Manifest, failure: &Failure) -> Refusal {
-    (Exit::CouldNotRun, Complaint::new(format!("{}: {}", manifest.drain.full_name(), failure.message)))
+    (Exit::CouldNotRun, UserError::new(format!("{}: {}", manifest.drain.full_name(), failure.message)))
 }
 
-/// The memory of another run, which is looked at and never changed.
+/// The memory of another run, which is read and never changed.
 #[derive(Clone, Debug)]
 pub struct Peeked(Memory);
 
@@ -146,6 +146,6 @@ impl Record for Peeked {
     }
 
     async fn save(&self, _: &Memory, _: &Report) -> Result<(), Failure> {
-        Err(Failure::new(FailureKind::Invalid, "this memory is only looked at"))
+        Err(Failure::new(FailureKind::Invalid, "this memory is read-only"))
     }
 }

@@ -7,17 +7,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    exit::{Complaint, Exit, complain},
+    exit::{Exit, UserError, print_errors},
     logs::{self, LogFormat},
 };
 use crate::operator::{self, LeaseRef, OperatorError, Settings};
 
-/// Run the operator: drain as the `WorkerDrain`s of a Kubernetes cluster say
+/// Run the operator, which drains as the `WorkerDrain`s of a Kubernetes cluster specify
 ///
-/// It reaches the API server as a process in a Pod does, or as `KUBECONFIG` says.
+/// It reaches the API server as a process in a Pod does, or through `KUBECONFIG`.
 #[derive(Clone, Debug, Args)]
 pub struct ControllerArgs {
-    /// Only `WorkerDrain`s of this namespace; may be given several times [default: of all namespaces]
+    /// Only `WorkerDrain`s of this namespace; may be repeated [default: of all namespaces]
     #[arg(long = "namespace", value_name = "NAME")]
     namespaces: Vec<String>,
 
@@ -33,19 +33,19 @@ pub struct ControllerArgs {
     #[arg(long, value_name = "NAME", default_value = "worker-drain")]
     lease_name: String,
 
-    /// Where `/livez`, `/readyz` and `/metrics` are told, such as `:8080` or `127.0.0.1:8080`
+    /// Where `/livez`, `/readyz` and `/metrics` are served, such as `:8080` or `127.0.0.1:8080`
     #[arg(long, value_name = "ADDRESS", default_value = ":8080", value_parser = address)]
     metrics_address: SocketAddr,
 
-    /// How logs look
+    /// The format of logs
     #[arg(long, value_name = "FORMAT", default_value = "json")]
     log_format: LogFormat,
 
-    /// What is logged: `error`, `warn`, `info`, `debug` or `trace` (`RUST_LOG` says it in detail)
+    /// The level of logs: `error`, `warn`, `info`, `debug` or `trace` (`RUST_LOG` sets levels by module)
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: tracing::level_filters::LevelFilter,
 
-    /// How this replica is called in the Lease and in events
+    /// The name of this replica in the Lease and in events
     #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "worker-drain",
         value_parser = NonEmptyStringValueParser::new())]
     identity: String,
@@ -95,7 +95,7 @@ impl ControllerArgs {
         };
         match ended {
             Ok(()) => Exit::Done,
-            Err(error) => failed(&told(&error)),
+            Err(error) => failed(&with_causes(&error)),
         }
     }
 }
@@ -108,14 +108,14 @@ async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
 }
 
 /// The error with its causes. kube's own texts have their causes in them already.
-fn told(error: &OperatorError) -> String {
+fn with_causes(error: &OperatorError) -> String {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
     format!("{error}{cause}")
 }
 
 fn failed(why: &str) -> Exit {
     tracing::error!(why, "worker-drain cannot run");
-    complain(&[Complaint::new(why)]);
+    print_errors(&[UserError::new(why)]);
     Exit::CouldNotRun
 }
 

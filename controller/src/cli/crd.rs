@@ -1,4 +1,4 @@
-//! `worker-drain crd`: the CRD, as it is to be applied to a cluster.
+//! `worker-drain crd`: the CRD, as it is applied to a cluster.
 
 use std::io::Write;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::reference::markdown;
 use crate::api;
 
-/// Print the CRD of the resource `WorkerDrain`, as it is to be applied to a cluster
+/// Print the CRD of the resource `WorkerDrain`, for `kubectl apply`
 #[derive(Clone, Copy, Debug, Args)]
 pub struct CrdArgs {
     /// Print a page for people instead: every field, in Markdown

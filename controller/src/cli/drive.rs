@@ -1,4 +1,4 @@
-//! The loop of one drain: look until the outside answers, then one pass after another until nothing is left to do.
+//! The loop of one drain: observe until ECS and the workers answer, then reconcile until nothing is left to do.
 //!
 //! It decides nothing about tasks; only when it has seen enough. Dropped at any moment, it leaves every hold as it is.
 
@@ -16,7 +16,7 @@ use worker_drain_plan::{
     report::{Cut, Reason},
 };
 
-use super::exit::{Complaint, Exit};
+use super::exit::{Exit, UserError};
 use crate::{
     clock::Clock,
     fleet::Fleet,
@@ -28,16 +28,16 @@ use crate::{
 /// Between two attempts at memory that cannot be read or written.
 const RECORD_RETRY: Duration = Duration::from_secs(5);
 
-/// Between two looks while a rollout is waited for that may begin at any moment.
+/// Between two observations while a rollout may begin at any moment.
 const EXPECTANT: SignedDuration = SignedDuration::from_secs(2);
 
-/// A settled fleet whose last actions are refused again and again is settled all the same after so many passes.
+/// A settled fleet whose last actions are refused again and again is settled all the same after so many reconciliations.
 const SETTLED_PASSES: u32 = 3;
 
 /// When a drain has seen enough.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// How long the outside may stay out of reach before the first good look.
+    /// How long ECS and the workers may be unreachable before the first complete observation.
     pub connect: Duration,
     /// How long a rollout is waited for if none is seen; `None`: for as long as it takes.
     pub grace: Option<Duration>,
@@ -47,12 +47,12 @@ pub struct Patience {
     pub gate: bool,
 }
 
-/// What happened to a drain.
+/// What happened in a drain.
 #[derive(Clone, Debug)]
-pub enum Happening {
-    /// One pass is over.
-    Passed(Box<Reconciliation>),
-    /// A pass could not be made, or not be remembered.
+pub enum Update {
+    /// One reconciliation is over.
+    Reconciled(Box<Reconciliation>),
+    /// The memory could not be read or written.
     Failed(Failure),
 }
 
@@ -62,40 +62,40 @@ pub struct End {
     /// How.
     pub exit: Exit,
     /// Why, if something went wrong.
-    pub complaint: Option<Complaint>,
+    pub error: Option<UserError>,
 }
 
 impl End {
     const fn well(exit: Exit) -> Self {
-        Self { exit, complaint: None }
+        Self { exit, error: None }
     }
 }
 
-/// What goes on in one drain, and where it is told.
+/// Where the updates of one drain are reported.
 #[derive(Clone, Debug)]
-pub struct Teller {
+pub struct Reporter {
     /// Which drain.
     pub index: usize,
     /// Where to.
-    pub to: Sender<(usize, Happening)>,
+    pub to: Sender<(usize, Update)>,
 }
 
-impl Teller {
-    async fn tell(&self, happening: Happening) {
+impl Reporter {
+    async fn report(&self, update: Update) {
         // Nobody listens any more only when the program is about to end.
-        let _ = self.to.send((self.index, happening)).await;
+        let _ = self.to.send((self.index, update)).await;
     }
 }
 
-/// Drives one drain until it ends, or until it is told to stop (`None`).
+/// Drives one drain until it ends, or until `stop` (`None`).
 pub async fn drive<F: Fleet, W: Workers, R: Record, C: Clock>(
     drain: &Drain<F, W, R, C>,
     patience: Patience,
-    teller: &Teller,
+    reporter: &Reporter,
     stop: &CancellationToken,
 ) -> Option<End> {
     let began = drain.clock.now();
-    let cut_before = match stop.run_until_cancelled(first_look(drain, patience.connect, teller)).await? {
+    let cut_before = match stop.run_until_cancelled(first_observation(drain, patience.connect, reporter)).await? {
         Ok(report) => report.cut,
         Err(end) => return Some(end),
     };
@@ -106,15 +106,15 @@ pub async fn drive<F: Fleet, W: Workers, R: Record, C: Clock>(
             Ok(reconciliation) => {
                 let pause = progress.pause(&reconciliation);
                 let end = progress.learn(&reconciliation, drain.clock.now());
-                teller.tell(Happening::Passed(Box::new(reconciliation))).await;
+                reporter.report(Update::Reconciled(Box::new(reconciliation))).await;
                 if let Some(end) = end {
                     return Some(end);
                 }
                 (pause, true)
             }
             Err(failure) => {
-                teller.tell(Happening::Failed(failure)).await;
-                // Whatever was heard, it was not looked at, and would be heard again at once.
+                reporter.report(Update::Failed(failure)).await;
+                // What was heard was not acted on, and would be heard again at once.
                 (RECORD_RETRY, false)
             }
         };
@@ -128,11 +128,11 @@ pub async fn drive<F: Fleet, W: Workers, R: Record, C: Clock>(
     }
 }
 
-/// Looks, without doing anything, until fleet and workers were both seen once. Errors: they cannot be.
-async fn first_look<F: Fleet, W: Workers, R: Record, C: Clock>(
+/// Observes, without acting, until fleet and workers were both seen once. Errors: they cannot be.
+async fn first_observation<F: Fleet, W: Workers, R: Record, C: Clock>(
     drain: &Drain<F, W, R, C>,
     bound: Duration,
-    teller: &Teller,
+    reporter: &Reporter,
 ) -> Result<Report, End> {
     let deadline = Instant::now() + bound;
     let mut pause = Duration::from_millis(500);
@@ -141,7 +141,7 @@ async fn first_look<F: Fleet, W: Workers, R: Record, C: Clock>(
             Ok(reconciliation) => {
                 let (failure, report) =
                     (failure(&reconciliation.observation).cloned(), reconciliation.plan.report.clone());
-                teller.tell(Happening::Passed(Box::new(reconciliation))).await;
+                reporter.report(Update::Reconciled(Box::new(reconciliation))).await;
                 match failure {
                     None => return Ok(report),
                     Some(failure) => (failure.clone(), may_pass(failure.kind)),
@@ -151,8 +151,8 @@ async fn first_look<F: Fleet, W: Workers, R: Record, C: Clock>(
         };
         if !may_pass || Instant::now() + pause >= deadline {
             let tried = if may_pass { format!(" (tried for {}s)", bound.as_secs()) } else { String::new() };
-            let complaint = Complaint::new(format!("{}{tried}", failure.message));
-            return Err(End { exit: Exit::CouldNotRun, complaint: Some(complaint) });
+            let error = UserError::new(format!("{}{tried}", failure.message));
+            return Err(End { exit: Exit::CouldNotRun, error: Some(error) });
         }
         sleep(jittered(pause)).await;
         pause = (pause * 2).min(Duration::from_secs(5));
@@ -167,7 +167,7 @@ pub fn failure(observation: &Observation) -> Option<&Failure> {
     }
 }
 
-/// Whether waiting may help; else a person must mend it.
+/// Whether waiting may help; otherwise a person must fix it.
 const fn may_pass(kind: FailureKind) -> bool {
     match kind {
         FailureKind::Unreachable | FailureKind::Throttled => true,
@@ -192,7 +192,7 @@ struct Progress {
 }
 
 impl Progress {
-    /// Learns from a pass. Some: that was enough.
+    /// Learns from a reconciliation. Some: that was enough.
     fn learn(&mut self, reconciliation: &Reconciliation, now: Timestamp) -> Option<End> {
         let report = &reconciliation.plan.report;
         if self.patience.gate {
@@ -211,13 +211,13 @@ impl Progress {
     }
 
     /// Learns whether the gate is open and every task held, as far as the scheduler grants holds. What only a person can
-    /// mend is not waited for.
+    /// fix is not waited for.
     fn learn_of_gate(&mut self, reconciliation: &Reconciliation, now: Timestamp) -> Option<End> {
         let gate = reconciliation.plan.report.gate.as_ref()?;
         let is_invalid = gate.reason == Reason::QueuesInvalid;
         self.invalid_passes = if is_invalid { self.invalid_passes + 1 } else { 0 };
         if self.invalid_passes >= SETTLED_PASSES {
-            return Some(End { exit: Exit::CouldNotRun, complaint: Some(Complaint::new(gate.message.clone())) });
+            return Some(End { exit: Exit::CouldNotRun, error: Some(UserError::new(gate.message.clone())) });
         }
         let fleet = reconciliation.observation.fleet.ok()?;
         let running = || fleet.tasks.values().filter(|task| task.life == Life::Running);
@@ -226,7 +226,7 @@ impl Progress {
         (gate.answer == Some(true) && held >= wanted).then(|| End::well(Exit::Done))
     }
 
-    /// How long to wait before the next pass.
+    /// How long to wait before the next reconciliation.
     fn pause(&self, reconciliation: &Reconciliation) -> Duration {
         let wake = reconciliation.plan.wake_after;
         let expectant = !self.saw_rollout && !self.patience.watch;

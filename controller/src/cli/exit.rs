@@ -1,4 +1,4 @@
-//! How the program ends, and how that is said to whoever started it.
+//! How the program ends: its exit codes, and errors for the user.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ pub enum Exit {
     Done,
     /// The time limit was reached; everything is still safely held.
     TimeLimit,
-    /// It could not run: something outside could not be reached, or let us not in.
+    /// It could not run: ECS or the workers could not be reached, or denied access.
     CouldNotRun,
     /// No old task is left, but some ended without our permit: their jobs may be lost.
     EndedUnpermitted,
@@ -55,16 +55,16 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Something that is told to the user on standard error, with what would help.
+/// An error for the user on standard error, with what would help.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaint {
-    /// What is wrong: names the thing, its value where that is no secret, and what would be right.
+pub struct UserError {
+    /// What is wrong: names the thing, its value where that is no secret, and what is allowed.
     pub message: String,
-    /// What to do, where that is a thing of its own.
+    /// What to do, if it is not part of the message.
     pub hint: Option<String>,
 }
 
-impl Complaint {
+impl UserError {
     /// Without a hint.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), hint: None }
@@ -76,9 +76,9 @@ impl Complaint {
     }
 }
 
-/// Tells the user. Each complaint is one line, whatever it was made from.
-pub fn complain(complaints: &[Complaint]) {
-    for Complaint { message, hint } in complaints {
+/// Prints errors. Each is one line, whatever it was made from.
+pub fn print_errors(errors: &[UserError]) {
+    for UserError { message, hint } in errors {
         eprintln!("error: {}", one_line(message));
         if let Some(hint) = hint {
             eprintln!("hint: {}", one_line(hint));

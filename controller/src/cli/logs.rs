@@ -1,4 +1,4 @@
-//! Logs, for those who look into worker-drain itself. Users read the view; logs are quiet unless asked for.
+//! Logs, for those who debug worker-drain itself. Users read the view; there are no logs unless they are asked for.
 
 use std::env;
 
@@ -12,7 +12,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-/// How logs look.
+/// The format of logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// An object a line, for machines.

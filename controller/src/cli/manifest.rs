@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{
-    exit::{Complaint, plain},
+    exit::{UserError, plain},
     secrets::Secrets,
 };
 use crate::{
@@ -41,26 +41,26 @@ pub struct Manifest {
 }
 
 impl ManifestArgs {
-    /// Reads all of it; or tells all that is wrong with it.
-    pub fn read(&self) -> Result<Vec<Manifest>, Vec<Complaint>> {
+    /// Reads all of it. Errors: everything that is wrong with it.
+    pub fn read(&self) -> Result<Vec<Manifest>, Vec<UserError>> {
         let mut secrets = Secrets::from_flags(&self.secrets)?;
         let mut drains = Vec::new();
-        let mut complaints = Vec::new();
+        let mut errors = Vec::new();
         for file in &self.files {
             match documents(file) {
-                Ok(documents) => read_documents(file, &documents, &mut secrets, &mut drains, &mut complaints),
-                Err(complaint) => complaints.push(complaint),
+                Ok(documents) => read_documents(file, &documents, &mut secrets, &mut drains, &mut errors),
+                Err(error) => errors.push(error),
             }
         }
-        twice(&drains, &mut complaints);
+        twice(&drains, &mut errors);
         let mut manifests = Vec::new();
         for (file, drain) in drains {
             match resolve(&file, drain, &secrets) {
                 Ok(manifest) => manifests.push(manifest),
-                Err(complaint) => complaints.push(complaint),
+                Err(error) => errors.push(error),
             }
         }
-        if complaints.is_empty() { Ok(manifests) } else { Err(complaints) }
+        if errors.is_empty() { Ok(manifests) } else { Err(errors) }
     }
 }
 
@@ -69,7 +69,7 @@ fn called(file: &str) -> &str {
     if file == "-" { "standard input" } else { file }
 }
 
-fn documents(file: &str) -> Result<Vec<Value>, Complaint> {
+fn documents(file: &str) -> Result<Vec<Value>, UserError> {
     let read = if file == "-" {
         let mut text = String::new();
         io::stdin().read_to_string(&mut text).map(|_| text)
@@ -77,14 +77,14 @@ fn documents(file: &str) -> Result<Vec<Value>, Complaint> {
         fs::read_to_string(file)
     };
     let file = called(file);
-    let text = read.map_err(|error| Complaint::new(format!("cannot read {file}: {}", plain(&error))))?;
+    let text = read.map_err(|error| UserError::new(format!("cannot read {file}: {}", plain(&error))))?;
     // No snippet: it could show a line with a secret.
     let options = serde_saphyr::options! { with_snippet: false };
     let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(&text, options)
-        .map_err(|error| Complaint::new(format!("{file} cannot be read as YAML: {}", in_user_terms(&error))))?;
+        .map_err(|error| UserError::new(format!("{file} cannot be read as YAML: {}", in_user_terms(&error))))?;
     let documents: Vec<Value> = documents.into_iter().filter(|document| !document.is_null()).collect();
     if documents.is_empty() {
-        return Err(Complaint::new(format!("{file} is empty: write a WorkerDrain")));
+        return Err(UserError::new(format!("{file} is empty: write a WorkerDrain")));
     }
     Ok(documents)
 }
@@ -100,10 +100,10 @@ fn read_documents(
     documents: &[Value],
     secrets: &mut Secrets,
     drains: &mut Vec<(String, DrainSpec)>,
-    complaints: &mut Vec<Complaint>,
+    errors: &mut Vec<UserError>,
 ) {
     let file = called(file);
-    let before = (drains.len(), complaints.len());
+    let before = (drains.len(), errors.len());
     for (number, document) in (1..).zip(documents) {
         let place = if documents.len() > 1 { format!("{file}, document {number}") } else { file.to_owned() };
         match document.get("kind").and_then(Value::as_str) {
@@ -111,64 +111,64 @@ fn read_documents(
                 Ok(drain) => drains.push((file.to_owned(), drain)),
                 Err(problems) => {
                     let name = document["metadata"]["name"].as_str().map_or(String::new(), |name| format!(" {name}"));
-                    let told = problems.iter().map(|problem| format!("{place}: WorkerDrain{name}: {problem}"));
-                    complaints.extend(told.map(Complaint::new));
+                    let found = problems.iter().map(|problem| format!("{place}: WorkerDrain{name}: {problem}"));
+                    errors.extend(found.map(UserError::new));
                 }
             },
             Some("Secret") => {
                 if let Err(why) = secrets.add_document(document) {
-                    complaints.push(Complaint::new(format!("{place}: Secret: {why}")));
+                    errors.push(UserError::new(format!("{place}: Secret: {why}")));
                 }
             }
-            Some(kind) => complaints.push(other_kind(&place, kind)),
+            Some(kind) => errors.push(other_kind(&place, kind)),
             None if !document.is_object() => {
-                complaints.push(Complaint::new(format!("{place} is not a group of fields: write a WorkerDrain")));
+                errors.push(UserError::new(format!("{place} is not a group of fields: write a WorkerDrain")));
             }
-            None => complaints.push(Complaint::new(format!("{place}: kind is missing: write kind: WorkerDrain"))),
+            None => errors.push(UserError::new(format!("{place}: kind is missing: write kind: WorkerDrain"))),
         }
     }
-    if (drains.len(), complaints.len()) == before {
-        complaints.push(Complaint::new(format!("{file} holds no WorkerDrain")));
+    if (drains.len(), errors.len()) == before {
+        errors.push(UserError::new(format!("{file} holds no WorkerDrain")));
     }
 }
 
-fn other_kind(place: &str, kind: &str) -> Complaint {
+fn other_kind(place: &str, kind: &str) -> UserError {
     let kind: String = kind.chars().take(60).collect();
     let near = nearest(&kind, ["WorkerDrain", "Secret"].into_iter());
     let near = near.map_or(String::new(), |near| format!(" (did you mean {near}?)"));
-    Complaint::new(format!("{place}: kind {kind} is not read here: only WorkerDrain and Secret are{near}"))
+    UserError::new(format!("{place}: kind {kind} is not read here: only WorkerDrain and Secret are{near}"))
 }
 
 /// The same drain twice, or two drains that would undo each other's work.
-fn twice(drains: &[(String, DrainSpec)], complaints: &mut Vec<Complaint>) {
+fn twice(drains: &[(String, DrainSpec)], errors: &mut Vec<UserError>) {
     let mut names = BTreeSet::new();
     let mut services = BTreeMap::new();
     for (_, drain) in drains {
         let name = drain.full_name();
         if !names.insert(name.clone()) {
-            complaints.push(Complaint::new(format!("two WorkerDrains are called {name}: give each its own name")));
+            errors.push(UserError::new(format!("two WorkerDrains are called {name}: give each its own name")));
         } else if let Some(other) = services.insert(&drain.ecs, name.clone()) {
             let service = format!("{}/{}", drain.ecs.cluster, drain.ecs.service);
-            complaints.push(Complaint::new(format!(
+            errors.push(UserError::new(format!(
                 "the WorkerDrains {other} and {name} are both for the ECS service {service}: one service, one drain"
             )));
         }
     }
 }
 
-fn resolve(file: &str, drain: DrainSpec, secrets: &Secrets) -> Result<Manifest, Complaint> {
+fn resolve(file: &str, drain: DrainSpec, secrets: &Secrets) -> Result<Manifest, UserError> {
     let named = drain.workers.secrets();
     let found = named.into_iter().map(|(field, key)| {
         let text = secrets.find(drain.namespace.as_deref(), key).cloned();
         Ok((key.clone(), text.ok_or_else(|| nowhere(file, &drain, field, key))?))
     });
-    let secrets = found.collect::<Result<SecretTexts, Complaint>>()?;
+    let secrets = found.collect::<Result<SecretTexts, UserError>>()?;
     Ok(Manifest { drain, secrets })
 }
 
-fn nowhere(file: &str, drain: &DrainSpec, field: &str, SecretKeyRef { name, key }: &SecretKeyRef) -> Complaint {
+fn nowhere(file: &str, drain: &DrainSpec, field: &str, SecretKeyRef { name, key }: &SecretKeyRef) -> UserError {
     let namespace = drain.namespace.as_ref().map_or(String::new(), |name| format!(" of namespace {name}"));
-    Complaint::with_hint(
+    UserError::with_hint(
         format!(
             "{file}: WorkerDrain {}: {field}: the key {key} of the Secret {name} is not known without Kubernetes",
             drain.name

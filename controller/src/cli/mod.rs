@@ -22,7 +22,7 @@ pub mod view;
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use self::exit::{Complaint, Exit, complain, plain};
+use self::exit::{Exit, UserError, plain, print_errors};
 
 /// Lets Celery workers on Amazon ECS finish their jobs before a deployment stops them.
 #[derive(Clone, Debug, Parser)]
@@ -31,8 +31,8 @@ pub struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// Log to standard error what worker-drain itself does; twice for more, three times for what its libraries do as well
-    /// (`RUST_LOG` says it in detail)
+    /// Log to standard error what worker-drain does; twice for more, three times to include its libraries (`RUST_LOG` sets
+    /// levels by module)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
 }
@@ -58,14 +58,14 @@ pub fn main() -> Exit {
             logs::start(verbose);
             on_runtime(args.run())
         }
-        // The operator's logs are what its operator reads: they have flags of their own.
+        // The operator's logs have their own flags.
         Command::Controller(args) => on_runtime(args.run()),
         Command::Crd(args) => {
             logs::start(verbose);
             match args.run() {
                 Ok(()) => Exit::Done,
                 Err(error) => {
-                    complain(&[Complaint::new(format!("cannot write the CRD: {}", plain(&error)))]);
+                    print_errors(&[UserError::new(format!("cannot write the CRD: {}", plain(&error)))]);
                     Exit::CouldNotRun
                 }
             }
@@ -82,7 +82,7 @@ fn on_runtime(work: impl Future<Output = Exit>) -> Exit {
             exit
         }
         Err(error) => {
-            complain(&[Complaint::new(format!("cannot start: {}", plain(&error)))]);
+            print_errors(&[UserError::new(format!("cannot start: {}", plain(&error)))]);
             Exit::CouldNotRun
         }
     }

@@ -1,4 +1,4 @@
-//! `worker-drain plan`: what would be done next, and why. It looks once, changes nothing, and writes nothing.
+//! `worker-drain plan`: what would be done next, and why. It observes once, changes nothing, and writes nothing.
 
 use std::fmt::Write;
 
@@ -14,7 +14,7 @@ use worker_drain_plan::{
 use super::{
     connect::{ConnectArgs, Refusal},
     drive::failure,
-    exit::{Complaint, Exit, complain},
+    exit::{Exit, UserError, print_errors},
     manifest::{Manifest, ManifestArgs},
     view::{Output, task_object, verdict_object},
 };
@@ -43,13 +43,13 @@ impl PlanArgs {
     pub async fn run(&self) -> Exit {
         let manifests = match self.manifest.read() {
             Ok(manifests) => manifests,
-            Err(complaints) => {
-                complain(&complaints);
+            Err(errors) => {
+                print_errors(&errors);
                 return Exit::BadInput;
             }
         };
-        if let Err(complaint) = self.connect.check(manifests.len()) {
-            complain(&[complaint]);
+        if let Err(error) = self.connect.check(manifests.len()) {
+            print_errors(&[error]);
             return Exit::BadInput;
         }
         let limiters = Limiters::default();
@@ -57,8 +57,8 @@ impl PlanArgs {
         for (index, manifest) in manifests.iter().enumerate() {
             match Box::pin(self.preview(manifest, &limiters)).await {
                 Ok(text) => print(index, &text, self.output),
-                Err((exit, complaint)) => {
-                    complain(&[complaint]);
+                Err((exit, error)) => {
+                    print_errors(&[error]);
                     worst = worst.max(exit);
                 }
             }
@@ -71,7 +71,7 @@ impl PlanArgs {
         let drain = self.connect.peek(manifest, limiters).await?;
         let observed = drain.observe_and_plan().await;
         drain.workers.close().await;
-        let cannot = |message: &str| (Exit::CouldNotRun, Complaint::new(format!("{name}: {message}")));
+        let cannot = |message: &str| (Exit::CouldNotRun, UserError::new(format!("{name}: {message}")));
         let reconciliation = observed.map_err(|failure| cannot(&failure.message))?;
         if let Some(failure) = failure(&reconciliation.observation) {
             return Err(cannot(&failure.message));
@@ -98,7 +98,7 @@ pub fn text(name: &str, reconciliation: &Reconciliation, now: Timestamp) -> Stri
     let mut text = format!("{name}: ECS service {}, {:?}\n", report.fleet, report.phase);
     let _ = writeln!(
         text,
-        "  {} tasks wanted, {} live, {} of an old revision; {} take jobs, {} must; {} held",
+        "  {} tasks desired, {} live, {} of an old revision; {} consuming, floor {}; {} held",
         counts.desired, counts.live, counts.old, counts.consuming, counts.floor, counts.held
     );
     if let Some(rollout) = &report.rollout {
@@ -126,7 +126,7 @@ pub fn text(name: &str, reconciliation: &Reconciliation, now: Timestamp) -> Stri
     let last = match (reconciliation.plan.actions.len(), reconciliation.plan.dry_run) {
         (0, _) => "Nothing would be done now.",
         (_, false) => "`worker-drain run` would take these steps now. Nothing was done.",
-        (_, true) => "Nothing of this would be done while mode is Plan. Nothing was done.",
+        (_, true) => "While mode is Plan, none of this would be done. Nothing was done.",
     };
     let _ = writeln!(text, "\n{last}");
     text
@@ -181,11 +181,11 @@ fn evidence(node: &NodeName, observation: &Observation, now: Timestamp) -> Strin
     };
     let Answer { asked_at: _, answered_at: _, instance: _, queues, reserved, active, scheduled } = answer;
     let queues = match queues.as_deref() {
-        None => String::from("does not say what it takes jobs from"),
-        Some([]) => String::from("takes jobs from no queue"),
+        None => String::from("does not say what it consumes from"),
+        Some([]) => String::from("consumes from no queue"),
         Some(queues) => {
             let names: Vec<&str> = queues.iter().map(|queue| queue.name.as_str()).collect();
-            format!("takes jobs from {}", names.join(", "))
+            format!("consumes from {}", names.join(", "))
         }
     };
     let count = |jobs: &Option<Vec<Job>>| jobs.as_ref().map_or_else(|| "?".into(), |jobs| jobs.len().to_string());

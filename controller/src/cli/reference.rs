@@ -69,7 +69,7 @@ fn object(page: &mut String, path: &str, schema: &Value) {
             Value::Null | Value::Object(_) => String::new(),
             value => format!("`{}`", value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
         };
-        let _ = writeln!(page, "| `{name}`{star} | {} | {default} | {} |", kind(property), told(property));
+        let _ = writeln!(page, "| `{name}`{star} | {} | {default} | {} |", kind(property), describe(property));
     }
     below(page, path, properties);
 }
@@ -98,22 +98,22 @@ fn kind(property: &Value) -> String {
 }
 
 /// What a field is for, its bounds, and what is refused of it.
-fn told(property: &Value) -> String {
-    let mut told = cell(text(&property["description"]));
+fn describe(property: &Value) -> String {
+    let mut description = cell(text(&property["description"]));
     let bound = |name: &str| property[name].as_i64();
     // A greatest length alone is for the API server's own sake, far from what anybody writes.
     match (bound("minLength"), bound("maxLength")) {
-        (Some(least), Some(most)) => told = format!("{told} {least} to {most} characters."),
-        (Some(least), None) => told = format!("{told} At least {least} characters."),
+        (Some(least), Some(most)) => description = format!("{description} {least} to {most} characters."),
+        (Some(least), None) => description = format!("{description} At least {least} characters."),
         (None, _) => {}
     }
     // Those of an object are in its section.
     if property["properties"].is_null() {
         for message in refusals(property) {
-            let _ = write!(told, "<br>Refused: {}", cell(&message));
+            let _ = write!(description, "<br>Refused: {}", cell(&message));
         }
     }
-    told
+    description
 }
 
 /// What the API server says when it refuses an object, for each of the rules there.

@@ -12,14 +12,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use worker_drain_plan::{
-    QueueName,
+    QueueName, counted,
     policy::{Gate, HoldMode, Mode},
 };
 
 use super::{
     connect::{ConnectArgs, Connected},
-    drive::{End, Happening, Patience, Teller, drive},
-    exit::{Complaint, Exit, complain},
+    drive::{End, Patience, Reporter, Update, drive},
+    exit::{Exit, UserError, print_errors},
     manifest::{Manifest, ManifestArgs},
     view::{Output, View, Watched},
 };
@@ -30,11 +30,11 @@ use crate::{
     record::file::FileRecord,
 };
 
-/// How long a pass that is under way may take when the run is to end. It may be cut off anywhere without harm; finishing
+/// How long a reconciliation that is under way may take when the run must end. It may be cut off anywhere without harm; finishing
 /// only saves the next run a little work.
-const LAST_PASS: Duration = Duration::from_secs(5);
+const LAST_RECONCILIATION: Duration = Duration::from_secs(5);
 
-/// How long taking leave of a broker may take.
+/// How long closing the connection to a broker may take.
 const LEAVE: Duration = Duration::from_secs(2);
 
 /// Drain until no task of an old revision is left
@@ -51,7 +51,7 @@ pub struct RunArgs {
     output: Output,
 
     /// Only wait until the queues of `drain.gate`, or these (separated by commas), are empty; every task is held
-    /// meanwhile, and stays so at the end
+    /// meanwhile, and stays held at the end
     #[arg(long, value_name = "QUEUES", num_args = 0..=1, require_equals = true, value_delimiter = ',')]
     #[arg(conflicts_with_all = ["watch", "wait_for_rollout", "grace"])]
     until_queues_empty: Option<Vec<String>>,
@@ -64,15 +64,15 @@ pub struct RunArgs {
     #[arg(long)]
     wait_for_rollout: bool,
 
-    /// How long to wait for a rollout to appear, if none is going on at the start
+    /// How long to wait for a rollout if none is in progress at the start
     #[arg(long, value_name = "TIME", default_value = "15s", conflicts_with = "wait_for_rollout")]
     grace: values::Duration,
 
-    /// End after this time with exit code 3, with everything still safely held
+    /// End after this time with exit code 3; everything is still held
     #[arg(long, value_name = "TIME")]
     timeout: Option<values::Duration>,
 
-    /// How long ECS and the broker may stay out of reach at the start
+    /// How long ECS and the broker may be unreachable at the start
     #[arg(long, value_name = "TIME", default_value = "30s")]
     connect_timeout: values::Duration,
 }
@@ -89,18 +89,18 @@ impl RunArgs {
     pub async fn run(&self, logs: bool) -> Exit {
         let manifests = match self.manifest.read().and_then(|manifests| self.aimed(manifests)) {
             Ok(manifests) => manifests,
-            Err(complaints) => return ended(Exit::BadInput, &complaints),
+            Err(errors) => return ended(Exit::BadInput, &errors),
         };
-        if let Err(complaint) = self.connect.check(manifests.len()) {
-            return ended(Exit::BadInput, &[complaint]);
+        if let Err(error) = self.connect.check(manifests.len()) {
+            return ended(Exit::BadInput, &[error]);
         }
         let drains = match self.connect_all(&manifests).await {
             Ok(drains) => drains,
-            Err((exit, complaints)) => return ended(exit, &complaints),
+            Err((exit, errors)) => return ended(exit, &errors),
         };
         let signals = signal(SignalKind::interrupt()).and_then(|int| Ok((int, signal(SignalKind::terminate())?)));
         let Ok((int, term)) = signals else {
-            return ended(Exit::CouldNotRun, &[Complaint::new("cannot be told of signals by this system")]);
+            return ended(Exit::CouldNotRun, &[UserError::new("this system does not deliver signals to the process")]);
         };
         let names = manifests.iter().map(|manifest| manifest.drain.full_name()).collect();
         Run::start(drains, names, self.patience(), View::new(self.output, logs), Signals { int, term })
@@ -109,14 +109,14 @@ impl RunArgs {
     }
 
     /// The manifests, and what is wanted of them: all that they say, or only that queues are waited for.
-    fn aimed(&self, mut manifests: Vec<Manifest>) -> Result<Vec<Manifest>, Vec<Complaint>> {
+    fn aimed(&self, mut manifests: Vec<Manifest>) -> Result<Vec<Manifest>, Vec<UserError>> {
         let Some(queues) = &self.until_queues_empty else { return Ok(manifests) };
         let aim = |manifest: &mut Manifest| await_gate(&mut manifest.drain, queues).err();
-        let complaints: Vec<Complaint> = manifests.iter_mut().filter_map(aim).collect();
-        if complaints.is_empty() { Ok(manifests) } else { Err(complaints) }
+        let errors: Vec<UserError> = manifests.iter_mut().filter_map(aim).collect();
+        if errors.is_empty() { Ok(manifests) } else { Err(errors) }
     }
 
-    async fn connect_all(&self, manifests: &[Manifest]) -> Result<Vec<Connected<FileRecord>>, (Exit, Vec<Complaint>)> {
+    async fn connect_all(&self, manifests: &[Manifest]) -> Result<Vec<Connected<FileRecord>>, (Exit, Vec<UserError>)> {
         let limiters = Limiters::default();
         let mut drains = Vec::new();
         let mut refusals = Vec::new();
@@ -128,7 +128,7 @@ impl RunArgs {
         }
         match refusals.iter().map(|(exit, _)| *exit).max() {
             None => Ok(drains),
-            Some(exit) => Err((exit, refusals.into_iter().map(|(_, complaint)| complaint).collect())),
+            Some(exit) => Err((exit, refusals.into_iter().map(|(_, error)| error).collect())),
         }
     }
 
@@ -143,21 +143,21 @@ impl RunArgs {
 }
 
 /// Has a drain wait for its gate, or for one on these queues, and do nothing but hold every task.
-fn await_gate(drain: &mut DrainSpec, queues: &[String]) -> Result<(), Complaint> {
+fn await_gate(drain: &mut DrainSpec, queues: &[String]) -> Result<(), UserError> {
     let name = drain.full_name();
     let policy = &mut drain.policy;
     let given: BTreeSet<QueueName> =
         queues.iter().filter(|name| !name.is_empty()).map(|name| name.as_str().into()).collect();
     let named = policy.drain.gate.take().map(|gate| gate.queues_empty);
     let Some(queues_empty) = Some(given).filter(|given| !given.is_empty()).or(named) else {
-        return Err(Complaint::with_hint(
+        return Err(UserError::with_hint(
             format!("WorkerDrain {name}: --until-queues-empty, and no queue is named"),
             "name them in spec.drain.gate.queuesEmpty, or write --until-queues-empty=NAME,NAME",
         ));
     };
     if policy.mode == Mode::Plan {
         let why = format!("WorkerDrain {name}: --until-queues-empty holds tasks, and spec.mode Plan does not");
-        return Err(Complaint::with_hint(why, "set spec.mode to Enforce"));
+        return Err(UserError::with_hint(why, "set spec.mode to Enforce"));
     }
     policy.drain.gate = Some(Gate { queues_empty, awaited: true });
     // They are held before there is a rollout.
@@ -170,8 +170,8 @@ fn length(duration: values::Duration) -> Duration {
     Duration::try_from(duration.get()).unwrap_or_default()
 }
 
-fn ended(exit: Exit, complaints: &[Complaint]) -> Exit {
-    complain(complaints);
+fn ended(exit: Exit, errors: &[UserError]) -> Exit {
+    print_errors(errors);
     exit
 }
 
@@ -194,7 +194,7 @@ impl Signals {
 struct Run {
     drains: Vec<Watched>,
     view: View,
-    happenings: Receiver<(usize, Happening)>,
+    updates: Receiver<(usize, Update)>,
     driven: JoinSet<(usize, Option<End>)>,
     ends: Vec<Option<End>>,
     stop: CancellationToken,
@@ -211,41 +211,41 @@ impl Run {
     ) -> Self {
         let began = SystemClock.now();
         let stop = CancellationToken::new();
-        let (to, happenings) = mpsc::channel(64);
+        let (to, updates) = mpsc::channel(64);
         let mut driven = JoinSet::new();
         let ends = vec![None; drains.len()];
         for (index, drain) in drains.into_iter().enumerate() {
-            let (teller, stop) = (Teller { index, to: to.clone() }, stop.clone());
+            let (reporter, stop) = (Reporter { index, to: to.clone() }, stop.clone());
             driven.spawn(async move {
-                let end = Box::pin(drive(&drain, patience, &teller, &stop)).await;
+                let end = Box::pin(drive(&drain, patience, &reporter, &stop)).await;
                 let _ = timeout(LEAVE, drain.workers.close()).await;
                 (index, end)
             });
         }
         let watched = |name| Watched { awaits_gate: patience.gate, ..Watched::new(name, began) };
         let drains = names.into_iter().map(watched).collect();
-        Self { drains, view, happenings, driven, ends, stop, signals }
+        Self { drains, view, updates, driven, ends, stop, signals }
     }
 
     async fn until_the_end(mut self, time_limit: Option<Duration>) -> Exit {
         let cut = self.watch(time_limit).await;
         if cut.is_some() {
             self.stop.cancel();
-            self.last_passes().await;
+            self.last_reconciliations().await;
         }
         let now = SystemClock.now();
         let exits: Vec<Exit> = (0..self.drains.len()).map(|index| self.exit(index, cut)).collect();
-        let complaints: Vec<Complaint> = self.complaints();
-        let last_words = (cut == Some(Cut::Signal)).then(|| held(&self.drains));
+        let errors: Vec<UserError> = self.errors();
+        let closing_line = (cut == Some(Cut::Signal)).then(|| held(&self.drains));
         self.view.end(&self.drains, &exits, now);
-        complain(&complaints);
-        if let Some(last_words) = last_words {
-            eprintln!("{last_words}");
+        print_errors(&errors);
+        if let Some(closing_line) = closing_line {
+            eprintln!("{closing_line}");
         }
         exits.into_iter().max().unwrap_or(Exit::Done)
     }
 
-    /// Shows what happens until every drain has ended, or until that is cut short.
+    /// Shows updates until every drain has ended, or until that is cut short.
     async fn watch(&mut self, time_limit: Option<Duration>) -> Option<Cut> {
         let mut limit = pin!(async {
             match time_limit {
@@ -259,7 +259,7 @@ impl Run {
             tokio::select! {
                 biased;
                 () = self.signals.next() => return Some(Cut::Signal),
-                Some((index, happening)) = self.happenings.recv() => self.show(index, happening),
+                Some((index, update)) = self.updates.recv() => self.show(index, update),
                 ended = self.driven.join_next() => match ended {
                     Some(ended) => self.end(ended),
                     None => return None,
@@ -270,14 +270,14 @@ impl Run {
         }
     }
 
-    /// Lets passes that are under way come to their end, within bounds. A second signal ends them at once.
-    async fn last_passes(&mut self) {
-        let mut bound = pin!(sleep(LAST_PASS));
+    /// Lets reconciliations that are under way come to their end, within bounds. A second signal ends them at once.
+    async fn last_reconciliations(&mut self) {
+        let mut bound = pin!(sleep(LAST_RECONCILIATION));
         loop {
             tokio::select! {
                 biased;
                 () = self.signals.next() => break,
-                Some((index, happening)) = self.happenings.recv() => self.show(index, happening),
+                Some((index, update)) = self.updates.recv() => self.show(index, update),
                 ended = self.driven.join_next() => match ended {
                     Some(ended) => self.end(ended),
                     None => break,
@@ -288,15 +288,15 @@ impl Run {
         self.driven.abort_all();
     }
 
-    fn show(&mut self, index: usize, happening: Happening) {
-        let changes = self.drains[index].take_in(happening);
+    fn show(&mut self, index: usize, update: Update) {
+        let changes = self.drains[index].take_in(update);
         self.view.changed(&self.drains, index, &changes, SystemClock.now());
     }
 
     fn end(&mut self, ended: Result<(usize, Option<End>), tokio::task::JoinError>) {
-        // What it told last may still be on its way here.
-        while let Ok((index, happening)) = self.happenings.try_recv() {
-            self.show(index, happening);
+        // Its last updates may still be on their way here.
+        while let Ok((index, update)) = self.updates.try_recv() {
+            self.show(index, update);
         }
         if let Ok((index, end)) = ended {
             self.drains[index].ended = end.as_ref().map(|end| end.exit);
@@ -316,11 +316,11 @@ impl Run {
         }
     }
 
-    fn complaints(&self) -> Vec<Complaint> {
+    fn errors(&self) -> Vec<UserError> {
         let ends = self.drains.iter().zip(&self.ends);
         ends.filter_map(|(drain, end)| {
-            let Complaint { message, hint } = end.as_ref()?.complaint.clone()?;
-            Some(Complaint { message: format!("{}: {message}", drain.name), hint })
+            let UserError { message, hint } = end.as_ref()?.error.clone()?;
+            Some(UserError { message: format!("{}: {message}", drain.name), hint })
         })
         .collect()
     }
@@ -334,8 +334,8 @@ fn held(drains: &[Watched]) -> String {
         Some(first) => {
             let first = first.round(Unit::Second).unwrap_or(**first);
             format!(
-                "interrupted: {} task(s) stay held, the first until {first}; run the same command again to go on",
-                holds.len()
+                "interrupted: {} held, the first until {first}; run the same command again to continue",
+                counted(u32::try_from(holds.len()).unwrap_or(u32::MAX), "task")
             )
         }
     }

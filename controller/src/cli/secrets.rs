@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use thiserror::Error;
 
-use super::exit::{Complaint, plain};
+use super::exit::{UserError, plain};
 use crate::{api::secret_ref::SecretKeyRef, secret::Secret};
 
 /// One `--secret NAME/KEY=env:VARIABLE` or `--secret NAME/KEY=file:PATH`.
@@ -47,18 +47,18 @@ impl FromStr for SecretFlag {
 }
 
 impl SecretFlag {
-    fn read(&self) -> Result<Secret, Complaint> {
+    fn read(&self) -> Result<Secret, UserError> {
         let SecretKeyRef { name, key } = &self.secret;
         let text = match &self.source {
             Source::Environment(variable) => env::var(variable).map_err(|_| {
-                Complaint::new(format!("--secret {name}/{key}: the environment variable {variable} is not set"))
+                UserError::new(format!("--secret {name}/{key}: the environment variable {variable} is not set"))
             })?,
             Source::File(path) => fs::read_to_string(path).map_err(|error| {
-                Complaint::new(format!("--secret {name}/{key}: cannot read {path}: {}", plain(&error)))
+                UserError::new(format!("--secret {name}/{key}: cannot read {path}: {}", plain(&error)))
             })?,
         };
         match text.trim_end_matches(['\n', '\r']) {
-            "" => Err(Complaint::new(format!("--secret {name}/{key}: is empty"))),
+            "" => Err(UserError::new(format!("--secret {name}/{key}: is empty"))),
             text => Ok(Secret::from(text)),
         }
     }
@@ -73,17 +73,17 @@ pub struct Secrets {
 
 impl Secrets {
     /// Reads what `--secret` names.
-    pub fn from_flags(flags: &[String]) -> Result<Self, Vec<Complaint>> {
+    pub fn from_flags(flags: &[String]) -> Result<Self, Vec<UserError>> {
         let mut secrets = Self::default();
-        let mut complaints = Vec::new();
+        let mut errors = Vec::new();
         for flag in flags {
-            let flag = flag.parse::<SecretFlag>().map_err(|error| Complaint::new(format!("--secret: {error}")));
+            let flag = flag.parse::<SecretFlag>().map_err(|error| UserError::new(format!("--secret: {error}")));
             match flag.and_then(|flag| Ok((flag.read()?, flag.secret))) {
                 Ok((secret, key)) => drop(secrets.flags.insert(key, secret)),
-                Err(complaint) => complaints.push(complaint),
+                Err(error) => errors.push(error),
             }
         }
-        if complaints.is_empty() { Ok(secrets) } else { Err(complaints) }
+        if errors.is_empty() { Ok(secrets) } else { Err(errors) }
     }
 
     /// Adds what a document of kind `Secret` holds. Errors: what is wrong with it, without any value.
@@ -93,8 +93,8 @@ impl Secrets {
         let namespace = metadata["namespace"].as_str().map(String::from);
         for field in ["data", "stringData"] {
             let Some(entries) = document.get(field).filter(|entries| !entries.is_null()) else { continue };
-            for (key, value) in entries.as_object().ok_or_else(|| format!("{field} is to be a group of texts"))? {
-                let text = value.as_str().ok_or_else(|| format!("{field}.{key} is to be a text"))?;
+            for (key, value) in entries.as_object().ok_or_else(|| format!("{field} must be a group of texts"))? {
+                let text = value.as_str().ok_or_else(|| format!("{field}.{key} must be a text"))?;
                 let text = if field == "data" {
                     let bytes = STANDARD.decode(text.trim()).map_err(|_| format!("data.{key} is not base64"))?;
                     String::from_utf8(bytes).map_err(|_| format!("data.{key} is not text"))?
@@ -157,7 +157,7 @@ mod tests {
 
     #[rstest]
     #[case(json!({"metadata": {"name": "broker"}, "data": {"url": "hunter2!"}}), "data.url is not base64")]
-    #[case(json!({"metadata": {"name": "broker"}, "stringData": {"url": 2}}), "stringData.url is to be a text")]
+    #[case(json!({"metadata": {"name": "broker"}, "stringData": {"url": 2}}), "stringData.url must be a text")]
     #[case(json!({"metadata": {}}), "metadata.name is missing")]
     fn a_bad_secret_is_told_without_its_value(#[case] document: serde_json::Value, #[case] expected: &str) {
         assert_eq!(Secrets::default().add_document(&document), Err(expected.to_owned()));

@@ -18,7 +18,7 @@ use worker_drain_plan::{
 
 use crate::identity::Identity;
 
-/// One look at a fleet.
+/// One observation of a fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FleetObservation {
     /// What policy needs.

@@ -1,7 +1,8 @@
-//! The fleet and the workers of one drain, kept from pass to pass and made anew when the spec or the Secret has changed.
+//! The fleet and the workers of one drain, kept between reconciliations and created again when the spec or the Secret has
+//! changed.
 //!
-//! What cannot be made is a failure that every look tells, not the end of the pass: a drain whose Secret is gone still
-//! renews its holds.
+//! What cannot be created is a failure of every observation, not the end of the reconciliation: a drain whose Secret is gone
+//! still renews its holds.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -28,8 +29,8 @@ use crate::{
     },
 };
 
-/// A Secret is read again after so long. To watch it would need the right to list all Secrets of the namespace; to read
-/// the one that is named does not.
+/// A Secret is read again after so long. To watch it would need the permission to list all Secrets of the namespace; to
+/// read the one that is named does not.
 const SECRET_FRESH_FOR: Duration = Duration::from_secs(15);
 
 /// The adapters of one drain.
@@ -107,7 +108,7 @@ impl Adapters {
         }
     }
 
-    /// The Secrets are to be read again before the next pass: what they held did not work.
+    /// The Secrets are read again before the next reconciliation: what they contained did not work.
     pub fn distrust_secret(&mut self) {
         self.secrets.clear();
     }
@@ -176,7 +177,7 @@ async fn read(
     let secret = match call_opt("read the Secret", api.get(name)).await {
         Ok(Some(secret)) => secret,
         Ok(None) => {
-            let message = format!("there is no Secret {name} in the namespace {namespace} ({field}): make it");
+            let message = format!("there is no Secret {name} in the namespace {namespace} ({field}): create it");
             return Err(Failure::new(FailureKind::NotFound, message));
         }
         Err(failure) if failure.kind == FailureKind::Denied => {

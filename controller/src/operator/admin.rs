@@ -24,7 +24,7 @@ use super::{error::OperatorError, lease::Leadership, metrics::Metrics};
 #[derive(Clone, Debug)]
 pub struct Health {
     leadership: Leadership,
-    /// The Lease has been looked at.
+    /// The Lease has been read.
     read: watch::Receiver<bool>,
     /// Caches that are not filled yet; none was made yet if `usize::MAX`.
     unfilled: Arc<AtomicUsize>,
@@ -55,9 +55,13 @@ impl Health {
     /// What it waits for before it is ready, if for anything.
     fn waits_for(&self) -> Option<&'static str> {
         if self.unfilled.load(Ordering::Acquire) > 0 {
-            Some("the list of WorkerDrains was not read yet: is the API server there, and may we read them?")
+            Some(
+                "the list of WorkerDrains was not read yet: is the API server reachable, and is the operator permitted to list them?",
+            )
         } else if !*self.read.borrow() {
-            Some("the Lease was not looked at yet: is the API server there, and may we read and write it?")
+            Some(
+                "the Lease was not read yet: is the API server reachable, and is the operator permitted to read and write it?",
+            )
         } else {
             None
         }

@@ -1,4 +1,4 @@
-//! A pass over a drain whose service another drain looks after: nothing is done, and that is told.
+//! A reconciliation of a drain whose service another drain acts on: nothing is done, and that is reported.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,7 +13,7 @@ use worker_drain_plan::{
 
 use super::{
     context::{Context, Entry},
-    events::Happening,
+    events::DrainEvent,
     failure_status::{self, FailureStatus},
     fencing::OrFailure,
     finalizer::let_go,
@@ -31,13 +31,13 @@ use crate::{
 /// So often a drain that stands by sees whether it still has to.
 const STANDS_BY: Duration = Duration::from_secs(15);
 
-/// The other one's first look is under way, or about to be.
+/// The other one's first observation is under way, or about to be.
 const SOON: Duration = Duration::from_secs(1);
 
 /// So many drains are read at a time; each may have a status of 60 KiB.
 const PAGE: u32 = 50;
 
-/// What becomes of a pass over a drain that may not act; `None`: it may. Errors: the drains that there are, or what this one
+/// What becomes of the reconciliation of a drain that may not act; `None`: it may. Errors: the drains that there are, or what this one
 /// remembers, could not be read, or this one could not be written.
 pub async fn instead(
     context: &Context,
@@ -68,7 +68,7 @@ async fn verdict(
         OrFailure::There(fleet) => fleet.arn().await,
         OrFailure::Failure(failure) => Err(failure.clone()),
     };
-    // Why there is none, the pass finds out, and tells.
+    // Why there is none, the reconciliation finds out and reports.
     let verdict = context.ownership.judge(key, arn);
     // One that does nothing needs nobody's leave.
     let looks_only = spec.policy.mode == Mode::Plan && !spec.policy.withdrawn;
@@ -88,12 +88,12 @@ async fn stand_by(
         context.publish(resource, vec![let_go_beside(key, owner, leftovers)]);
         return Ok(Next::Gone);
     }
-    let told = FailureStatus {
+    let status = FailureStatus {
         reason: failure_status::CONFLICT,
         subject: owner.drain.1.clone(),
         message: conflict(owner, leftovers),
     };
-    failure_status::tell(context, entry, resource, &told).await?;
+    failure_status::report(context, entry, resource, &status).await?;
     context.metrics.drains().stands_by(key, failure_status::CONFLICT, SystemClock.now());
     Ok(Next::After(STANDS_BY))
 }
@@ -106,7 +106,7 @@ fn conflict(Owner { drain: (namespace, name), plans }: &Owner, leftovers: &Lefto
          delete that one, and it gives them back, or set it to mode Enforce. This one takes over when the other one is gone, or \
          the tasks that it took them from are"
     } else {
-        "looks after the same service, so this one does nothing: delete one of the two. This one takes over when the other \
+        "acts on the same service, so this one does nothing: delete one of the two. This one takes over when the other \
          one is gone"
     });
     if leftovers.work() == Work::Taken {
@@ -119,18 +119,18 @@ fn conflict(Owner { drain: (namespace, name), plans }: &Owner, leftovers: &Lefto
     message
 }
 
-/// What is told of one that is deleted while it stands by. It gives nothing back: the other one may have cancelled the same
+/// What is reported of one that is deleted while it stands by. It gives nothing back: the other one may have cancelled the same
 /// workers, and holds the same tasks.
-fn let_go_beside(key: &Key, Owner { drain: (namespace, name), .. }: &Owner, leftovers: &Leftovers) -> Happening {
-    let whose = format!("the WorkerDrain {namespace}/{name} looks after the service");
+fn let_go_beside(key: &Key, Owner { drain: (namespace, name), .. }: &Owner, leftovers: &Leftovers) -> DrainEvent {
+    let whose = format!("the WorkerDrain {namespace}/{name} acts on the service");
     match leftovers.work() {
-        Work::Nothing => Happening::normal("Withdrawn", &key.1, format!("nothing was to be given back: {whose}")),
+        Work::Nothing => DrainEvent::normal("Withdrawn", &key.1, format!("nothing was to be given back: {whose}")),
         Work::Held => {
             let note = format!("{whose}, and the holds of {} are left to it", leftovers.held());
-            Happening::normal("Withdrawn", &key.1, note)
+            DrainEvent::normal("Withdrawn", &key.1, note)
         }
         Work::Taken => {
-            Happening::warning("Abandoned", &key.1, format!("{whose}, so nothing was given back; {leftovers}"))
+            DrainEvent::warning("Abandoned", &key.1, format!("{whose}, so nothing was given back; {leftovers}"))
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What all passes share, and what is kept of each drain from pass to pass. None of it matters: it may be lost at any
-//! time, and costs a look then.
+//! What all reconciliations share, and what is kept of each drain between them. None of it matters: it may be lost at any
+//! time, and costs an observation then.
 
 use std::{
     collections::BTreeMap,
@@ -15,14 +15,14 @@ use tokio::{
 
 use super::{
     adapters::Adapters,
-    events::{Happening, Told},
+    events::{DrainEvent, Reported},
     lease::Leadership,
     metrics::{Key, Metrics},
     ownership::Ownership,
 };
 use crate::{api::WorkerDrain, fleet::ecs::Limiters, record::pages::PageCache};
 
-/// What all passes share.
+/// What all reconciliations share.
 pub struct Context {
     /// The API server.
     pub client: Client,
@@ -32,27 +32,27 @@ pub struct Context {
     pub leadership: Leadership,
     /// The token buckets of all accounts and Regions.
     pub limiters: Limiters,
-    /// What Prometheus is told.
+    /// What Prometheus reads.
     pub metrics: Arc<Metrics>,
-    /// Which drain looks after a service that several name.
+    /// Which drain acts on a service that several name.
     pub ownership: Ownership,
-    /// How many passes may be under way.
+    /// How many reconciliations may be under way.
     pub slots: Semaphore,
     /// Where events go.
-    pub events: mpsc::Sender<(ObjectReference, Happening)>,
-    /// Where it is told which drains are to be looked at now.
+    pub events: mpsc::Sender<(ObjectReference, DrainEvent)>,
+    /// Says which drains must be reconciled now.
     pub wakes: broadcast::Sender<Key>,
     /// What is kept of each drain.
     pub entries: Entries,
 }
 
 impl Context {
-    /// Hands events over to be published. Never waits: an event that cannot be handed over is lost, and counted.
-    pub fn publish(&self, drain: &DynamicObject, happenings: Vec<Happening>) {
+    /// Hands events over to the publisher. Never waits: an event that cannot be handed over is lost, and counted.
+    pub fn publish(&self, drain: &DynamicObject, events_between: Vec<DrainEvent>) {
         let mut reference = drain.object_ref(&kube::api::ApiResource::erase::<WorkerDrain>(&()));
         // Events of one drain belong together, whatever its version is.
         reference.resource_version = None;
-        for happening in happenings {
+        for happening in events_between {
             tracing::info!(reason = happening.reason, warning = happening.warning, note = happening.note, "event");
             if self.events.try_send((reference.clone(), happening)).is_err() {
                 self.metrics.event_lost();
@@ -60,7 +60,7 @@ impl Context {
         }
     }
 
-    /// From now on, a signal of this drain's workers has it looked at.
+    /// From now on, a signal of this drain's workers causes a reconciliation.
     pub fn wait_for_signals(&self, key: &Key, entry: &mut Entry) {
         let (heard, wakes) = (entry.adapters.heard(), self.wakes.clone());
         let (key, metrics) = (key.clone(), Arc::clone(&self.metrics));
@@ -111,13 +111,13 @@ pub struct Entry {
     pub adapters: Adapters,
     /// The pages of its memory that were read last.
     pub pages: PageCache,
-    /// What was told of it last.
-    pub told: Option<Told>,
-    /// The reason by which it was told last that nothing can be done; `None`: all was well since.
+    /// What was reported of it last.
+    pub reported: Option<Reported>,
+    /// The reason that was reported last for why nothing can be done; `None`: all was well since.
     pub failure_status: Option<&'static str>,
-    /// Passes that failed, one after another.
+    /// Reconciliations that failed, one after another.
     pub failures: u32,
-    /// Who waits for a signal of its workers; ends with us.
+    /// Waits for a signal of its workers; ends with this entry.
     pub waiting: JoinSet<()>,
     uid: Option<String>,
     term: u64,
@@ -131,7 +131,7 @@ impl Entry {
             *self = Self { uid: drain.metadata.uid.clone(), ..Self::default() };
         }
         if self.term != term {
-            (self.told, self.failure_status) = (None, None);
+            (self.reported, self.failure_status) = (None, None);
             self.term = term;
         }
     }

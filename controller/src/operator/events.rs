@@ -1,6 +1,6 @@
 //! Events: what changed between two reports, for a person who reads `kubectl describe` afterwards. Pure.
 //!
-//! Only transitions make events; a fleet of thousands makes one event a kind and pass, with the first names and a count.
+//! Only transitions make events; a fleet of thousands causes one event of each kind in a reconciliation, with the first names and a count.
 //! The reasons here are for people and may change; programs read the conditions.
 
 use std::{
@@ -11,6 +11,7 @@ use std::{
 use worker_drain_plan::{
     Action, Outcome, Report,
     actions::Ground,
+    age, counted,
     report::{Phase, RolloutOutcome, TaskPhase},
 };
 
@@ -25,9 +26,9 @@ const MOST_NAMES: usize = 3;
 /// The longest note that the API server takes.
 const LONGEST_NOTE: usize = 1000;
 
-/// Something that a person cares about.
+/// An event of a drain, as Kubernetes has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Happening {
+pub struct DrainEvent {
     /// Whether it is something to worry about.
     pub warning: bool,
     /// What, in one word.
@@ -38,7 +39,7 @@ pub struct Happening {
     pub note: String,
 }
 
-impl Happening {
+impl DrainEvent {
     /// Nothing to worry about.
     pub fn normal(reason: &'static str, subject: impl Into<String>, note: impl Into<String>) -> Self {
         Self { warning: false, reason, subject: subject.into(), note: clipped(note.into()) }
@@ -50,9 +51,9 @@ impl Happening {
     }
 }
 
-/// What was told last, as far as events are made from its changes.
+/// What was reported last, as far as events follow from its changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct Reported {
     phase: String,
     /// By the short name of the task: where it is, and whether its hold was refused.
     tasks: BTreeMap<String, (String, bool)>,
@@ -64,8 +65,8 @@ pub struct Told {
     ready: Option<bool>,
 }
 
-impl Told {
-    /// What a status tells: of its tasks, those that it shows.
+impl Reported {
+    /// What a status reports: of its tasks, those that it shows.
     pub fn of_status(status: &WorkerDrainStatus) -> Self {
         let ready = status.conditions.iter().find(|condition| condition.type_ == condition::READY);
         Self {
@@ -86,7 +87,7 @@ impl Told {
         }
     }
 
-    /// What a report tells.
+    /// What a report says.
     pub fn of_report(report: &Report) -> Self {
         Self {
             phase: word(&report.phase),
@@ -109,36 +110,36 @@ pub fn is_blocked(reason: &str) -> bool {
     !matches!(reason, "" | "JobsRunning" | "InProgress" | "Paused" | "PlanOnly")
 }
 
-/// What happened between what was told before and this report, which tells of these outcomes.
-pub fn happenings(before: &Told, report: &Report, outcomes: &[(Action, Outcome)]) -> Vec<Happening> {
-    let after = Told::of_report(report);
-    let mut happenings = Vec::new();
-    happenings.extend(rollout_seen(before, report, &after));
-    happenings.extend(tasks(before, &after));
-    happenings.extend(cut(outcomes));
+/// What happened between what was reported before and this report, which includes these outcomes.
+pub fn events_between(before: &Reported, report: &Report, outcomes: &[(Action, Outcome)]) -> Vec<DrainEvent> {
+    let after = Reported::of_report(report);
+    let mut events = Vec::new();
+    events.extend(rollout_seen(before, report, &after));
+    events.extend(tasks(before, &after));
+    events.extend(cut(outcomes));
     if after.blocked.is_some() && after.blocked != before.blocked {
         let verdict = if report.ready.answer == Some(true) { &report.drained } else { &report.ready };
-        happenings.push(Happening::warning("DrainBlocked", &report.blocked_by, &verdict.message));
+        events.push(DrainEvent::warning("DrainBlocked", &report.blocked_by, &verdict.message));
     }
     if after.ready == Some(true) && before.ready == Some(false) {
-        happenings.push(Happening::normal("Ready", "Ready", &report.ready.message));
+        events.push(DrainEvent::normal("Ready", "Ready", &report.ready.message));
     }
-    happenings.extend(rollout_ended(before, report, &after));
-    happenings
+    events.extend(rollout_ended(before, report, &after));
+    events
 }
 
-fn rollout_seen(before: &Told, report: &Report, after: &Told) -> Option<Happening> {
+fn rollout_seen(before: &Reported, report: &Report, after: &Reported) -> Option<DrainEvent> {
     let rollout = report.rollout.as_ref().filter(|_| after.rollout != before.rollout)?;
     let (reason, what) = match report.phase {
         Phase::RollingBack => ("RollbackSeen", "going back to"),
         _ => ("RolloutSeen", "rolling out"),
     };
-    let note = format!("{what} {}: {} old tasks are to be drained", rollout.label, rollout.old);
-    Some(Happening::normal(reason, rollout.to.to_string(), note))
+    let note = format!("{what} {}: {} will be drained", rollout.label, counted(rollout.old, "old task"));
+    Some(DrainEvent::normal(reason, rollout.to.to_string(), note))
 }
 
 /// What happened to tasks: for each kind of step one event that names some of them.
-fn tasks(before: &Told, after: &Told) -> Vec<Happening> {
+fn tasks(before: &Reported, after: &Reported) -> Vec<DrainEvent> {
     let mut cancelled = Vec::new();
     let mut permitted = Vec::new();
     let mut restored = Vec::new();
@@ -146,14 +147,14 @@ fn tasks(before: &Told, after: &Told) -> Vec<Happening> {
     for (task, (phase, is_refused)) in &after.tasks {
         let known = before.tasks.get(task);
         if known.is_none() && before.partly {
-            // It may have been told long ago.
+            // It may have been reported long ago.
             continue;
         }
         let (was, was_refused) = known.map_or(("", false), |(was, refused)| (was.as_str(), *refused));
         let takes_none = |phase: &str| [TaskPhase::Busy, TaskPhase::Idle].iter().any(|none| word(none) == phase);
         let is = |phase: &str, wanted: TaskPhase| phase == word(&wanted);
         let gone = [TaskPhase::Permitted, TaskPhase::Stopping, TaskPhase::Stopped].iter().any(|gone| is(was, *gone));
-        // Silence and a deadline come and go; that a worker takes no more jobs was told before them.
+        // Silence and a deadline come and go; that a worker stopped consuming was reported before them.
         let interrupted = [TaskPhase::Unknown, TaskPhase::Overdue].iter().any(|phase| is(was, *phase));
         if takes_none(phase) && !takes_none(was) && !gone && !interrupted {
             cancelled.push(task);
@@ -172,18 +173,23 @@ fn tasks(before: &Told, after: &Told) -> Vec<Happening> {
     let mut add = |names: &[&String], warning: bool, reason, what: &str| {
         if let Some(first) = names.first() {
             let note = format!("{}: {what}", listed(names));
-            out.push(Happening { warning, ..Happening::normal(reason, first.as_str(), note) });
+            out.push(DrainEvent { warning, ..DrainEvent::normal(reason, first.as_str(), note) });
         }
     };
     let risk = "the scheduler refused to hold it; unless an earlier hold lasts, it may be stopped at any moment";
     add(&refused, true, "HoldRefused", risk);
-    add(&cancelled, false, "ConsumersCancelled", "takes no more jobs; those that it has are waited for");
+    add(
+        &cancelled,
+        false,
+        "ConsumersCancelled",
+        "stopped consuming (cancel_consumer); the jobs that it has are waited for",
+    );
     add(&permitted, false, "TaskPermitted", "may be stopped now");
-    add(&restored, false, "UndoDone", "takes jobs again");
+    add(&restored, false, "UndoDone", "consumes again");
     out
 }
 
-fn cut(outcomes: &[(Action, Outcome)]) -> Option<Happening> {
+fn cut(outcomes: &[(Action, Outcome)]) -> Option<DrainEvent> {
     let cut = outcomes.iter().filter_map(|(action, outcome)| match (action, outcome) {
         (Action::Permit { task, ground: Ground::Deadline { jobs } }, Outcome::Done) => Some((task.short(), *jobs)),
         _ => None,
@@ -192,14 +198,14 @@ fn cut(outcomes: &[(Action, Outcome)]) -> Option<Happening> {
     let first = names.first()?;
     let sum: u32 = jobs.iter().flatten().sum();
     let unknown = if jobs.contains(&None) { " or more" } else { "" };
-    let note = format!("{}: the deadline has passed; {sum}{unknown} jobs are cut", listed(&names));
-    Some(Happening::warning("JobsCut", *first, note))
+    let note = format!("{}: the deadline has passed; jobs cut: {sum}{unknown}", listed(&names));
+    Some(DrainEvent::warning("JobsCut", *first, note))
 }
 
-fn rollout_ended(before: &Told, report: &Report, after: &Told) -> Option<Happening> {
+fn rollout_ended(before: &Reported, report: &Report, after: &Reported) -> Option<DrainEvent> {
     let past = report.past.first().filter(|_| after.ended != before.ended)?;
-    let took = worker_drain_plan::age(past.until.duration_since(past.since));
-    let mut note = format!("{}: {} old tasks have ended in {took}", past.label, past.tasks);
+    let took = age(past.until.duration_since(past.since));
+    let mut note = format!("{}: {} ended in {took}", past.label, counted(past.tasks, "old task"));
     let warning = match past.outcome {
         RolloutOutcome::Drained => false,
         RolloutOutcome::RolledBack => {
@@ -207,7 +213,7 @@ fn rollout_ended(before: &Told, report: &Report, after: &Told) -> Option<Happeni
             false
         }
         RolloutOutcome::JobsCut => {
-            let _ = write!(note, "; {} jobs were cut", past.jobs_cut);
+            let _ = write!(note, "; {} cut", counted(past.jobs_cut, "job"));
             true
         }
         RolloutOutcome::EndedUnpermitted => {
@@ -215,7 +221,7 @@ fn rollout_ended(before: &Told, report: &Report, after: &Told) -> Option<Happeni
             true
         }
     };
-    Some(Happening { warning, ..Happening::normal("RolloutDrained", past.to.to_string(), note) })
+    Some(DrainEvent { warning, ..DrainEvent::normal("RolloutDrained", past.to.to_string(), note) })
 }
 
 /// The first names, and how many more there are.
@@ -291,9 +297,9 @@ mod tests {
         }
     }
 
-    fn told(before: &Report, after: &Report) -> Vec<String> {
-        let happenings = happenings(&Told::of_report(before), after, &[]);
-        happenings.into_iter().map(|it| format!("{}: {}", it.reason, it.note)).collect()
+    fn said(before: &Report, after: &Report) -> Vec<String> {
+        let events_between = events_between(&Reported::of_report(before), after, &[]);
+        events_between.into_iter().map(|it| format!("{}: {}", it.reason, it.note)).collect()
     }
 
     #[test]
@@ -304,7 +310,9 @@ mod tests {
             (
                 Cancelling,
                 Busy,
-                Some("ConsumersCancelled: task a: takes no more jobs; those that it has are waited for"),
+                Some(
+                    "ConsumersCancelled: task a: stopped consuming (cancel_consumer); the jobs that it has are waited for",
+                ),
             ),
             (Busy, Unknown, None),
             (Unknown, Busy, None),
@@ -312,10 +320,10 @@ mod tests {
             (Idle, Permitted, Some("TaskPermitted: task a: may be stopped now")),
             (Permitted, Stopped, None),
             (Busy, Restoring, None),
-            (Restoring, Serving, Some("UndoDone: task a: takes jobs again")),
+            (Restoring, Serving, Some("UndoDone: task a: consumes again")),
         ];
         for (before, after, expected) in steps {
-            let said = told(&report(&[("a", before)]), &report(&[("a", after)]));
+            let said = said(&report(&[("a", before)]), &report(&[("a", after)]));
             assert_eq!(said, expected.into_iter().collect::<Vec<_>>(), "{before:?} to {after:?}");
         }
     }
@@ -324,7 +332,7 @@ mod tests {
     fn many_tasks_are_one_event() {
         let names: Vec<String> = (1000..6000).map(|number| number.to_string()).collect();
         let all = |phase| report(&names.iter().map(|name| (name.as_str(), phase)).collect::<Vec<_>>());
-        let said = told(&all(TaskPhase::Cancelling), &all(TaskPhase::Busy));
+        let said = said(&all(TaskPhase::Cancelling), &all(TaskPhase::Busy));
         assert_eq!(said.len(), 1);
         assert!(said[0].contains("tasks 1000, 1001, 1002 and 4997 more"), "{said:?}");
     }
@@ -336,8 +344,8 @@ mod tests {
         now.blocked_by = "NodeSilent".into();
         now.past = vec![past(RolloutOutcome::Drained)];
         let status = render(None, &now, Timestamp::UNIX_EPOCH);
-        assert_eq!(Told::of_status(&status), Told::of_report(&now));
-        assert_eq!(happenings(&Told::of_status(&status), &now, &[]), []);
+        assert_eq!(Reported::of_status(&status), Reported::of_report(&now));
+        assert_eq!(events_between(&Reported::of_status(&status), &now, &[]), []);
     }
 
     #[test]
@@ -345,7 +353,7 @@ mod tests {
         let names: Vec<String> = (1000..1100).map(|number| number.to_string()).collect();
         let now = report(&names.iter().map(|name| (name.as_str(), TaskPhase::Busy)).collect::<Vec<_>>());
         let status = render(None, &now, Timestamp::UNIX_EPOCH);
-        assert_eq!(happenings(&Told::of_status(&status), &now, &[]), []);
+        assert_eq!(events_between(&Reported::of_status(&status), &now, &[]), []);
     }
 
     fn rollout() -> RolloutReport {
@@ -370,11 +378,11 @@ mod tests {
     fn a_rollout_is_told_when_it_begins_and_when_it_ends() {
         let mut begun = report(&[]);
         begun.rollout = Some(rollout());
-        assert_eq!(told(&report(&[]), &begun), ["RolloutSeen: rolling out app:2: 3 old tasks are to be drained"]);
+        assert_eq!(said(&report(&[]), &begun), ["RolloutSeen: rolling out app:2: 3 old tasks will be drained"]);
         let mut ended = report(&[]);
         ended.past = vec![past(RolloutOutcome::EndedUnpermitted)];
-        let said = told(&begun, &ended);
-        assert_eq!(said, ["RolloutDrained: app:2: 3 old tasks have ended in 1h 30m; 1 of them without permission"]);
+        let said = said(&begun, &ended);
+        assert_eq!(said, ["RolloutDrained: app:2: 3 old tasks ended in 1h 30m; 1 of them without permission"]);
     }
 
     #[test]
@@ -386,10 +394,10 @@ mod tests {
             report
         };
         let none = report(&[]);
-        assert_eq!(told(&none, &with(Reason::JobsRunning)), [""; 0]);
-        assert_eq!(told(&none, &with(Reason::NodeSilent)), ["DrainBlocked: because of NodeSilent"]);
-        assert_eq!(told(&with(Reason::NodeSilent), &with(Reason::NodeSilent)), [""; 0]);
-        assert_eq!(told(&with(Reason::NodeSilent), &with(Reason::Unmapped)), ["DrainBlocked: because of Unmapped"]);
+        assert_eq!(said(&none, &with(Reason::JobsRunning)), [""; 0]);
+        assert_eq!(said(&none, &with(Reason::NodeSilent)), ["DrainBlocked: because of NodeSilent"]);
+        assert_eq!(said(&with(Reason::NodeSilent), &with(Reason::NodeSilent)), [""; 0]);
+        assert_eq!(said(&with(Reason::NodeSilent), &with(Reason::Unmapped)), ["DrainBlocked: because of Unmapped"]);
     }
 
     #[test]
@@ -397,14 +405,14 @@ mod tests {
         let cut =
             |task: &str, jobs| (Action::Permit { task: task.into(), ground: Ground::Deadline { jobs } }, Outcome::Done);
         let outcomes = [cut("task/a", Some(2)), cut("task/b", None)];
-        let said = happenings(&Told::default(), &report(&[]), &outcomes);
+        let said = events_between(&Reported::default(), &report(&[]), &outcomes);
         assert!(said[0].warning);
-        assert_eq!(said[0].note, "tasks a, b: the deadline has passed; 2 or more jobs are cut");
+        assert_eq!(said[0].note, "tasks a, b: the deadline has passed; jobs cut: 2 or more");
     }
 
     #[test]
     fn a_note_is_never_longer_than_the_api_server_takes() {
-        let happening = Happening::normal("Any", "any", "ü".repeat(2000));
+        let happening = DrainEvent::normal("Any", "any", "ü".repeat(2000));
         assert!(happening.note.len() <= LONGEST_NOTE && happening.note.ends_with('…'));
     }
 }

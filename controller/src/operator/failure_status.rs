@@ -1,4 +1,4 @@
-//! What is told of a drain when there is no report to render: the planner was never asked, or nothing came of it.
+//! What is reported of a drain when there is no report to render: the planner was never asked, or nothing came of it.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -8,7 +8,7 @@ use worker_drain_plan::observation::{Failure, FailureKind};
 
 use super::{
     context::{Context, Entry},
-    events::Happening,
+    events::DrainEvent,
     metrics::{Key, PassEnd},
 };
 use crate::{
@@ -20,10 +20,10 @@ use crate::{
     },
 };
 
-/// The spec cannot be used: surfaces as the reason of `Ready` and `Stalled` until a person has mended it.
+/// The spec cannot be used: surfaces as the reason of `Ready` and `Stalled` until a person has fixed it.
 pub const INVALID_SPEC: &str = "InvalidSpec";
 
-/// Another drain looks after the same service: surfaces as the reason of `Ready` and `Stalled` until that one is gone.
+/// Another drain acts on the same service: surfaces as the reason of `Ready` and `Stalled` until that one is gone.
 pub const CONFLICT: &str = "Conflict";
 
 /// Another service is reached than the one that the drain belongs to: surfaces as the reason of `Ready` and `Stalled` until
@@ -31,49 +31,49 @@ pub const CONFLICT: &str = "Conflict";
 pub const FLEET_CHANGED: &str = "FleetChanged";
 
 /// What is remembered cannot be read, or the status cannot be written as it is: surfaces as the reason of `Ready` and
-/// `Stalled` until a pass ends well.
+/// `Stalled` until a reconciliation ends well.
 pub const RECORD_INVALID: &str = "RecordInvalid";
 
-/// The API server does not let us read or write what every pass reads or writes: surfaces likewise.
+/// The API server does not let us read or write what every reconciliation reads or writes: surfaces likewise.
 pub const RECORD_DENIED: &str = "RecordDenied";
 
-/// A pass took too long: surfaces likewise.
-pub const PASS_CUT_OFF: &str = "PassCutOff";
+/// A reconciliation took too long: surfaces likewise.
+pub const RECONCILE_TIMEOUT: &str = "ReconcileTimeout";
 
-/// A pass ended by a bug of this program: surfaces likewise.
+/// A reconciliation ended by a bug of this program: surfaces likewise.
 pub const INTERNAL_ERROR: &str = "InternalError";
 
 /// All of them.
 #[cfg(test)]
 pub const REASONS: [&str; 7] =
-    [INVALID_SPEC, CONFLICT, FLEET_CHANGED, RECORD_INVALID, RECORD_DENIED, PASS_CUT_OFF, INTERNAL_ERROR];
+    [INVALID_SPEC, CONFLICT, FLEET_CHANGED, RECORD_INVALID, RECORD_DENIED, RECONCILE_TIMEOUT, INTERNAL_ERROR];
 
-/// What is the matter with a drain, for a person to mend.
+/// What is wrong with a drain, for a person to fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureStatus {
-    /// In one word of docs/conditions.md.
+    /// A reason of docs/conditions.md.
     pub reason: &'static str,
-    /// Whom the event is about.
+    /// What the event is about.
     pub subject: String,
-    /// What is the matter, and what helps.
+    /// What is wrong, and what helps.
     pub message: String,
 }
 
 impl FailureStatus {
-    /// What a pass that ended so is to be told by. `None`: it may mend itself, or the API server takes no word from us.
+    /// How a reconciliation that ended so is reported. `None`: it may recover by itself, or the API server cannot be reached.
     fn of_failure(drain: &str, end: PassEnd, Failure { kind, message }: &Failure) -> Option<Self> {
         let (reason, message) = match (end, kind) {
             (PassEnd::Panic, _) => (
                 INTERNAL_ERROR,
                 format!(
-                    "a pass ended by a bug in worker-drain: {message}. Holds are kept until they expire; report it"
+                    "the reconciliation ended by a bug in worker-drain: {message}. Holds are kept until they expire; report it"
                 ),
             ),
             (PassEnd::Timeout, _) => (
-                PASS_CUT_OFF,
+                RECONCILE_TIMEOUT,
                 format!(
-                    "{message}. It is tried again by itself, but no hold is renewed before a reconciliation ends well: if this stays, \
-                     see whether many drains wait for ECS, restart the operator, and report it with its log"
+                    "{message}. It is retried automatically, but no hold is renewed before a reconciliation succeeds: if this \
+                     stays, check whether many drains wait for ECS, restart the operator, and report it with its log"
                 ),
             ),
             (PassEnd::Error, FailureKind::Invalid) => {
@@ -83,7 +83,7 @@ impl FailureStatus {
                 RECORD_DENIED,
                 format!(
                     "{message}. Nothing is done meanwhile: holds are kept until they expire. Give the operator's \
-                     ServiceAccount the rights that its chart gives it"
+                     ServiceAccount the permissions that its chart grants"
                 ),
             ),
             _ => return None,
@@ -92,9 +92,9 @@ impl FailureStatus {
     }
 }
 
-/// Tells what is the matter: in the conditions, and once in an event. What was known of tasks and rollouts, and what is
+/// Reports what is wrong: in the conditions, and once in an event. What was known of tasks and rollouts, and what is
 /// remembered, stays as it was. Errors: the conditions could not be written.
-pub async fn tell(
+pub async fn report(
     context: &Context,
     entry: &mut Entry,
     resource: &DynamicObject,
@@ -103,19 +103,19 @@ pub async fn tell(
     // Also where it cannot be written: an event is then all that a person sees.
     let known = resource.data.pointer("/status/blockedBy").and_then(Value::as_str) == Some(*reason);
     if entry.failure_status.replace(*reason) != Some(*reason) {
-        tracing::warn!(reason, message, "only a person can mend this");
+        tracing::warn!(reason, message, "only a person can fix this");
         if !known {
-            context.publish(resource, vec![Happening::warning(reason, subject.as_str(), message.as_str())]);
+            context.publish(resource, vec![DrainEvent::warning(reason, subject.as_str(), message.as_str())]);
         }
     }
-    // The pass that mends it says so, by what it finds in the status.
-    entry.told = None;
+    // The first reconciliation that succeeds says so, by what it finds in the status.
+    entry.reported = None;
     let (generation, now) = (resource.meta().generation, SystemClock.now());
     amend(&context.client, resource, |status| write(status, generation, reason, message, now)).await
 }
 
-/// Tells of a pass that failed what only a person can mend. Errors: that could not be told.
-pub async fn tell_failure(
+/// Reports a failed reconciliation that only a person can fix. Errors: it could not be reported.
+pub async fn report_failure(
     context: &Context,
     key: &Key,
     entry: &mut Entry,
@@ -128,14 +128,14 @@ pub async fn tell_failure(
         // It cannot act, and is in nobody's way.
         context.ownership.forget(key);
     }
-    // A pass may outlive the claim to act; whoever leads then tells what there is to tell.
+    // A reconciliation may outlive the claim to act; the next leader reports what there is to report.
     if !context.leadership.is_current() {
         return Ok(());
     }
-    // Anew, because the pass may have written before it failed.
+    // Read again, because the reconciliation may have written before it failed.
     let resource = call_opt("read the WorkerDrain", drains(context.client.clone(), &key.0).get(&key.1)).await?;
     match resource {
-        Some(resource) => tell(context, entry, &resource, &failure_status).await,
+        Some(resource) => report(context, entry, &resource, &failure_status).await,
         None => Ok(()),
     }
 }
@@ -217,15 +217,15 @@ mod tests {
     #[case(PassEnd::Error, FailureKind::Denied, Some(RECORD_DENIED))]
     #[case(PassEnd::Error, FailureKind::Unreachable, None)]
     #[case(PassEnd::Error, FailureKind::Throttled, None)]
-    #[case(PassEnd::Timeout, FailureKind::Unreachable, Some(PASS_CUT_OFF))]
+    #[case(PassEnd::Timeout, FailureKind::Unreachable, Some(RECONCILE_TIMEOUT))]
     #[case(PassEnd::Panic, FailureKind::Invalid, Some(INTERNAL_ERROR))]
-    fn what_only_a_person_can_mend_is_told(
+    fn what_only_a_person_can_fix_is_reported(
         #[case] end: PassEnd,
         #[case] kind: FailureKind,
         #[case] reason: Option<&'static str>,
     ) {
-        let told = FailureStatus::of_failure("transcoder", end, &Failure::new(kind, "why"));
-        assert_eq!(told.as_ref().map(|told| told.reason), reason);
-        assert!(told.is_none_or(|told| told.message.contains("why")));
+        let status = FailureStatus::of_failure("transcoder", end, &Failure::new(kind, "why"));
+        assert_eq!(status.as_ref().map(|status| status.reason), reason);
+        assert!(status.is_none_or(|status| status.message.contains("why")));
     }
 }

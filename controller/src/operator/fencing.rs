@@ -1,4 +1,4 @@
-//! What stands between a pass and the outside: nothing is done without a claim to act, and failures are counted.
+//! What stands between a reconciliation and the adapters: nothing is done without a claim to act, and failures are counted.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,11 +22,11 @@ use crate::{
     workers::{Workers, uncounted},
 };
 
-/// So many actions are begun on one look at the claim: ten requests to ECS.
+/// So many actions are begun on one check of the claim: ten requests to ECS.
 const BATCH: usize = 100;
 
-/// A fleet or workers; or the failure to have them, which is told with every look and every action. A pass needs both:
-/// holds are renewed though the broker's Secret is gone.
+/// A fleet or workers; or why there are none, which every observation and every action then fails with. A reconciliation
+/// needs both: holds are renewed though the broker's Secret is gone.
 #[derive(Clone, Debug)]
 pub enum OrFailure<T> {
     /// There it is.
@@ -45,7 +45,7 @@ impl<T> OrFailure<T> {
     }
 }
 
-/// A fleet or workers under guard.
+/// A fleet or workers behind the claim to act.
 #[derive(Debug)]
 pub struct Fenced<T> {
     /// The permission to observe; it is another's as soon as the observation has ended.
@@ -56,7 +56,7 @@ pub struct Fenced<T> {
 }
 
 impl<T> Fenced<T> {
-    /// Under guard of this claim.
+    /// Behind this claim.
     pub fn new(inner: OrFailure<T>, leadership: Leadership, metrics: Arc<Metrics>) -> Self {
         Self { slot: Mutex::default(), inner, leadership, metrics }
     }
@@ -153,7 +153,7 @@ impl<W: Workers> Workers for Fenced<Arc<W>> {
     }
 
     async fn listen(&self, awaited: &Awaited) {
-        // Nodes may be told to send events, so this too is acting.
+        // It may switch on events of nodes, so this too is acting.
         if let Ok((inner, _acting)) = self.for_batch(0).await {
             inner.listen(awaited).await;
         }

@@ -7,7 +7,7 @@ use worker_drain_plan::observation::Failure;
 
 use super::{
     context::{Context, Entry},
-    events::Happening,
+    events::DrainEvent,
     failure_status::{self, FailureStatus},
     fencing::OrFailure,
     finalizer::{ABANDON, let_go},
@@ -44,7 +44,7 @@ pub async fn instead(
     if resource.metadata.deletion_timestamp.is_some() && leftovers.work() == Work::Nothing {
         let_go(&context.client, resource).await?;
         let note = format!("nothing was to be given back to {}", changed.belongs_to);
-        context.publish(resource, vec![Happening::normal("Withdrawn", key.1.as_str(), note)]);
+        context.publish(resource, vec![DrainEvent::normal("Withdrawn", key.1.as_str(), note)]);
         return Ok(Some(Next::Gone));
     }
     let status = FailureStatus {
@@ -52,7 +52,7 @@ pub async fn instead(
         subject: key.1.clone(),
         message: message(&changed, &leftovers),
     };
-    failure_status::tell(context, entry, resource, &status).await?;
+    failure_status::report(context, entry, resource, &status).await?;
     context.metrics.drains().failure_status(key, failure_status::FLEET_CHANGED, Some(SystemClock.now()));
     Ok(Some(Next::After(ASK_AGAIN)))
 }

@@ -36,7 +36,7 @@ pub const DURATION: Duration = Duration::from_secs(15);
 /// The part of a Lease's duration for which its holder acts; the rest is for what it has begun.
 const CLAIM_SHARE: (u32, u32) = (2, 3);
 
-/// Between two renewals, and between two looks of those who wait.
+/// Between two renewals, and between two reads by those who wait.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// An attempt may take so long, so that another one can be made before the claim ends.
@@ -65,7 +65,7 @@ struct Claim {
     until: Instant,
     /// The same on the other clock: the first one stands still while a machine sleeps.
     until_wall: Timestamp,
-    /// Counts the times that a claim began anew.
+    /// Counts the times that a claim began again.
     term: u64,
 }
 
@@ -137,7 +137,7 @@ impl Leader {
         let lasting = lasting * CLAIM_SHARE.0 / CLAIM_SHARE.1;
         let wall = SignedDuration::try_from(lasting).unwrap_or(SignedDuration::MAX);
         self.claim.send_modify(|claim| {
-            // Whoever was told "no" meanwhile is told of the new beginning.
+            // Those that were refused meanwhile learn of the new beginning.
             let term = claim.map_or(1, |claim| if claim.is_good() { claim.term } else { claim.term + 1 });
             let until_wall = sent_wall.saturating_add(wall).unwrap_or(Timestamp::MAX);
             *claim = Some(Claim { until: sent + lasting, until_wall, term });
@@ -181,7 +181,7 @@ struct Seen {
 }
 
 impl Election {
-    /// Nothing is asked yet. The receiver turns true when the Lease has been looked at once.
+    /// Nothing is asked yet. The receiver turns true when the Lease has been read once.
     pub fn new(client: Client, settings: LeaseSettings) -> (Leadership, Self, watch::Receiver<bool>) {
         let api = Api::namespaced(client, &settings.namespace);
         let (leadership, leader) = Leadership::with(None);
@@ -189,19 +189,19 @@ impl Election {
         (leadership, Self { api, settings, leader, seen: None, read, holder: None }, has_read)
     }
 
-    /// Takes part until told to stop; then gives the Lease up at once, if it is ours.
+    /// Takes part until `stop`; then gives the Lease up at once, if it is ours.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut trouble = None;
+        let mut last_error = None;
         loop {
             let attempt = async { timeout(ATTEMPT_BOUND, self.attempt()).await.unwrap_or_else(|_| Err(silent())) };
             match stop.run_until_cancelled(attempt).await {
                 None => break,
-                Some(Ok(())) => trouble = None,
+                Some(Ok(())) => last_error = None,
                 Some(Err(failure)) => {
-                    if trouble.as_ref() != Some(&failure.message) {
+                    if last_error.as_ref() != Some(&failure.message) {
                         tracing::warn!(why = failure.message, "the lease could not be read or written");
                     }
-                    trouble = Some(failure.message);
+                    last_error = Some(failure.message);
                 }
             }
             if stop.run_until_cancelled(sleep(RETRY)).await.is_none() {
@@ -227,7 +227,7 @@ impl Election {
         let (sent, sent_wall) = (Instant::now(), SystemClock.now());
         let spec = lease.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
         let holder = spec.holder_identity.clone().filter(|holder| !holder.is_empty());
-        self.tell(holder.as_deref());
+        self.log_holder(holder.as_deref());
         let ours = holder.as_ref() == Some(&self.settings.identity);
         let taken = match lease {
             None => self.create(sent_wall).await?,
@@ -238,7 +238,7 @@ impl Election {
         };
         if taken {
             self.seen = None;
-            self.tell(Some(&self.settings.identity.clone()));
+            self.log_holder(Some(&self.settings.identity.clone()));
             self.leader.extend(sent, sent_wall, DURATION);
         } else if !ours {
             self.leader.end();
@@ -247,7 +247,7 @@ impl Election {
         Ok(())
     }
 
-    fn tell(&mut self, holder: Option<&str>) {
+    fn log_holder(&mut self, holder: Option<&str>) {
         if self.holder.as_deref() != holder {
             tracing::info!(
                 holder = holder.unwrap_or_default(),
@@ -323,7 +323,7 @@ enum Release {
     Done,
     /// It is somebody else's, or nobody's.
     NotOurs,
-    /// It was written meanwhile, as by our own last renewal, which was on its way when we were told to end.
+    /// It was written meanwhile, as by our own last renewal, which was on its way when we were stopped.
     Overtaken,
 }
 
@@ -343,7 +343,7 @@ async fn lost_is_none<T>(request: impl Future<Output = kube::Result<T>> + Send) 
 fn won<T>(result: Result<Option<T>, Failure>) -> Result<bool, Failure> {
     match result {
         Ok(value) => Ok(value.is_some()),
-        // Deleted meanwhile: it is made anew next time.
+        // Deleted meanwhile: it is created again next time.
         Err(failure) if failure.kind == FailureKind::NotFound => Ok(false),
         Err(failure) => Err(failure),
     }

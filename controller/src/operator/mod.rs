@@ -1,11 +1,11 @@
 //! The operator: the loop of [`reconcile`](crate::reconcile), driven by Kubernetes.
 //!
-//! It watches the metadata of `WorkerDrain`s and nothing else; each pass reads its resource anew, so that no cache is ever
-//! believed. Passes of different drains run side by side with a bound, and one that fails, hangs or panics is its own
-//! drain's trouble alone. Of several replicas the one that holds the Lease acts ([`lease`]); the others watch and wait.
+//! It watches the metadata of `WorkerDrain`s and nothing else; each reconciliation reads its resource again, so that no cache is ever
+//! believed. Reconciliations of different drains run side by side with a bound, and one that fails, hangs or panics
+//! affects its own drain alone. Of several replicas the one that holds the Lease acts ([`lease`]); the others watch and wait.
 //!
-//! A signal (a change of the resource, a new claim to act, a worker whose last job has ended) only says "look now"; the plan's own `wake_after` says when to
-//! look if nobody does.
+//! A signal (a change of the resource, a new claim to act, a worker whose last job has ended) only says
+//! "observe now"; without one, the next reconciliation follows after the plan's own `wake_after`.
 
 pub mod admin;
 pub mod events;
@@ -52,20 +52,20 @@ pub use self::{
     finalizer::{ABANDON, FINALIZER},
 };
 
-/// So many passes may be under way. They wait for others nearly all the time; the bound keeps memory and connections in
+/// So many reconciliations may be under way. They wait for others nearly all the time; the bound keeps memory and connections in
 /// bounds, and is far above what a cluster has in drains that hang.
-const PASSES_AT_ONCE: usize = 256;
+const RECONCILIATIONS_AT_ONCE: usize = 256;
 
 /// So many events may wait to be published.
 const EVENTS_WAITING: usize = 1024;
 
-/// So many drains may wait to be looked at because of a signal. One that is lost costs a poll interval.
+/// So many drains may wait to be reconciled because of a signal. One that is lost costs a poll interval.
 const WAKES_WAITING: usize = 1024;
 
 /// What is under way at the end may take so long, all in all: less than Kubernetes waits (30 s by default).
 const GOODBYE_BOUND: Duration = Duration::from_secs(20);
 
-/// How the operator is to run.
+/// How the operator runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Only these namespaces; none: all.
@@ -74,7 +74,7 @@ pub struct Settings {
     pub lease: Option<LeaseRef>,
     /// Who we are, such as the Pod's name.
     pub identity: String,
-    /// Where health and metrics are told.
+    /// Where health and metrics are served.
     pub admin: SocketAddr,
 }
 
@@ -100,7 +100,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Oper
         leadership: leadership.clone(),
         limiters: Limiters::default(),
         metrics: Arc::clone(&metrics),
-        slots: Semaphore::new(PASSES_AT_ONCE),
+        slots: Semaphore::new(RECONCILIATIONS_AT_ONCE),
         events,
         wakes: broadcast::channel(WAKES_WAITING).0,
         entries: Entries::default(),
@@ -124,12 +124,12 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Oper
         admin = %settings.admin, "worker-drain runs"
     );
     tokio::select! {
-        // Told to stop, parts end at once; that is no bug then, whichever is noticed first.
+        // When stopped, parts end at once; that is no bug then, whichever is noticed first.
         biased;
         () = stop.cancelled() => {}
-        ended = parts.join_next() => return Err(OperatorError::Ended(ended.map_or("everything", told))),
+        ended = parts.join_next() => return Err(OperatorError::Ended(ended.map_or("everything", name_of))),
     }
-    tracing::info!("ending: nothing more is begun");
+    tracing::info!("stopping: nothing more is begun");
     let goodbye = async {
         if let Some(leader) = leader {
             leader.resign().await;
@@ -144,18 +144,18 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Oper
         }
     };
     if timeout(GOODBYE_BOUND, goodbye).await.is_err() {
-        tracing::warn!("a pass is cut off; the next one goes on where it was");
+        tracing::warn!("a reconciliation is cut off; the next one continues where it was");
     }
     Ok(())
 }
 
-fn told(ended: Result<&'static str, tokio::task::JoinError>) -> &'static str {
+fn name_of(ended: Result<&'static str, tokio::task::JoinError>) -> &'static str {
     ended.unwrap_or("a part that panicked")
 }
 
 async fn client() -> Result<Client, OperatorError> {
     let mut config = Config::infer().await.map_err(OperatorError::Config)?;
-    // Its retries last for minutes. Ours are the next pass, and every call has a bound of its own.
+    // Its retries last for minutes. Ours are the next reconciliation, and every call has its own bound.
     config.default_retry = false;
     Client::try_from(config).map_err(OperatorError::Client)
 }

@@ -1,14 +1,14 @@
-//! Which drain looks after a service that several name. Two that act on one service would undo each other's work, so one
+//! Which drain acts on a service that several name. Two that act on one service would undo each other's work, so one
 //! acts; the others stand by, say so, and take over when it is gone.
 //!
 //! The one that is at work already goes on, because it alone remembers which queues have to be given back; of those that
 //! have not begun, the oldest begins. A drain in mode `Plan` does nothing and is in nobody's way, unless it took queues
-//! before: whoever began anew could not give them back. If one works all the same, that one goes on.
+//! before: another one could not give them back. If one is at work all the same, that one goes on.
 //!
-//! A service is known by its ARN, which ECS tells: specs may write the same one by name or by ARN, with or without its
-//! Region. Before ECS has told, drains of the same short names *may* be of one service, unless their specs name different
-//! Regions or accounts, and the others wait until the first in rank was looked at. Every drain that is watched is known from the beginning of a term
-//! on, so that none acts before its better because its turn came first.
+//! A service is known by its ARN, as ECS answers: specs may write the same one by name or by ARN, with or without its
+//! Region. Before ECS has answered, drains of the same short names *may* be of one service, unless their specs name different
+//! Regions or accounts, and the others wait until the first in rank was reconciled. Every drain that is watched is known from
+//! the beginning of a term on, so that none acts before the one that comes first in rank.
 
 use std::{
     collections::BTreeMap,
@@ -60,7 +60,7 @@ enum Known {
     /// ECS was not asked yet, or did not answer.
     Unasked,
     /// There is none, or it is none of ours; so nothing can be done on it either.
-    Untold,
+    Absent,
     /// Its ARN.
     Arn(String),
 }
@@ -122,7 +122,7 @@ impl Ownership {
             Ok(arn) => claim.service = Known::Arn(arn),
             // What was known of it is still true.
             Err(failure) if matches!(failure.kind, FailureKind::Unreachable | FailureKind::Throttled) => {}
-            Err(_) => claim.service = Known::Untold,
+            Err(_) => claim.service = Known::Absent,
         }
         let claim = claim.clone();
         let rank = |key: &Key, claim: &Claim| (claim.place(), claim.created, key.clone());
@@ -181,7 +181,7 @@ impl Claim {
     fn is_of_same(&self, other: &Self) -> Option<bool> {
         match (&self.service, &other.service) {
             (Known::Arn(one), Known::Arn(another)) => Some(one == another),
-            (Known::Untold, _) | (_, Known::Untold) => Some(false),
+            (Known::Absent, _) | (_, Known::Absent) => Some(false),
             _ if self.named.may_be(&other.named) => None,
             _ => Some(false),
         }
@@ -379,7 +379,7 @@ mod tests {
         ownership.know(&old, new(&old_drain));
         assert_eq!(ownership.judge(&old, Ok(ARN.into())), Verdict::Free);
         assert_eq!(ownership.judge(&young, Ok(ARN.into())), owner("z-old"));
-        // Once a term is enough, and what ECS has told is kept from pass to pass.
+        // Once a term is enough, and what ECS has answered is kept from reconciliation to reconciliation.
         ownership.know_all(1, async || Ok(BTreeMap::new())).await.unwrap();
         ownership.know(&old, new(&old_drain));
         assert_eq!(ownership.judge(&young, Ok(ARN.into())), owner("z-old"));

@@ -1,5 +1,5 @@
-//! Publishes events, one after another and beside the passes: an event that cannot be published is lost, and a pass never
-//! waits for one.
+//! Publishes events, one after another and beside the reconciliations, which never wait for
+//! one: an event that cannot be published is lost.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use kube::{
 };
 use tokio::{sync::mpsc::Receiver, time::timeout};
 
-use super::{events::Happening, metrics::Metrics};
+use super::{events::DrainEvent, metrics::Metrics};
 
 /// An event is not worth waiting for.
 const BOUND: Duration = Duration::from_secs(5);
@@ -19,13 +19,13 @@ const BOUND: Duration = Duration::from_secs(5);
 pub async fn run(
     client: Client,
     identity: String,
-    mut waiting: Receiver<(ObjectReference, Happening)>,
+    mut waiting: Receiver<(ObjectReference, DrainEvent)>,
     metrics: Arc<Metrics>,
 ) -> &'static str {
     let reporter = Reporter { controller: "workerdrain.io/controller".into(), instance: Some(identity) };
     let recorder = Recorder::new(client, reporter);
     while let Some((drain, happening)) = waiting.recv().await {
-        let Happening { warning, reason, subject, note } = happening;
+        let DrainEvent { warning, reason, subject, note } = happening;
         let event = Event {
             type_: if warning { EventType::Warning } else { EventType::Normal },
             reason: reason.into(),

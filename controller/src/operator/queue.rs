@@ -1,4 +1,4 @@
-//! Which drain is looked at when: a queue for each watched namespace, over the metadata of its drains.
+//! Which drain is reconciled when: a queue for each watched namespace, over the metadata of its drains.
 
 use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -43,16 +43,16 @@ use crate::{
 /// Only what a signal needs: a spec that cannot be read does no harm here, and statuses are not kept in memory.
 type Signal = PartialObjectMeta<WorkerDrain>;
 
-/// A pass that takes longer is cut off. Its calls have bounds of their own; but it may wait for its turn at ECS.
-const PASS_BOUND: Duration = Duration::from_mins(10);
+/// A reconciliation that takes longer is cut off. Each of its calls has its own bound; but it may wait for its turn at ECS.
+const RECONCILIATION_BOUND: Duration = Duration::from_mins(10);
 
 /// Signals that come so close to one another are one.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 
-/// A watch is made anew after so long, in seconds: a connection that died unnoticed costs no more.
+/// A watch is created again after so long, in seconds: a connection that died unnoticed costs no more.
 const WATCH_SECONDS: u32 = 120;
 
-/// After a pass that failed: this long, then twice as long each time.
+/// After a reconciliation that failed: this long, then twice as long each time.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 
 /// At most so long.
@@ -67,10 +67,10 @@ pub fn apis(client: &Client, namespaces: &[String]) -> Vec<Api<Signal>> {
     unique.into_iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
 }
 
-/// Lets passes run as signals and plans ask for them, until told to stop; then waits for those under way.
+/// Lets reconciliations run as signals and plans ask for them, until `stop`; then waits for those under way.
 pub async fn run(api: Api<Signal>, context: Arc<Context>, health: Health, stop: CancellationToken) -> &'static str {
     let (store, writer) = reflector::store();
-    // An annotation may abandon a drain. Nothing of ours changes one, so no pass of ours makes the next one.
+    // An annotation may abandon a drain. Nothing of ours changes one, so no reconciliation of ours makes the next one.
     let changes = predicates::generation.combine(predicates::finalizers).combine(predicates::annotations);
     let signals = watcher(api, watcher::Config::default().timeout(WATCH_SECONDS))
         .default_backoff()
@@ -80,13 +80,13 @@ pub async fn run(api: Api<Signal>, context: Arc<Context>, health: Health, stop: 
     let synced = health.wait_for(store.clone());
     let filled = store.clone();
     let wakes = wakes(context.wakes.subscribe(), store.clone());
-    let passes = Controller::for_stream(signals, store)
+    let reconciliations = Controller::for_stream(signals, store)
         .with_config(controller::Config::default().debounce(DEBOUNCE).concurrency(u16::MAX))
         .reconcile_all_on(new_terms(context.leadership.clone()))
         .reconcile_on(wakes)
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(one, |_, never: &Infallible, _| match *never {}, Arc::clone(&context));
-    let ended = passes.for_each(|result| {
+    let ended = reconciliations.for_each(|result| {
         let context = Arc::clone(&context);
         async move {
             match result {
@@ -97,19 +97,19 @@ pub async fn run(api: Api<Signal>, context: Arc<Context>, health: Health, stop: 
                 Err(controller::Error::QueueError(error)) => {
                     tracing::warn!(%error, "WorkerDrains cannot be watched");
                 }
-                Err(error) => tracing::warn!(%error, "the queue of passes"),
+                Err(error) => tracing::warn!(%error, "the queue of reconciliations"),
             }
         }
     });
     tokio::select! {
         _ = async { tokio::join!(ended, synced) } => {}
-        // The queue would wait for a list that may never come; no pass is under way then.
+        // The queue would wait for a list that may never come; no reconciliation is under way then.
         () = stopped_empty(&stop, &filled) => {}
     }
-    "the queue of passes"
+    "the queue of reconciliations"
 }
 
-/// Told to stop before the drains that there are could be read once.
+/// Stopped before the drains that there are could be read once.
 async fn stopped_empty(stop: &CancellationToken, drains: &reflector::Store<Signal>) {
     stop.cancelled().await;
     if drains.wait_until_ready().now_or_never().is_some() {
@@ -117,7 +117,7 @@ async fn stopped_empty(stop: &CancellationToken, drains: &reflector::Store<Signa
     }
 }
 
-/// Every time that this process may act anew, every drain is looked at.
+/// Every time that this process may act again, every drain is reconciled.
 fn new_terms(leadership: Leadership) -> impl futures::Stream<Item = ()> + Send + 'static {
     stream::unfold((leadership, 0), |(mut leadership, term)| async move {
         let term = leadership.next_term(term).await?;
@@ -125,7 +125,7 @@ fn new_terms(leadership: Leadership) -> impl futures::Stream<Item = ()> + Send +
     })
 }
 
-/// Those drains of this queue that are to be looked at now.
+/// Those drains of this queue that are to be reconciled now.
 fn wakes(from: broadcast::Receiver<Key>, store: Store<Signal>) -> impl Stream<Item = ObjectRef<Signal>> {
     stream::unfold((from, store), |(mut from, store)| async move {
         loop {
@@ -136,7 +136,7 @@ fn wakes(from: broadcast::Receiver<Key>, store: Store<Signal>) -> impl Stream<It
                         return Some((reference, (from, store)));
                     }
                 }
-                // They are looked at a poll interval later.
+                // They are reconciled a poll interval later.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return None,
             }
@@ -144,12 +144,12 @@ fn wakes(from: broadcast::Receiver<Key>, store: Store<Signal>) -> impl Stream<It
     })
 }
 
-/// One pass over the drain that a signal names.
+/// Reconciles the drain that a signal names.
 async fn one(signal: Arc<Signal>, context: Arc<Context>) -> Result<Action, Infallible> {
     let reference = ObjectRef::from_obj(&*signal);
     let key = (reference.namespace.clone().unwrap_or_default(), reference.name.clone());
     let _slot = context.slots.acquire().await;
-    // Judged as late as possible. All drains are looked at when a claim begins.
+    // Judged as late as possible. All drains are reconciled when a claim begins.
     if !context.leadership.is_current() {
         return Ok(Action::await_change());
     }
@@ -159,11 +159,11 @@ async fn one(signal: Arc<Signal>, context: Arc<Context>) -> Result<Action, Infal
     Ok(fenced(&context, &key, entry).instrument(span).await)
 }
 
-/// Whatever becomes of the pass is this drain's trouble alone.
+/// Whatever becomes of the reconciliation is this drain's trouble alone.
 async fn fenced(context: &Context, key: &Key, mut entry: OwnedMutexGuard<Entry>) -> Action {
     let began = tokio::time::Instant::now();
     // Without its type: the compiler gives up on whether a future so deep may be sent.
-    let (end, next) = judged(reconcile::reconcile(context, key, &mut entry).boxed(), PASS_BOUND).await;
+    let (end, next) = judged(reconcile::reconcile(context, key, &mut entry).boxed(), RECONCILIATION_BOUND).await;
     context.metrics.passed(end, began.elapsed());
     match next {
         Ok(Next::After(wait)) => {
@@ -179,21 +179,22 @@ async fn fenced(context: &Context, key: &Key, mut entry: OwnedMutexGuard<Entry>)
         Err(failure) => {
             reconcile::count_failure(context, &failure);
             if end == PassEnd::Panic {
-                tracing::error!(why = failure.message, "a pass has panicked; only this drain suffers");
+                tracing::error!(why = failure.message, "the reconciliation panicked; other drains are not affected");
             }
-            let told = failure_status::tell_failure(context, key, &mut entry, end, &failure).map_ok(|()| Next::Gone);
-            if let (_, Err(untold)) = judged(Box::pin(told), PASS_BOUND).await {
-                tracing::warn!(why = untold.message, "that the pass failed could not be told");
+            let reported =
+                failure_status::report_failure(context, key, &mut entry, end, &failure).map_ok(|()| Next::Gone);
+            if let (_, Err(unreported)) = judged(Box::pin(reported), RECONCILIATION_BOUND).await {
+                tracing::warn!(why = unreported.message, "the status could not report the failed reconciliation");
             }
             let wait = backoff(entry.failures);
             entry.failures = entry.failures.saturating_add(1);
-            tracing::warn!(why = failure.message, again_in = ?wait, "the pass failed; every hold is kept");
+            tracing::warn!(why = failure.message, again_in = ?wait, "the reconciliation failed; every hold is kept");
             Action::requeue(wait)
         }
     }
 }
 
-/// How a pass ends: it may fail, hang, or panic.
+/// How a reconciliation ends: it may fail, hang, or panic.
 async fn judged(
     reconciliation: impl Future<Output = Result<Next, Failure>>,
     bound: Duration,
@@ -203,7 +204,7 @@ async fn judged(
         Ok(Ok(Err(failure))) => (PassEnd::Error, Err(failure)),
         Ok(Err(panic)) => (PassEnd::Panic, Err(Failure::new(FailureKind::Invalid, panic_text(&*panic)))),
         Err(_) => {
-            let message = format!("the pass was cut off after {bound:?}");
+            let message = format!("the reconciliation was cut off after {bound:?}");
             (PassEnd::Timeout, Err(Failure::new(FailureKind::Unreachable, message)))
         }
     }
@@ -224,7 +225,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_pass_may_fail_hang_or_panic_and_nobody_else_suffers() {
+    async fn a_reconciliation_may_fail_hang_or_panic_without_others_suffering() {
         let bound = Duration::from_millis(50);
         let next = Next::After(Duration::from_secs(1));
         assert_eq!(judged(async { Ok(next) }, bound).await, (PassEnd::Ok, Ok(next)));
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_stopped_before_the_drains_were_read_does_not_wait_for_them() {
+    async fn stopping_before_the_drains_were_read_does_not_wait_for_them() {
         let stop = CancellationToken::new();
         let (store, mut writer) = reflector::store::<Signal>();
         assert!(stopped_empty(&stop, &store).now_or_never().is_none(), "it was not stopped");
@@ -244,11 +245,11 @@ mod tests {
         assert!(stopped_empty(&stop, &store).now_or_never().is_some());
         writer.apply_watcher_event(&watcher::Event::Init);
         writer.apply_watcher_event(&watcher::Event::InitDone);
-        assert!(stopped_empty(&stop, &store).now_or_never().is_none(), "passes may be under way");
+        assert!(stopped_empty(&stop, &store).now_or_never().is_none(), "reconciliations may be under way");
     }
 
     #[test]
-    fn a_failing_pass_is_made_ever_more_seldom_and_never_given_up() {
+    fn a_failing_reconciliation_is_retried_ever_less_often_and_never_given_up() {
         assert!(backoff(0) <= BACKOFF_MIN);
         assert!(backoff(3) >= Duration::from_secs(5));
         assert!(backoff(u32::MAX) <= BACKOFF_MAX);

@@ -1,4 +1,4 @@
-//! One pass over one drain, driven by its resource: read it anew, let the loop pass over it, tell what came of it.
+//! One reconciliation of one drain, driven by its resource: read it, run the loop once, report what came of it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use worker_drain_plan::{
 use super::{
     conflict,
     context::{Context, Entry},
-    events::{Happening, Told, happenings},
+    events::{DrainEvent, Reported, events_between},
     failure_status::{self, FailureStatus},
     fencing::{Fenced, OrFailure},
     finalizer::{has_finalizer, is_abandoned, let_go, name, with_finalizer},
@@ -33,10 +33,10 @@ use crate::{
     },
 };
 
-/// Such a drain waits for a change; it is looked at again all the same, because a change may be missed.
+/// Such a drain waits for a change; it is reconciled again all the same, because a change may be missed.
 const INVALID_AGAIN: Duration = Duration::from_mins(5);
 
-/// One pass. Errors: the resource or its status could not be read or written.
+/// One reconciliation. Errors: the resource or its status could not be read or written.
 pub async fn reconcile(context: &Context, key: &Key, entry: &mut Entry) -> Result<Next, Failure> {
     let (namespace, name) = key;
     // Waited for before anything is read: what was read is young then.
@@ -65,13 +65,13 @@ pub async fn reconcile(context: &Context, key: &Key, entry: &mut Entry) -> Resul
         Ok(drain) => drain,
         Err(why) if deleted && record.load().await? == Memory::default() => {
             // Nothing was ever done for it.
-            tracing::debug!(why, "an invalid drain is let go");
+            tracing::debug!(why, "an invalid drain is released");
             let_go(&context.client, &resource).await?;
             return Ok(Next::Gone);
         }
         Err(why) => {
-            let told = FailureStatus { reason: failure_status::INVALID_SPEC, subject: name.clone(), message: why };
-            failure_status::tell(context, entry, &resource, &told).await?;
+            let status = FailureStatus { reason: failure_status::INVALID_SPEC, subject: name.clone(), message: why };
+            failure_status::report(context, entry, &resource, &status).await?;
             context.metrics.drains().failure_status(key, failure_status::INVALID_SPEC, Some(SystemClock.now()));
             context.ownership.forget(key);
             return Ok(Next::After(INVALID_AGAIN));
@@ -92,26 +92,26 @@ pub async fn reconcile(context: &Context, key: &Key, entry: &mut Entry) -> Resul
     if let Some(next) = conflict::instead(context, key, entry, &subject).await? {
         return Ok(next);
     }
-    let (resource, reconciliation) = Box::pin(over(context, key, entry, subject)).await?;
+    let (resource, reconciliation) = Box::pin(run_once(context, key, entry, subject)).await?;
     if deleted && reconciliation.plan.report.phase == Phase::Withdrawn {
         let_go(&context.client, &resource).await?;
         let note = "every queue is given back and every hold is released";
-        context.publish(&resource, vec![Happening::normal("Withdrawn", name.as_str(), note)]);
+        context.publish(&resource, vec![DrainEvent::normal("Withdrawn", name.as_str(), note)]);
         return Ok(Next::Gone);
     }
     Ok(Next::After(after(reconciliation.plan.wake_after)))
 }
 
-/// Lets the loop pass over a drain.
-async fn over(
+/// Runs the loop once.
+async fn run_once(
     context: &Context,
     key: &Key,
     entry: &mut Entry,
     Subject { resource, spec, record, fleet, slot }: Subject,
 ) -> Result<(DynamicObject, Reconciliation), Failure> {
-    let before = match entry.told.take() {
-        Some(told) => told,
-        None => Told::of_status(&record.status().await),
+    let before = match entry.reported.take() {
+        Some(reported) => reported,
+        None => Reported::of_status(&record.status().await),
     };
     let drain = Drain {
         fleet: fenced(context, fleet).with_slot(slot),
@@ -121,7 +121,7 @@ async fn over(
         clock: SystemClock,
     };
     let reconciliation = drain.reconcile().await?;
-    tell(context, key, entry, &resource, &before, &drain.policy, &reconciliation);
+    report(context, key, entry, &resource, &before, &drain.policy, &reconciliation);
     Ok((resource, reconciliation))
 }
 
@@ -131,7 +131,7 @@ fn fenced<T>(context: &Context, inner: OrFailure<T>) -> Fenced<T> {
 
 fn parse(resource: &DynamicObject) -> Result<DrainSpec, String> {
     let mut document = resource.data.clone();
-    // What cannot be read of the status was told before this.
+    // What cannot be read of the status was reported before this.
     document.as_object_mut().map(|document| document.remove("status"));
     document["metadata"] = serde_json::to_value(&resource.metadata).unwrap_or_default();
     let drain: WorkerDrain = serde_json::from_value(document).map_err(|error| error.to_string())?;
@@ -139,13 +139,13 @@ fn parse(resource: &DynamicObject) -> Result<DrainSpec, String> {
         .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
-/// Tells logs, metrics and events what came of a pass.
-fn tell(
+/// Reports in logs, metrics and events what came of a reconciliation.
+fn report(
     context: &Context,
     key: &Key,
     entry: &mut Entry,
     resource: &DynamicObject,
-    before: &Told,
+    before: &Reported,
     policy: &Policy,
     reconciliation: &Reconciliation,
 ) {
@@ -163,15 +163,15 @@ fn tell(
     let asked = fleet.ok().map(|_| workers.ok().is_some());
     let figures = Figures::of(policy, &plan.report, &plan.memory, (fleet.ok().is_some(), asked), SystemClock.now());
     context.metrics.drains().saw(key, figures);
-    let told = Told::of_report(&plan.report);
-    let news = if plan.dry_run { Vec::new() } else { happenings(before, &plan.report, outcomes) };
-    if told != *before {
+    let reported = Reported::of_report(&plan.report);
+    let news = if plan.dry_run { Vec::new() } else { events_between(before, &plan.report, outcomes) };
+    if reported != *before {
         tracing::info!(
             phase = ?plan.report.phase, drained = %plan.report.drained.reason, ready = %plan.report.ready.reason,
             why = plan.report.drained.message, "changed"
         );
     }
-    (entry.told, entry.failure_status) = (Some(told), None);
+    (entry.reported, entry.failure_status) = (Some(reported), None);
     context.publish(resource, news);
 }
 
@@ -191,11 +191,11 @@ async fn abandon(context: &Context, resource: &DynamicObject, entry: &mut Entry)
         Err(failure) => format!("what was left is not known: {}", failure.message),
     };
     tracing::warn!(left, "abandoned");
-    context.publish(resource, vec![Happening::warning("Abandoned", name(resource), left)]);
+    context.publish(resource, vec![DrainEvent::warning("Abandoned", name(resource), left)]);
     let_go(&context.client, resource).await
 }
 
-/// Counts a failure of the pass itself.
+/// Counts a failure of the reconciliation itself.
 pub fn count_failure(context: &Context, failure: &Failure) {
     context.metrics.failed(System::Kubernetes, failure.kind);
 }

@@ -12,7 +12,7 @@ use crate::{
     record::resource::ResourceRecord,
 };
 
-/// When a drain is to be looked at again.
+/// When a drain must be reconciled again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// After so long at the latest.
@@ -23,7 +23,7 @@ pub enum Next {
 
 /// A drain that can be reconciled.
 pub struct Subject {
-    /// The resource, as it was read for this pass.
+    /// The resource, as it was read for this reconciliation.
     pub resource: DynamicObject,
     /// What it asks for.
     pub spec: DrainSpec,

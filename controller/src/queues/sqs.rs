@@ -51,7 +51,7 @@ pub struct SqsSettings {
     pub access: Access,
     /// How long calls may take. All of it together is to be less than what makes a count too old to be used (15 s).
     pub timeouts: Timeouts,
-    /// How far apart two looks must be that both find a queue empty; [`SETTLES_IN`], unless a test has no time for it.
+    /// How far apart two observations must be that both find a queue empty; [`SETTLES_IN`], unless a test has no time for it.
     pub settles_in: SignedDuration,
 }
 
@@ -127,7 +127,7 @@ impl Sqs {
         let answer = answer.map_err(|error| {
             let gone = error.as_service_error().is_some_and(GetQueueAttributesError::is_queue_does_not_exist);
             if gone {
-                // Made anew, it may have another URL.
+                // Made again, it may have another URL.
                 self.urls().remove(queue);
             }
             asked.failed(&error, gone)
@@ -189,7 +189,7 @@ impl Link {
         };
         let Access { region: _, role_arn, profile } = settings.access.clone();
         let reach = Reach { region, role_arn, profile, endpoint: aws::endpoint(config, "SQS") };
-        // The next look asks again anyway.
+        // The next observation asks again anyway.
         let sqs = Builder::from(config)
             .retry_config(RetryConfig::standard().with_max_attempts(2))
             .timeout_config(aws::limits(settings.timeouts))

@@ -1,7 +1,7 @@
 //! Memory in a file, for `worker-drain run`.
 //!
 //! The memory is what an undo needs: which queues were taken from which worker. So a file that cannot be read as this
-//! drain's memory is an error with advice, and never an empty memory. The report is not kept: each pass makes it anew.
+//! drain's memory is an error with advice, and never an empty memory. The report is not kept: each reconciliation makes it again.
 //!
 //! The file is replaced as a whole (a temporary file beside it, written through to the disk, then renamed), so a process
 //! that dies at any instruction leaves the old memory or the new one. A second file, with `.lock` at its end, is locked
@@ -287,7 +287,7 @@ fn damaged(path: &Path, error: &serde_json::Error) -> Failure {
 
 fn io_failure(what: &str, path: &Path, error: &io::Error) -> Failure {
     use io::ErrorKind as Io;
-    // What only a person can mend, and what may pass by itself, such as a full disk.
+    // What only a person can fix, and what may pass by itself, such as a full disk.
     let kind = match error.kind() {
         Io::PermissionDenied | Io::ReadOnlyFilesystem => FailureKind::Denied,
         Io::NotADirectory | Io::IsADirectory | Io::InvalidFilename | Io::NotFound => FailureKind::Invalid,

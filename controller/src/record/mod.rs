@@ -22,7 +22,7 @@ pub struct Remembered {
 
 /// Where the report and the memory of one drain live.
 pub trait Record: Send + Sync {
-    /// What was remembered last; empty if nothing ever was. Errors: it cannot be read, or is not ours. A pass without
+    /// What was remembered last; empty if nothing ever was. Errors: it cannot be read, or is not ours. A reconciliation without
     /// its memory must not act.
     fn load(&self) -> impl Future<Output = Result<Memory, Failure>> + Send;
 

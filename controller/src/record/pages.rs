@@ -3,7 +3,7 @@
 //! A page is a `ControllerRevision` (apps/v1), Kubernetes' own kind for "an immutable snapshot of state data" of a
 //! controller. It is owned by its `WorkerDrain`, and so never outlives it. Pages are made first and named in the status
 //! then: a process that dies in between leaves pages that nothing names, never a status that names nothing. Those of a write
-//! that was refused are deleted at once; those of one whose answer was lost when a later look can tell.
+//! that was refused are deleted at once; those of one whose answer was lost when a later observation can tell.
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
@@ -39,10 +39,10 @@ const LARGEST_PAGE: usize = 512 * 1024;
 /// A memory that unpacks to more is not one: ours has some hundred bytes for each task.
 const LARGEST_MEMORY: usize = 64 * 1024 * 1024;
 
-/// zlib's own default: a memory is packed often, and read seldom.
+/// zlib's own default: a memory is packed often, and read rarely.
 const LEVEL: u8 = 6;
 
-/// What is known of a drain's pages from pass to pass.
+/// What is known of a drain's pages from reconciliation to reconciliation.
 pub type PageCache = Arc<Mutex<Kept>>;
 
 /// None of it matters: without it, pages are read again, and those that nothing names end with the drain.

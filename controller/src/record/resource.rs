@@ -111,7 +111,7 @@ enum Refused {
     Failed(Failure),
 }
 
-/// The status and the memory of one drain, as of one look at its resource. One is made for each pass, from a resource
+/// The status and the memory of one drain, as of one observation of its resource. One is made for each reconciliation, from a resource
 /// that was read for it.
 #[derive(Debug)]
 pub struct ResourceRecord<C> {
@@ -196,7 +196,7 @@ impl<C: Clock> ResourceRecord<C> {
                 Err(Refused::Failed(failure)) => return Err(Unwritten::by(failure)),
             }
         }
-        // The last look has found the status that was there before.
+        // The last observation has found the status that was there before.
         Err(Unwritten::For(overtaken()))
     }
 
@@ -273,7 +273,7 @@ impl<C: Clock> Record for ResourceRecord<C> {
                 Err(failure)
             }
             Err(Unwritten::Perhaps(failure)) => {
-                // One of the two is named by the status: the next look tells which.
+                // One of the two is named by the status: the next observation tells which.
                 self.pages.doubt(Some(&packed), &known.version).await;
                 self.pages.doubt(replaced.as_ref(), &known.version).await;
                 Err(failure)

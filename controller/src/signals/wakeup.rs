@@ -1,4 +1,4 @@
-//! Which jobs' ends are worth a look.
+//! Which jobs' ends are worth an observation.
 
 use std::{
     collections::BTreeMap,
@@ -32,8 +32,8 @@ pub enum Sign {
 
 /// Hears of jobs that end, and wakes who waits for the last of them.
 ///
-/// Counts are of the time since the last look *began*, so that an end is counted rather twice (by the look, and here)
-/// than never: the first costs a look, the second would cost a poll interval.
+/// Counts are of the time since the last observation *began*, so that an end is counted rather twice (by the observation, and here)
+/// than never: the first costs an observation, the second would cost a poll interval.
 #[derive(Debug, Default)]
 pub struct Wakeup {
     state: Mutex<State>,
@@ -57,7 +57,7 @@ struct Heard {
 }
 
 impl Wakeup {
-    /// A look begins: it will see by itself what was heard until now.
+    /// An observation begins: it will see by itself what was heard until now.
     pub fn observation_begins(&self) {
         for heard in self.state().nodes.values_mut() {
             (heard.ended, heard.rests) = (0, false);

@@ -52,7 +52,7 @@ pub enum AnyWorkers {
 }
 
 impl AnyWorkers {
-    /// Checks the settings, all that can be checked without connecting. Nothing is connected to before the first look.
+    /// Checks the settings, all that can be checked without connecting. Nothing is connected to before the first observation.
     pub fn open(settings: &WorkersSettings, clock: Arc<dyn Clock>) -> Result<Self, WorkersSettingsError> {
         match settings {
             WorkersSettings::Celery(settings) => Ok(Self::Celery(Celery::open(settings, clock)?)),

@@ -28,7 +28,7 @@ pub trait Workers: Send + Sync {
     fn observe(&self, tasks: &BTreeMap<TaskId, Expected>) -> impl Future<Output = Result<WorkersView, Failure>> + Send;
 
     /// Tells each node to stop taking jobs from these queues. One outcome for each, in the same order; `Done` means that
-    /// the request was sent: whether it took effect is for the next look to tell.
+    /// the request was sent: whether it took effect is for the next observation to tell.
     fn cancel(&self, cancels: &[(NodeName, Vec<QueueName>)]) -> impl Future<Output = Vec<Outcome>> + Send;
 
     /// Tells each node to take jobs from these queues again. Outcomes as in [`Workers::cancel`].
@@ -44,14 +44,14 @@ pub trait Workers: Send + Sync {
         ready(uncounted(queues, &Failure::new(FailureKind::Invalid, why), Timestamp::UNIX_EPOCH))
     }
 
-    /// From now on, listens for the ends of these jobs and of no others; called after each pass. It is bounded, and fails
-    /// in silence: what cannot be heard is seen by the next look. Default: there is nothing to listen to.
+    /// From now on, listens for the ends of these jobs and of no others; called after each reconciliation. It is bounded, and fails
+    /// in silence: what cannot be heard is seen by the next observation. Default: there is nothing to listen to.
     fn listen(&self, awaited: &Awaited) -> impl Future<Output = ()> + Send {
         let _ = awaited;
         ready(())
     }
 
-    /// Waits until something is heard that makes a look worth it: a signal, which proves nothing. For one who waits at a
+    /// Waits until something is heard that makes an observation worth it: a signal, which proves nothing. For one who waits at a
     /// time. Default: never.
     fn heard(&self) -> impl Future<Output = ()> + Send {
         pending()

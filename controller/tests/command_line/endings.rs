@@ -69,7 +69,7 @@ async fn a_signal_leaves_holds_as_they_are_and_says_so(#[case] signal: Signal) {
     let output = timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(code(&output), 130, "{stderr}");
-    assert!(stderr.contains("2 task(s) stay held, the first until "), "{stderr}");
+    assert!(stderr.contains("2 tasks held, the first until "), "{stderr}");
     assert_eq!(stage.held(), 2);
 }
 

@@ -43,9 +43,9 @@ pub enum Change {
     },
     /// Advice.
     Note(String),
-    /// A pass could not be made or remembered.
+    /// The memory could not be read or written.
     Error(String),
-    /// Passes can be made again.
+    /// It can again.
     Recovered,
 }
 

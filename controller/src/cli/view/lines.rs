@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use jiff::{Timestamp, Unit};
 use worker_drain_plan::{
-    age,
+    age, counted,
     report::{PastRollout, RolloutOutcome, Verdict},
 };
 
@@ -18,7 +18,7 @@ use crate::cli::exit::Exit;
 pub fn line(drain: &str, change: &Change, now: Timestamp) -> String {
     let (what, how, why) = match change {
         Change::Seen { fleet, live, old } => {
-            (String::from("fleet"), fleet.clone(), format!("{}, {old} of an old revision", tasks(*live)))
+            (String::from("fleet"), fleet.clone(), format!("{}, {old} of an old revision", counted(*live, "task")))
         }
         Change::Phase { from, to } => {
             let from = from.map_or(String::new(), |from| format!("{from:?} → "));
@@ -27,7 +27,7 @@ pub fn line(drain: &str, change: &Change, now: Timestamp) -> String {
         Change::Began(rollout) => (
             String::from("rollout"),
             format!("began → {}", rollout.label),
-            format!("{}, {} of them ended", old_tasks(rollout.old), rollout.ended),
+            format!("{}, {} of them ended", counted(rollout.old, "old task"), rollout.ended),
         ),
         Change::Ended(past) => (String::from("rollout"), format!("ended → {}", past.label), ended(past)),
         Change::Verdict(name, verdict) => ((*name).to_owned(), answer(verdict), verdict.message.clone()),
@@ -64,9 +64,9 @@ fn ended(past: &PastRollout) -> String {
         RolloutOutcome::JobsCut => "jobs were cut",
         RolloutOutcome::EndedUnpermitted => "not all of it by our permit",
     };
-    let mut text = format!("{outcome}; {} in {}", old_tasks(*tasks), age(until.duration_since(*since)));
+    let mut text = format!("{outcome}; {} in {}", counted(*tasks, "old task"), age(until.duration_since(*since)));
     if *jobs_cut > 0 {
-        let _ = write!(text, ", {} cut", jobs(*jobs_cut));
+        let _ = write!(text, ", {} cut", counted(*jobs_cut, "job"));
     }
     if *ended_unpermitted > 0 {
         let _ = write!(text, ", {ended_unpermitted} ended without our permit");
@@ -85,15 +85,20 @@ pub fn summary(drain: &Watched, exit: Exit, now: Timestamp) -> String {
         Exit::Done if drain.last_rollout().is_none() => String::from("nothing to do, no old task is left"),
         Exit::Done => String::from("done, no old task is left"),
         Exit::EndedUnpermitted if left == 0 => String::from("done, but not all by our permit"),
-        Exit::EndedUnpermitted => format!("not all by our permit, and {} left", old_tasks(left)),
+        Exit::EndedUnpermitted => format!("not all by our permit, and {} left", counted(left, "old task")),
         Exit::JobsCut if left == 0 => String::from("done, but jobs were cut"),
-        Exit::JobsCut => format!("jobs were cut, and {} left", old_tasks(left)),
-        Exit::TimeLimit => format!("time limit reached, {} left and held", old_tasks(left)),
-        Exit::Interrupted => format!("interrupted, {} left; holds are left as they are", old_tasks(left)),
+        Exit::JobsCut => format!("jobs were cut, and {} left", counted(left, "old task")),
+        Exit::TimeLimit => format!("time limit reached, {} left and held", counted(left, "old task")),
+        Exit::Interrupted => format!("interrupted, {} left; holds are left as they are", counted(left, "old task")),
         Exit::CouldNotRun | Exit::BadInput => String::from("could not run"),
     };
     let took = age(now.duration_since(drain.began));
-    let mut text = format!("{}: {outcome}; {} drained, {} cut, took {took}", drain.name, tasks(ended), jobs(cut));
+    let mut text = format!(
+        "{}: {outcome}; {} drained, {} cut, took {took}",
+        drain.name,
+        counted(ended, "task"),
+        counted(cut, "job")
+    );
     if unpermitted > 0 {
         let _ = write!(text, "; {unpermitted} of them ended without our permit, and jobs on them may be lost");
     }
@@ -112,17 +117,5 @@ fn waited(drain: &Watched, exit: Exit, now: Timestamp) -> String {
     let until = drain.held.values().min().map(|first| first.round(Unit::Second).unwrap_or(*first));
     let until = until.map_or(String::new(), |first| format!(", the first until {first}"));
     let took = age(now.duration_since(drain.began));
-    format!("{}: {outcome}; {} held{until}; took {took}", drain.name, tasks(held))
-}
-
-fn tasks(count: u32) -> String {
-    format!("{count} task{}", if count == 1 { "" } else { "s" })
-}
-
-fn old_tasks(count: u32) -> String {
-    format!("{count} old task{}", if count == 1 { "" } else { "s" })
-}
-
-fn jobs(count: u32) -> String {
-    format!("{count} job{}", if count == 1 { "" } else { "s" })
+    format!("{}: {outcome}; {} held{until}; took {took}", drain.name, counted(held, "task"))
 }

@@ -23,7 +23,7 @@ use super::exit::Exit;
 /// How a run is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
-    /// For people: a table that is drawn anew on a terminal, one line for each change elsewhere.
+    /// For people: a table that is updated in place on a terminal, one line for each change elsewhere.
     #[default]
     Text,
     /// For programs: one JSON object for each change.

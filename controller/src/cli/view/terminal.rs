@@ -40,7 +40,7 @@ impl Live {
         Self { drawn: 0, colour: env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) }
     }
 
-    /// Draws it anew.
+    /// Draws it again.
     pub fn draw(&mut self, drains: &[Watched], now: Timestamp) {
         let lines = table(drains, now, size(), self.colour);
         let up = if self.drawn > 0 { format!("\x1b[{}A", self.drawn) } else { String::new() };

@@ -110,7 +110,7 @@ fn lines_between(before: Option<&Report>, after: &Report) -> String {
 }
 
 #[test]
-fn the_first_look_tells_what_is_going_on() {
+fn the_first_observation_shows_what_is_going_on() {
     insta::assert_snapshot!(lines_between(None, &draining()));
 }
 
@@ -177,7 +177,7 @@ fn the_table_fits_a_small_terminal() {
 }
 
 #[test]
-fn the_table_shows_trouble_first() {
+fn the_table_shows_errors_first() {
     let mut report = draining();
     report.ready =
         verdict(false, Reason::WorkersUnreachable, "the broker cannot be reached (for 20s; every hold is kept)");

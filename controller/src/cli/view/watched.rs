@@ -12,7 +12,7 @@ use worker_drain_plan::{
 use super::change::{Change, between};
 use crate::{
     cli::{
-        drive::{Happening, ended_since, so_far},
+        drive::{Update, ended_since, so_far},
         exit::Exit,
     },
     reconcile::Reconciliation,
@@ -31,7 +31,7 @@ pub struct Watched {
     pub report: Option<Report>,
     /// Until when tasks are held: as read back, and as granted since then.
     pub held: BTreeMap<TaskId, Timestamp>,
-    /// Why the last pass could not be made, if it could not.
+    /// Why the last reconciliation failed, if it did.
     pub error: Option<String>,
     /// How it ended by itself, if it has.
     pub ended: Option<Exit>,
@@ -54,10 +54,10 @@ impl Watched {
         }
     }
 
-    /// Takes in what happened, and tells what that changes.
-    pub fn take_in(&mut self, happening: Happening) -> Vec<Change> {
-        match happening {
-            Happening::Passed(reconciliation) => {
+    /// Takes in an update. Returns what it changes.
+    pub fn take_in(&mut self, update: Update) -> Vec<Change> {
+        match update {
+            Update::Reconciled(reconciliation) => {
                 self.held = held(&reconciliation);
                 let report = reconciliation.plan.report;
                 let mut changes = between(self.report.as_ref(), &report);
@@ -70,7 +70,7 @@ impl Watched {
                 self.report = Some(report);
                 changes
             }
-            Happening::Failed(failure) => {
+            Update::Failed(failure) => {
                 let is_new = self.error.as_ref() != Some(&failure.message);
                 self.error = Some(failure.message.clone());
                 if is_new { vec![Change::Error(failure.message)] } else { Vec::new() }
@@ -119,7 +119,7 @@ pub(super) struct Balance {
     pub(super) cut: u32,
 }
 
-/// Until when tasks are held after this pass.
+/// Until when tasks are held after this reconciliation.
 fn held(reconciliation: &Reconciliation) -> BTreeMap<TaskId, Timestamp> {
     let read_back = reconciliation.plan.report.tasks.iter().filter_map(|task| match task.hold {
         HoldState::Until(until) => Some((task.task.clone(), until)),
@@ -129,7 +129,7 @@ fn held(reconciliation: &Reconciliation) -> BTreeMap<TaskId, Timestamp> {
     let done = reconciliation.outcomes.iter().filter(|(_, outcome)| *outcome == Outcome::Done);
     for (action, _) in done {
         match action {
-            // Counted from the look, which is a little too early: better than to promise too much.
+            // Counted from the observation, which is a little too early: better than promising too much.
             Action::Hold { task, lasting } => {
                 let until = reconciliation.observation.fleet.at().saturating_add(*lasting).unwrap_or(Timestamp::MAX);
                 held.insert(task.clone(), until);

@@ -16,8 +16,8 @@ use super::{call::AT_ONCE, connect::Connection, operation::Operation, target::la
 /// `UpdateTaskProtection` takes this many tasks (API reference).
 const BATCH: usize = 10;
 
-/// Batches one after another that went unanswered, retries and all: the rest fails with them, so that a pass does not wait
-/// for an hour of timeouts. Nothing is lost; the next pass asks again.
+/// Batches one after another that went unanswered, retries and all: the rest fails with them, so that a reconciliation does not wait
+/// for an hour of timeouts. Nothing is lost; the next reconciliation asks again.
 const GIVE_UP_AFTER: u32 = 3;
 
 /// Tasks of one call, by their place in the request, and what is asked for all of them.

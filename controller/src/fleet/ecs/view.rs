@@ -207,7 +207,7 @@ pub(super) fn holds<'a>(answers: impl IntoIterator<Item = &'a GetTaskProtectionO
     holds
 }
 
-/// Puts one look together. `described` holds nothing but this service's tasks.
+/// Puts one observation together. `described` holds nothing but this service's tasks.
 ///
 /// A task that ECS knows no more has no revision that could be read: its revision is the empty name.
 pub(super) fn join(

@@ -50,7 +50,7 @@ use crate::{clock::Clock, identity::Expected};
 
 /// The Celery workers of a fleet.
 ///
-/// Several looks and orders may be under way at once; they share one connection.
+/// Several observations and orders may be under way at once; they share one connection.
 pub struct Celery<T = Broker> {
     remote: Remote<T>,
     naming: Naming,
@@ -60,7 +60,7 @@ pub struct Celery<T = Broker> {
 }
 
 impl Celery<Broker> {
-    /// Checks the settings, all that can be checked without connecting. Nothing is connected to before the first look.
+    /// Checks the settings, all that can be checked without connecting. Nothing is connected to before the first observation.
     pub fn open(settings: &CelerySettings, clock: Arc<dyn Clock>) -> Result<Self, SettingsError> {
         Self::over(Broker::open(settings, clock.clone())?, settings, clock)
     }
@@ -120,7 +120,7 @@ impl<T: Transport + 'static> Celery<T> {
         let mut silent: BTreeSet<&String> = orderer.keys().collect();
         let deadline = self.remote.deadline();
         while !silent.is_empty() {
-            // A node that says nothing may have done it all the same: that is for the next look to tell.
+            // A node that says nothing may have done it all the same: that is for the next observation to tell.
             let Some(reply) = next(&mut sent.replies, deadline).await? else { break };
             let Some(said) = parse_reply(&reply.body) else { continue };
             silent.remove(&reply.ticket);

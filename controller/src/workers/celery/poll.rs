@@ -1,4 +1,4 @@
-//! One look at all nodes: four questions to everybody at once, and what comes back.
+//! One observation of all nodes: four questions to everybody at once, and what comes back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,7 @@ use crate::identity::Expected;
 /// on its way; and what is taken from queues after they were told shows in neither, so they come before both.
 const METHODS: [Method; 4] = [Method::ActiveQueues, Method::Reserved, Method::Active, Method::Scheduled];
 
-/// A look that has been asked for.
+/// An observation that has been asked for.
 pub(super) struct Poll {
     asked_at: Timestamp,
     questions: Vec<Question>,
@@ -31,7 +31,7 @@ pub(super) struct Poll {
     awaited: Awaited,
 }
 
-/// For whom a look waits, whatever the broker tells of its receivers.
+/// For whom an observation waits, whatever the broker tells of its receivers.
 pub(super) struct Awaited {
     /// Nodes that have not answered all.
     nodes: BTreeSet<NodeName>,

@@ -75,7 +75,7 @@ fn known(mut tasks: BTreeMap<TaskId, Expected>, nodes: &[&str]) -> BTreeMap<Task
     tasks
 }
 
-/// How long a look took, as a part of its bound.
+/// How long an observation took, as a part of its bound.
 async fn waits(celery: &Celery<impl Transport + 'static>, tasks: &BTreeMap<TaskId, Expected>) -> bool {
     let began = Instant::now();
     celery.observe(tasks).await.unwrap();

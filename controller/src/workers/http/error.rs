@@ -136,7 +136,7 @@ impl CallError {
         }
     }
 
-    /// More is known than that nobody was reached: if it is so everywhere, a person has to mend something.
+    /// More is known than that nobody was reached: if it is so everywhere, a person has to fix something.
     pub fn is_telling(&self) -> bool {
         !matches!(self, Self::Connect { .. } | Self::Silent { .. })
     }

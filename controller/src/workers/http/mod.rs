@@ -44,7 +44,7 @@ const AT_ONCE: usize = 256;
 pub struct Http {
     caller: Caller,
     clock: Arc<dyn Clock>,
-    /// Who answered in the last look, and where: orders go to nobody else.
+    /// Who answered in the last observation, and where: orders go to nobody else.
     known: Mutex<BTreeMap<NodeName, Known>>,
 }
 
@@ -61,7 +61,7 @@ struct Polled<'a> {
 }
 
 impl Http {
-    /// Checks the settings. Nothing is connected to before the first look.
+    /// Checks the settings. Nothing is connected to before the first observation.
     pub fn open(settings: &HttpSettings, clock: Arc<dyn Clock>) -> Result<Self, SettingsError> {
         Ok(Self { caller: Caller::new(settings)?, clock, known: Mutex::default() })
     }
@@ -171,7 +171,7 @@ fn answer(state: State, asked_at: Timestamp, answered_at: Timestamp) -> Answer {
 }
 
 /// The failure to ask anybody: whoever was reached refused, all in the same way, and nobody answered as he should. What a
-/// person has to mend is then the same for all. Workers that cannot be connected to may only be starting, and say nothing.
+/// person has to fix is then the same for all. Workers that cannot be connected to may only be starting, and say nothing.
 fn refused_by_all(polled: &[Polled<'_>]) -> Option<Failure> {
     let mut refusals: Vec<&CallError> = Vec::new();
     for Polled { answer, .. } in polled {
@@ -187,7 +187,7 @@ fn refused_by_all(polled: &[Polled<'_>]) -> Option<Failure> {
     all.then(|| Failure::new(kind, format!("no worker of {} can be asked; the first: {first}", polled.len())))
 }
 
-/// What the looks come to, and whom orders may go to.
+/// What the observations come to, and whom orders may go to.
 fn join(tasks: &BTreeMap<TaskId, Expected>, polled: Vec<Polled<'_>>) -> (WorkersView, BTreeMap<NodeName, Known>) {
     let mut view = WorkersView::default();
     let mut known = BTreeMap::new();

@@ -19,7 +19,7 @@ async fn of_several_drains_of_one_service_one_acts_and_another_takes_over_when_i
     let (second, watcher) = (by_arn(&stage, "second"), renamed(&stage, "watcher") + "  mode: Plan\n");
     cluster.apply(&[second.as_str(), &by_arn(&stage, "a-third"), &watcher].join("---\n")).await;
     let drain = cluster.until("second", "it stands by", STANDS_BY).await;
-    assert!(message(&drain).contains("the WorkerDrain media/transcoder looks after the same service"), "{drain}");
+    assert!(message(&drain).contains("the WorkerDrain media/transcoder acts on the same service"), "{drain}");
     assert_eq!(Cluster::condition(&drain, "Stalled"), Some(("True", "Conflict")));
     cluster.until_events("second", &["Conflict"]).await;
     cluster.until("a-third", "it stands by", STANDS_BY).await;

@@ -31,7 +31,7 @@ use crate::signals::Wakeup;
 /// looks, and an end for a process that looks no more because another one leads.
 const LINGER: Duration = Duration::from_mins(2);
 
-/// Where nothing at all is heard for so long, the connection may be dead, and is made anew. Heartbeats come every two
+/// Where nothing at all is heard for so long, the connection may be dead, and is created again. Heartbeats come every two
 /// seconds, from every worker.
 const SILENCE: Duration = Duration::from_mins(1);
 

@@ -48,7 +48,7 @@ impl Switches {
         self.switches().insert(node, if before { Switch::Theirs } else { Switch::Ours });
     }
 
-    /// One look is over. A node that takes jobs again leaves no longer, or it has restarted, and what we know of it is old.
+    /// One observation is over. A node that takes jobs again leaves no longer, or it has restarted, and what we know of it is old.
     /// One that nobody asks for any longer is forgotten.
     pub(in super::super) fn observed(&self, answers: &BTreeMap<NodeName, Answer>, known: &BTreeSet<&NodeName>) {
         self.switches().retain(|node, switch| {

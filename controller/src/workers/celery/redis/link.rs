@@ -152,7 +152,7 @@ impl Link {
 }
 
 /// To how many a request was handed, over all channels; the first one must have worked. One who listens on two counts
-/// twice, so that a look may wait longer than it must, and never too little.
+/// twice, so that an observation may wait longer than it must, and never too little.
 fn receivers(counts: &[RedisResult<Value>]) -> Result<u64, Problem> {
     let mut sum = 0;
     for (number, count) in counts.iter().enumerate() {
