@@ -84,13 +84,13 @@ mod tests {
                 Batch::GiveBack(items) => ("give back", items.iter().map(|(action, _)| *action).collect()),
             })
             .collect();
-        let [a, b, c, d, e, f, g] = &actions;
+        let of = |range: std::ops::Range<usize>| actions[range].iter().collect::<Vec<_>>();
         let expected = [
-            ("hold", vec![a, b]),
-            ("cancel", vec![c]),
-            ("give back", vec![d]),
-            ("release", vec![e, f]),
-            ("hold", vec![g]),
+            ("hold", of(0..2)),
+            ("cancel", of(2..3)),
+            ("give back", of(3..4)),
+            ("release", of(4..6)),
+            ("hold", of(6..7)),
         ];
         assert_eq!(found, expected);
         assert!(matches!(&batches[3], Batch::Release(items) if items[0].1 == "d".into() && items[1].1 == "e".into()));

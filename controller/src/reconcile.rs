@@ -50,8 +50,8 @@ pub struct Reconciliation {
 }
 
 impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
-    /// Runs one reconciliation. Errors: the memory cannot be read or written; nothing was done then, or no more than the memory
-    /// already tells of.
+    /// Reconciles once. Errors: the memory cannot be read or written; nothing was done then, or no more than the
+    /// memory already says.
     pub async fn reconcile(&self) -> Result<Reconciliation, Failure> {
         let mut done = self.observe_and_plan().await?;
         let plan = &mut done.plan;
@@ -66,7 +66,7 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
     }
 
     /// Brings memory and report up to date with what became of the actions. What was seen is the same, so planning on
-    /// it again tells of permits and refusals at once; what it would decide waits for the next observation.
+    /// it again reports permits and refusals at once; what it would decide waits for the next observation.
     fn learn(&self, observation: &Observation, done: &mut Plan, outcomes: &[(Action, Outcome)]) {
         let now = self.clock.now();
         absorb(&mut done.memory, outcomes, now);
@@ -74,7 +74,7 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
         (done.report, done.memory) = (report, memory);
     }
 
-    /// Looks and decides, and does nothing. Errors: the memory cannot be read.
+    /// Observes and plans, and does nothing. Errors: the memory cannot be read.
     pub async fn observe_and_plan(&self) -> Result<Reconciliation, Failure> {
         let memory = self.record.load().await?;
         let observation = self.observe(&memory).await;
@@ -82,8 +82,7 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
         Ok(Reconciliation { observation, plan, outcomes: Vec::new() })
     }
 
-    /// What is to be done; and, beside the policy's own notes, what is to be said of the signals, which are none of its
-    /// business.
+    /// The plan, with a note on the signals besides the policy's own notes: the policy knows nothing of them.
     fn plan(&self, observation: &Observation, memory: &Memory, now: Timestamp) -> Plan {
         let mut plan = plan(&self.policy, observation, memory, now);
         plan.report.notes.extend(self.workers.note());
@@ -95,7 +94,7 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
         let seen = match self.fleet.observe(&memory.tracked()).await {
             Ok(seen) => seen,
             Err(failure) => {
-                // Without the fleet nobody knows whose nodes to ask for, and nothing could be decided on their answers.
+                // Without the fleet it is not known which nodes to ask, and nothing could be decided on their answers.
                 let fleet = Seen::Err { failure, at: self.clock.now() };
                 let unasked = Failure::new(FailureKind::Unreachable, "not asked, because the fleet could not be seen");
                 return Observation { fleet, workers: Seen::Err { failure: unasked, at }, queues: None };
@@ -165,7 +164,7 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
     }
 }
 
-/// Whose workers to look for: every task that has not ended, with the nodes that were seen to be its own before.
+/// The tasks whose workers are looked for: every task that has not ended, with the nodes that were seen to be its own before.
 fn expected(seen: &FleetObservation, memory: &Memory) -> BTreeMap<TaskId, Expected> {
     seen.view
         .tasks

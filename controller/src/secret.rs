@@ -1,10 +1,10 @@
-//! Texts that nobody may see. Neutral ground: whoever reads one hands it to an adapter, and neither can print it.
+//! Texts that must not be shown. Neutral ground: the reader of one hands it to an adapter, and neither can print it.
 
 use std::{collections::BTreeMap, fmt};
 
 use crate::api::secret_ref::SecretKeyRef;
 
-/// A text that nobody may see. It never reaches a message or a log.
+/// A text that must not be shown. It never reaches a message or a log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

@@ -1,4 +1,4 @@
-//! From a parsed resource to what the adapters are told: the one place that knows both.
+//! From a parsed resource to the settings of the adapters: the one place that knows both.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// What the adapter of ECS is told.
+/// The settings of the adapter of ECS.
 pub fn ecs(EcsTarget { cluster, service, region, role_arn }: &EcsTarget, profile: Option<String>) -> EcsSettings {
     EcsSettings {
         cluster: cluster.clone(),
@@ -31,8 +31,8 @@ pub fn ecs(EcsTarget { cluster, service, region, role_arn }: &EcsTarget, profile
     }
 }
 
-/// What the adapter of these workers is told. `secrets` is to hold all that [`WorkersTarget::secrets`] names; what it does
-/// not hold is empty, which the adapter refuses. `queues` is where those of workers are counted that have no broker to ask.
+/// The settings of the adapter of these workers. `secrets` must contain all that [`WorkersTarget::secrets`] names; what it
+/// does not contain is empty, which the adapter refuses. `queues` is where those of workers are counted that have no broker to ask.
 pub fn workers(target: &WorkersTarget, secrets: &SecretTexts, queues: SqsSettings) -> WorkersSettings {
     match target {
         WorkersTarget::Celery(target) => WorkersSettings::Celery(celery(target, secrets)),

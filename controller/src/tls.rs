@@ -97,16 +97,16 @@ pub struct TlsError {
     why: String,
 }
 
-/// The configuration of a client. With `trusts_anybody` the server's certificate is not checked.
+/// The configuration of a client. With `trusts_any_certificate` the server's certificate is not checked.
 ///
 /// Errors: a certificate or key cannot be read, or the two do not belong together.
-pub(crate) fn configuration(tls: &TlsSettings, trusts_anybody: bool) -> Result<ClientConfig, TlsError> {
+pub(crate) fn configuration(tls: &TlsSettings, trusts_any_certificate: bool) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .expect("aws-lc-rs has cipher suites for TLS 1.2 and 1.3");
-    let builder = if trusts_anybody {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+    let builder = if trusts_any_certificate {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
     } else {
         builder.with_root_certificates(roots(tls.authorities.as_ref())?)
     };
@@ -136,8 +136,8 @@ fn roots(authorities: Option<&Pem>) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// What PEM looks like, for one who has something else.
-const FORM: &str = "PEM is expected, each -----BEGIN …----- and -----END …----- on a line of its own";
+/// What PEM is, for the message.
+const FORM: &str = "PEM is expected, each -----BEGIN …----- and -----END …----- on its own line";
 
 // The library's error is dropped here and in `private_key`: it quotes the text.
 fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -160,11 +160,11 @@ fn private_key(pem: &Pem) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(&text).map_err(|_| pem.unusable(format!("it holds no key that can be read; {FORM}")))
 }
 
-/// Trusts every certificate, as a URL with `ssl_cert_reqs=none` asks for. Whoever has it must still hold its key.
+/// Trusts every certificate, as a URL with `ssl_cert_reqs=none` asks for. The server must still have its key.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

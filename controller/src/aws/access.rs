@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Through whom AWS is asked, and where. Everything that is not set here is found as the AWS command line finds it.
+/// Through which identity AWS is asked, and where. Everything that is not set here is found as the AWS command line finds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
     /// The Region; else `AWS_REGION`, else the profile's.
@@ -31,7 +31,7 @@ impl Default for Timeouts {
     }
 }
 
-/// Through whom AWS is asked, and where, as it was found: what failures need to be told well.
+/// Through which identity AWS is asked, and where, as it was found: for the messages of failures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reach {
     pub(crate) region: String,
@@ -42,12 +42,12 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    /// Whoever must be allowed something.
+    /// The identity that needs a permission.
     pub(crate) fn caller(&self) -> String {
         match (&self.role_arn, &self.profile) {
             (Some(role), _) => format!("the role {role}"),
-            (None, Some(profile)) => format!("whoever the profile {profile} belongs to"),
-            (None, None) => "whoever this runs as".to_owned(),
+            (None, Some(profile)) => format!("the identity of the profile {profile}"),
+            (None, None) => "the identity that this runs as".to_owned(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! How a failed call is told: its kind decides what is done about it, its message what a person does.
+//! How a failed call is reported: its kind decides what is done about it, its message what a person does.
 //!
 //! The error codes are those of the API references of ECS and SQS ("Common errors"); what only one of a service's own
 //! errors tells is told where that service is asked. AWS's own
@@ -8,7 +8,7 @@
 use std::error::Error;
 
 use aws_credential_types::provider::error::CredentialsError;
-// Every service's crate has these same types under names of its own.
+// Every service's crate has these same types under its own names.
 use aws_sdk_ecs::error::{ConnectorError, ProvideErrorMetadata, SdkError};
 use worker_drain_plan::observation::{Failure, FailureKind};
 
@@ -52,7 +52,7 @@ where
 fn refused(asked: &Asked<'_>, code: &str, message: &str, status: u16) -> Failure {
     let Asked { service, prefix, operation: name, what, reach } = asked;
     let said = if message.is_empty() { String::new() } else { format!(": {}", bounded(message)) };
-    // Whoever stands between us and AWS says no more than the status.
+    // A proxy between us and AWS says no more than the status.
     let code = if code.is_empty() && status == 403 { "AccessDenied" } else { code };
     match code {
         "ThrottlingException"
@@ -63,8 +63,8 @@ fn refused(asked: &Asked<'_>, code: &str, message: &str, status: u16) -> Failure
         | "SlowDown" => Failure::new(
             FailureKind::Throttled,
             format!(
-                "{service} throttles {name} for {what}{said}. All callers of an account and Region share its limits; we ask \
-                     more slowly by ourselves, and nothing needs to be done unless it lasts"
+                "{service} throttles {name} for {what}{said}. All callers of an account and Region share its limits; calls \
+                     are slowed down automatically, and nothing needs to be done unless it lasts"
             ),
         ),
         "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" => Failure::new(
@@ -99,20 +99,20 @@ fn refused(asked: &Asked<'_>, code: &str, message: &str, status: u16) -> Failure
                 FailureKind::Denied,
                 format!(
                     "AWS does not accept the signature of {name} for {what} ({code}). Check the secret access key, and \
-                 that this machine's clock is right"
+                 that this machine's clock is correct"
                 ),
             )
         }
         "BlockedException" | "OptInRequired" => Failure::new(
             FailureKind::Denied,
-            format!("AWS refuses {name} for {what} ({code}){said}. The account itself has to be put in order"),
+            format!("AWS refuses {name} for {what} ({code}){said}. The account itself must be fixed"),
         ),
         "ResourceNotFoundException" => Failure::new(
             FailureKind::NotFound,
             format!("{service} {name} for {what} names something that does not exist{said}"),
         ),
         _ if status >= 500 || matches!(code, "ServerException" | "InternalFailure" | "ServiceUnavailable") => {
-            unreachable(asked, &format!("it answered with an error of its own (HTTP {status} {code}){said}"))
+            unreachable(asked, &format!("it answered with an internal error (HTTP {status} {code}){said}"))
         }
         _ => Failure::new(
             FailureKind::Invalid,
@@ -141,9 +141,12 @@ where
         let message = format!("the AWS credentials for {what} cannot be fetched now: {why}");
         return Failure::new(FailureKind::Unreachable, message);
     }
-    let nobody_had_any =
+    let no_provider_had_any =
         links.iter().any(|link| matches!(link.downcast_ref(), Some(CredentialsError::CredentialsNotLoaded(_))));
-    Failure::new(FailureKind::Denied, if nobody_had_any { no_credentials(asked) } else { bad_credentials(asked, &why) })
+    Failure::new(
+        FailureKind::Denied,
+        if no_provider_had_any { no_credentials(asked) } else { bad_credentials(asked, &why) },
+    )
 }
 
 fn no_credentials(Asked { what, reach, .. }: &Asked<'_>) -> String {
@@ -154,7 +157,7 @@ fn no_credentials(Asked { what, reach, .. }: &Asked<'_>) -> String {
         ),
         (None, role) => format!(
             "no AWS credentials for {what}{}: there are none in the environment, the default profile, a web identity \
-             token, or ECS and EC2 metadata. Set AWS_PROFILE, log in (aws sso login), or give whatever this runs on a role",
+             token, or ECS and EC2 metadata. Set AWS_PROFILE, log in (aws sso login), or run it with a role",
             role.as_ref().map_or_else(String::new, |role| format!(" to assume the role {role} with"))
         ),
     }
@@ -163,11 +166,11 @@ fn no_credentials(Asked { what, reach, .. }: &Asked<'_>) -> String {
 fn bad_credentials(Asked { what, reach, .. }: &Asked<'_>, why: &str) -> String {
     match &reach.role_arn {
         Some(role) => format!(
-            "the role {role} for {what} cannot be assumed: {why}. Its trust policy must name whoever runs this, and that \
+            "the role {role} for {what} cannot be assumed: {why}. Its trust policy must name the identity that this runs as, which \
              must be allowed sts:AssumeRole on it: docs/iam.md shows both"
         ),
         None => {
-            format!("the AWS credentials for {what} cannot be used: {why}. Log in again, or mend the configuration")
+            format!("the AWS credentials for {what} cannot be used: {why}. Log in again, or fix the configuration")
         }
     }
 }
@@ -235,7 +238,7 @@ mod tests {
     }
 
     /// The failure of this call, for that reason.
-    fn told(operation: &'static str, reach: &Reach, error: &SdkError<DescribeTasksError>) -> Failure {
+    fn described(operation: &'static str, reach: &Reach, error: &SdkError<DescribeTasksError>) -> Failure {
         describe(&Asked { service: "ECS", prefix: "ecs", operation, what: "media/transcoder".into(), reach }, error)
     }
 
@@ -266,7 +269,7 @@ mod tests {
         #[case] kind: FailureKind,
         #[case] says: &str,
     ) {
-        let failure = told("DescribeTasks", &reach(), &answered(code, "some words.", status));
+        let failure = described("DescribeTasks", &reach(), &answered(code, "some words.", status));
         assert_eq!(failure.kind, kind, "{failure:?}");
         assert!(failure.message.contains(says), "{failure:?}");
     }
@@ -275,7 +278,7 @@ mod tests {
     fn what_aws_says_of_a_signature_is_not_repeated() {
         let quoting = "The Canonical String should have been 'x-amz-security-token:SECRET'";
         for code in ["InvalidSignatureException", "SignatureDoesNotMatch", "ExpiredToken", "IncompleteSignature"] {
-            let failure = told("DescribeTasks", &reach(), &answered(code, quoting, 403));
+            let failure = described("DescribeTasks", &reach(), &answered(code, quoting, 403));
             assert_eq!(failure.kind, FailureKind::Denied);
             assert!(!failure.message.contains("SECRET"), "{failure:?}");
         }
@@ -284,7 +287,7 @@ mod tests {
     #[test]
     fn missing_credentials_are_not_a_network_failure() {
         let none = ConnectorError::other(Box::new(CredentialsError::not_loaded("nobody has any")), None);
-        let failure = told("ListTasks", &reach(), &SdkError::<DescribeTasksError>::dispatch_failure(none));
+        let failure = described("ListTasks", &reach(), &SdkError::<DescribeTasksError>::dispatch_failure(none));
         assert_eq!(failure.kind, FailureKind::Denied);
         assert!(failure.message.contains("aws sso login"), "{failure:?}");
     }
@@ -293,7 +296,7 @@ mod tests {
     fn credentials_that_the_network_keeps_from_us_may_come_back() {
         let io = ConnectorError::io("connection refused".into());
         let wrapped = ConnectorError::other(Box::new(CredentialsError::provider_error(io)), None);
-        let failure = told("ListTasks", &reach(), &SdkError::<DescribeTasksError>::dispatch_failure(wrapped));
+        let failure = described("ListTasks", &reach(), &SdkError::<DescribeTasksError>::dispatch_failure(wrapped));
         assert_eq!(failure.kind, FailureKind::Unreachable);
         assert!(failure.message.contains("connection refused"), "{failure:?}");
     }
@@ -303,7 +306,7 @@ mod tests {
         let denied = CredentialsError::provider_error("not authorized to perform: sts:AssumeRole");
         let wrapped = ConnectorError::other(Box::new(denied), None);
         let reach = Reach { role_arn: Some("arn:aws:iam::1:role/drain".into()), ..reach() };
-        let failure = told("ListTasks", &reach, &SdkError::<DescribeTasksError>::dispatch_failure(wrapped));
+        let failure = described("ListTasks", &reach, &SdkError::<DescribeTasksError>::dispatch_failure(wrapped));
         assert_eq!(failure.kind, FailureKind::Denied);
         assert!(failure.message.contains("arn:aws:iam::1:role/drain"), "{failure:?}");
     }
@@ -313,7 +316,7 @@ mod tests {
         let refused = SdkError::<DescribeTasksError>::dispatch_failure(ConnectorError::io("connection refused".into()));
         let late = SdkError::<DescribeTasksError>::timeout_error("late");
         for error in [refused, late] {
-            let failure = told("ListTasks", &reach(), &error);
+            let failure = described("ListTasks", &reach(), &error);
             assert_eq!(failure.kind, FailureKind::Unreachable, "{failure:?}");
             assert!(failure.message.contains("ListTasks"), "{failure:?}");
         }

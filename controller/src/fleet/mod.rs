@@ -29,12 +29,12 @@ pub struct FleetObservation {
 
 /// The tasks that run workers, and their scheduler.
 pub trait Fleet: Send + Sync {
-    /// Looks at the fleet: all tasks that its scheduler lists, and each of `tracked`, which it may list no more.
+    /// Observes the fleet: all tasks that its scheduler lists, and each of `tracked`, which it may no longer list.
     ///
     /// Errors: the fleet could not be seen whole. Part of a fleet is never passed off as all of it.
     fn observe(&self, tracked: &BTreeSet<TaskId>) -> impl Future<Output = Result<FleetObservation, Failure>> + Send;
 
-    /// Holds each of these tasks for so long from now. One outcome for each, in the same order; an answer that leaves a
+    /// Holds each of these tasks for this long from now. One outcome for each, in the same order; an answer that leaves a
     /// task out is a refusal of it.
     fn hold(&self, holds: &[(TaskId, SignedDuration)]) -> impl Future<Output = Vec<Outcome>> + Send;
 

@@ -3,7 +3,7 @@
 use thiserror::Error;
 use url::Url;
 
-/// A queue, as far as its name tells where it is.
+/// A queue, as far as its name says where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// Another Region than that of the fleet, perhaps.

@@ -1,6 +1,6 @@
 //! Counting the messages of Amazon SQS queues: `GetQueueUrl`, which is remembered, and `GetQueueAttributes`.
 //!
-//! Nothing is looked for or connected to before the first count, so that a drain without a gate never has to do with SQS.
+//! Nothing is looked for or connected to before the first count, so a drain without a gate never uses SQS.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -47,11 +47,11 @@ const AT_ONCE: usize = 8;
 /// How SQS is reached, and how far its numbers are trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqsSettings {
-    /// Through whom, and in which Region unless a queue's own name tells.
+    /// Through which identity, and in which Region unless a queue's own name says so.
     pub access: Access,
-    /// How long calls may take. All of it together is to be less than what makes a count too old to be used (15 s).
+    /// How long calls may take. All of it together must be less than what makes a count too old to be used (15 s).
     pub timeouts: Timeouts,
-    /// How far apart two observations must be that both find a queue empty; [`SETTLES_IN`], unless a test has no time for it.
+    /// How far apart two counts must be that both find a queue empty; [`SETTLES_IN`], unless a test has no time for it.
     pub settles_in: SignedDuration,
 }
 
@@ -93,7 +93,7 @@ impl Sqs {
     }
 
     /// As [`Sqs::new`], with a configuration that was found already: its Region, credentials and endpoint count, and those of
-    /// `settings` are only told in messages. Errors: it has no Region.
+    /// `settings` only appear in messages. Errors: it has no Region.
     pub fn with_config(settings: SqsSettings, config: &SdkConfig, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
         let link = Link::new(&settings, config)?;
         Ok(Self { link: OnceCell::from(link), ..Self::new(settings, clock) })
@@ -136,7 +136,7 @@ impl Sqs {
             let text = answer.attributes().and_then(|all| all.get(&name));
             let number = text.and_then(|text| text.parse::<u64>().ok());
             number.ok_or_else(|| {
-                let message = format!("SQS GetQueueAttributes for {queue} did not tell {name}");
+                let message = format!("SQS GetQueueAttributes for {queue} did not return {name}");
                 Failure::new(FailureKind::Unreachable, message)
             })
         };
@@ -169,7 +169,7 @@ impl Sqs {
             call.failed(&error, gone)
         })?;
         let Some(url) = answer.queue_url else {
-            let message = format!("SQS GetQueueUrl for {} did not tell its URL", call.queue);
+            let message = format!("SQS GetQueueUrl for {} did not return its URL", call.queue);
             return Err(Failure::new(FailureKind::Unreachable, message));
         };
         self.urls().insert(call.queue.clone(), url.clone());
@@ -189,7 +189,7 @@ impl Link {
         };
         let Access { region: _, role_arn, profile } = settings.access.clone();
         let reach = Reach { region, role_arn, profile, endpoint: aws::endpoint(config, "SQS") };
-        // The next observation asks again anyway.
+        // The next count asks again anyway.
         let sqs = Builder::from(config)
             .retry_config(RetryConfig::standard().with_max_attempts(2))
             .timeout_config(aws::limits(settings.timeouts))
@@ -199,7 +199,7 @@ impl Link {
 }
 
 impl Call<'_> {
-    /// The Region that the queue's own name tells.
+    /// The Region in the queue's own name.
     fn elsewhere(&self) -> Builder {
         let changed = aws_sdk_sqs::Config::builder();
         match self.place.region.clone() {

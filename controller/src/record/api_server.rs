@@ -1,4 +1,4 @@
-//! Calls to the Kubernetes API server: each has a bound, and its failure is put into words.
+//! Calls to the Kubernetes API server, each with a bound and a failure that says what was tried.
 
 use std::{future::Future, time::Duration};
 
@@ -26,7 +26,7 @@ pub async fn call<T>(what: &str, request: impl Future<Output = kube::Result<T>> 
     }
 }
 
-/// Calls to the API server that tell "there is no such thing" from failures.
+/// As [`call`]; `None`: there is no such object.
 pub async fn call_opt<T>(
     what: &str,
     request: impl Future<Output = kube::Result<T>> + Send,

@@ -130,7 +130,7 @@ impl FileRecord {
             .recursive(true)
             .mode(FOLDER_MODE)
             .create(folder)
-            .map_err(|error| io_failure("the folder of the state file cannot be made", folder, &error))?;
+            .map_err(|error| io_failure("the folder of the state file cannot be created", folder, &error))?;
         let lock = lock(&path)?;
         let known = read(&path, &drain)?;
         let fleet = FleetId::known(known.as_ref().and_then(|known| known.fleet.clone()));
@@ -233,7 +233,7 @@ fn lock(path: &Path) -> Result<File, Failure> {
             FailureKind::Invalid,
             format!(
                 "another process uses the state file {} (it holds a lock on {}). Two at once would undo each other's work: \
-                 wait for the other one or end it, or give this one a file of its own with --state",
+                 wait for the other one or end it, or give this one its own file with --state",
                 path.display(),
                 beside.display()
             ),
@@ -266,7 +266,7 @@ fn read(path: &Path, drain: &DrainId) -> Result<Option<Remembered>, Failure> {
         return Err(Failure::new(
             FailureKind::Invalid,
             format!(
-                "the state file {shown} is that of {}, not of {drain}. Give this drain a file of its own with --state",
+                "the state file {shown} is that of {}, not of {drain}. Give this drain its own file with --state",
                 body.drain
             ),
         ));
@@ -278,8 +278,8 @@ fn damaged(path: &Path, error: &serde_json::Error) -> Failure {
     Failure::new(
         FailureKind::Invalid,
         format!(
-            "the state file {} cannot be read as worker-drain's memory: {error}. It tells which queues have to be given back \
-             to which workers, so it is not passed over. Restore it; or, if nothing was being drained, move it away",
+            "the state file {} cannot be read as worker-drain's memory: {error}. It says which queues have to be given back \
+             to which workers, so it is not ignored. Restore it; or, if nothing was being drained, move it away",
             path.display()
         ),
     )
@@ -287,7 +287,7 @@ fn damaged(path: &Path, error: &serde_json::Error) -> Failure {
 
 fn io_failure(what: &str, path: &Path, error: &io::Error) -> Failure {
     use io::ErrorKind as Io;
-    // What only a person can fix, and what may pass by itself, such as a full disk.
+    // What only a person can fix, and what may recover by itself, such as a full disk.
     let kind = match error.kind() {
         Io::PermissionDenied | Io::ReadOnlyFilesystem => FailureKind::Denied,
         Io::NotADirectory | Io::IsADirectory | Io::InvalidFilename | Io::NotFound => FailureKind::Invalid,

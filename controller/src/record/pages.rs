@@ -1,9 +1,9 @@
 //! Memory as text, and pages for what is too large for a status.
 //!
 //! A page is a `ControllerRevision` (apps/v1), Kubernetes' own kind for "an immutable snapshot of state data" of a
-//! controller. It is owned by its `WorkerDrain`, and so never outlives it. Pages are made first and named in the status
+//! controller. It is owned by its `WorkerDrain`, and so never outlives it. Pages are created first and named in the status
 //! then: a process that dies in between leaves pages that nothing names, never a status that names nothing. Those of a write
-//! that was refused are deleted at once; those of one whose answer was lost when a later observation can tell.
+//! that was refused are deleted at once; those of one whose answer was lost when a later read can decide.
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
@@ -39,10 +39,10 @@ const LARGEST_PAGE: usize = 512 * 1024;
 /// A memory that unpacks to more is not one: ours has some hundred bytes for each task.
 const LARGEST_MEMORY: usize = 64 * 1024 * 1024;
 
-/// zlib's own default: a memory is packed often, and read rarely.
+/// zlib's own default: a memory is packed often, and read less often.
 const LEVEL: u8 = 6;
 
-/// What is known of a drain's pages from reconciliation to reconciliation.
+/// What is known of a drain's pages between reconciliations.
 pub type PageCache = Arc<Mutex<Kept>>;
 
 /// None of it matters: without it, pages are read again, and those that nothing names end with the drain.
@@ -158,7 +158,7 @@ impl Pages {
         Self { api, owner, cache }
     }
 
-    /// The memory as a status can hold it; makes pages if it is longer than `inline`.
+    /// The memory as a status can hold it; creates pages if it is longer than `inline`.
     pub async fn pack(&self, remembered: &Remembered, inline: usize) -> Result<Packed, Failure> {
         let text = encode(remembered);
         if text.len() <= inline {
@@ -252,7 +252,7 @@ impl Pages {
         let params = DeleteParams::default();
         let deleted = call_opt("delete a page of memory", self.api.delete(name, &params)).await;
         deleted
-            .inspect_err(|failure| tracing::warn!(page = name, why = failure.message, "a page was left behind"))
+            .inspect_err(|failure| tracing::warn!(page = name, why = failure.message, "a page could not be deleted"))
             .is_ok()
     }
 }
@@ -261,8 +261,8 @@ fn unreadable(why: &dyn fmt::Display) -> Failure {
     Failure::new(
         FailureKind::Invalid,
         format!(
-            "what was remembered cannot be read: {why}. It tells which queues have to be given back to which workers, so \
-             it is not passed over. If nothing was being drained, delete the WorkerDrain with the annotation \
+            "what was remembered cannot be read: {why}. It says which queues have to be given back to which workers, so \
+             it is not ignored. If nothing was being drained, delete the WorkerDrain with the annotation \
              workerdrain.io/abandon: \"true\" and apply it again"
         ),
     )

@@ -1,8 +1,8 @@
 //! Status and memory in the resource itself, for the operator.
 //!
-//! Both are one document, the resource's status, written in one request: what a person is told and what an undo needs can
-//! never tell two stories. Every write names the version of the resource that it was made from, so that of two writers
-//! only one succeeds, and the other one looks again. A memory too large for a status lies in [`pages`](super::pages)
+//! Both are one document, the resource's status, written in one request: the report and what an undo needs never
+//! contradict each other. Every write names the version of the resource that it was made from, so that of two writers
+//! only one succeeds, and the other one reconciles again. A memory too large for a status lies in [`pages`](super::pages)
 //! beside it, and the status names them (docs/decisions/0005).
 
 use std::sync::Arc;
@@ -111,8 +111,7 @@ enum Refused {
     Failed(Failure),
 }
 
-/// The status and the memory of one drain, as of one observation of its resource. One is made for each reconciliation, from a resource
-/// that was read for it.
+/// The status and the memory of one drain, as its resource was read for one reconciliation.
 #[derive(Debug)]
 pub struct ResourceRecord<C> {
     api: Api<DynamicObject>,
@@ -196,7 +195,7 @@ impl<C: Clock> ResourceRecord<C> {
                 Err(Refused::Failed(failure)) => return Err(Unwritten::by(failure)),
             }
         }
-        // The last observation has found the status that was there before.
+        // The last read has found the status that was there before.
         Err(Unwritten::For(overtaken()))
     }
 
@@ -210,7 +209,7 @@ impl<C: Clock> ResourceRecord<C> {
                 Ok(now.metadata.resource_version.unwrap_or_default())
             }
             Ok(status) if status.memory != wanted.memory => Err(Unwritten::For(overtaken())),
-            // Whoever stands between may have sent it twice, and the second time was refused for the first.
+            // A proxy may have sent it twice, and the second time was refused for the first.
             _ => Err(Unwritten::Perhaps(overtaken())),
         }
     }
@@ -273,7 +272,7 @@ impl<C: Clock> Record for ResourceRecord<C> {
                 Err(failure)
             }
             Err(Unwritten::Perhaps(failure)) => {
-                // One of the two is named by the status: the next observation tells which.
+                // One of the two is named by the status: the next reconciliation sees which.
                 self.pages.doubt(Some(&packed), &known.version).await;
                 self.pages.doubt(replaced.as_ref(), &known.version).await;
                 Err(failure)
@@ -299,7 +298,7 @@ fn fit(status: &mut WorkerDrainStatus) {
 fn overtaken() -> Failure {
     Failure::new(
         FailureKind::Unreachable,
-        "somebody else has written the status meanwhile, such as another replica; it is looked at again",
+        "another writer changed the status meanwhile, such as another replica; the drain is reconciled again",
     )
 }
 
@@ -307,8 +306,8 @@ fn unreadable(damaged: &Damaged) -> Failure {
     Failure::new(
         FailureKind::Invalid,
         format!(
-            "status.memory cannot be read: {damaged}. It tells which queues have to be given back to which workers, so it \
-             is not passed over. If nothing was being drained, delete the WorkerDrain with the annotation \
+            "status.memory cannot be read: {damaged}. It says which queues have to be given back to which workers, so it \
+             is not ignored. If nothing was being drained, delete the WorkerDrain with the annotation \
              workerdrain.io/abandon: \"true\" and apply it again"
         ),
     )

@@ -1,6 +1,6 @@
-//! What makes the loop look before its time.
+//! What makes the loop observe before its time.
 //!
-//! A signal only says "observe now". What is true is seen by looking, and nothing is ever decided on what was heard: losing
+//! A signal only says "observe now". What is true is found by observing, and nothing is ever decided on what was heard: losing
 //! every signal costs latency, never correctness. So nothing here is kept for long, nothing is acknowledged, and nothing
 //! that cannot be heard is an error.
 //!

@@ -1,4 +1,4 @@
-//! Which jobs' ends are worth an observation.
+//! Which jobs' ends cause an observation.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ pub enum Sign {
     Ended,
     /// It says that it runs none.
     Rests {
-        /// How many it has begun in its life: it tells one rest from the next.
+        /// How many it has begun in its life: it distinguishes one rest from the next.
         begun: u64,
     },
 }
@@ -97,7 +97,7 @@ impl Wakeup {
         }
     }
 
-    /// Waits until a node whose jobs are awaited may have become idle, and tells which. For one who waits.
+    /// Waits until a node whose jobs are awaited may have become idle. Returns which. For one waiter.
     pub async fn wait(&self) -> NodeName {
         loop {
             let met = self.state().met().cloned();

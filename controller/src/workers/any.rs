@@ -63,11 +63,11 @@ impl AnyWorkers {
         }
     }
 
-    /// Leaves nothing of ours outside. They may still be used: they are then connected to again.
+    /// Leaves nothing of ours on the broker. The workers may still be used: they are then connected to again.
     pub async fn close(&self) {
         match self {
             Self::Celery(celery) => celery.close().await,
-            // Each call has a connection of its own.
+            // Each call has its own connection.
             Self::Http(..) => {}
         }
     }

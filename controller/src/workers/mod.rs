@@ -22,13 +22,13 @@ use crate::identity::Expected;
 
 /// The workers of a fleet, as whatever they are asked through knows them.
 pub trait Workers: Send + Sync {
-    /// Asks every node what it consumes, holds and runs, and tells which nodes are which task's.
+    /// Asks every node what it consumes, holds and runs, and maps nodes to tasks.
     ///
     /// A node that does not answer is simply missing from the result. Errors: nobody could be asked at all.
     fn observe(&self, tasks: &BTreeMap<TaskId, Expected>) -> impl Future<Output = Result<WorkersView, Failure>> + Send;
 
     /// Tells each node to stop taking jobs from these queues. One outcome for each, in the same order; `Done` means that
-    /// the request was sent: whether it took effect is for the next observation to tell.
+    /// the request was sent: whether it took effect, the next observation shows.
     fn cancel(&self, cancels: &[(NodeName, Vec<QueueName>)]) -> impl Future<Output = Vec<Outcome>> + Send;
 
     /// Tells each node to take jobs from these queues again. Outcomes as in [`Workers::cancel`].

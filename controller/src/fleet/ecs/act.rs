@@ -141,7 +141,7 @@ fn refused(reason: &str) -> Outcome {
     Outcome::Refused { reason: reason.to_owned() }
 }
 
-/// Holds of equal length together, ten at a time; whoever comes first in the request comes first here.
+/// Holds of equal length together, ten at a time; in the order of the request.
 fn batches_of_holds(holds: &[(TaskId, SignedDuration)]) -> Vec<Batch> {
     let mut batches: Vec<Batch> = Vec::new();
     for (place, (_, lasting)) in holds.iter().enumerate() {

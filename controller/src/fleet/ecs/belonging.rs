@@ -35,7 +35,7 @@ impl From<FleetChanged> for Failure {
 
 /// Whether another service is reached, as far as that is known without asking ECS.
 ///
-/// A service that exists tells by its ARN. One that does not exist may only be looked for in the wrong place: ECS names the
+/// A service that exists is known by its ARN. One that does not exist may only be looked for in the wrong place: ECS names the
 /// account in the ARN that it misses, unless it repeats an ARN that it was asked for.
 pub(super) fn changed(connection: &Connection, id: &FleetId) -> Option<FleetChanged> {
     let belongs_to = id.get()?;

@@ -12,8 +12,8 @@ const SHRINK_EVERY: Duration = Duration::from_secs(1);
 /// How many calls have to succeed before a rate that was pushed to nothing is whole again.
 const RECOVERY_STEPS: u64 = 40;
 
-/// A token bucket. It may go into debt: whoever takes what is not there yet is told how long to wait for it, and whoever
-/// comes later waits behind it. A turn that was given stays as it was given, whatever becomes of the rate.
+/// A token bucket. It may go into debt: a call that takes what is not there yet learns how long to wait for it, and later
+/// ones wait behind it. A turn that was given stays as it was given, whatever becomes of the rate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bucket {
     burst: u64,

@@ -1,4 +1,4 @@
-//! One call to ECS: its turn in the token bucket, its time limit, its retries, and how its failure is told.
+//! One call to ECS: its turn in the token bucket, its time limit, its retries, and its failure.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use super::{
 pub(super) const AT_ONCE: usize = 8;
 
 /// How often one call is tried, all in all, if ECS cannot be reached. A call that is throttled is tried for as long as it
-/// may take: throttling is to slow us down and not to fail anything.
+/// may take: throttling slows us down and fails nothing.
 const ATTEMPTS: u32 = 4;
 /// The pause before the second attempt; it doubles with each. The pause is drawn between half of it and all of it, so
 /// that drains that failed together do not come back together.
@@ -53,7 +53,7 @@ impl Caller {
     }
 }
 
-/// How calls are made, whatever carries them: each attempt takes its turn in the bucket, and what may pass is tried again.
+/// How calls are made, whatever carries them: each attempt takes its turn in the bucket, and passing failures are retried.
 /// Apart from the AWS client, so that a simulation drives this very code.
 #[derive(Clone, Copy)]
 pub struct Attempts<'a> {
@@ -100,7 +100,7 @@ impl Attempts<'_> {
             if !again || left <= pause {
                 return Err(failure);
             }
-            tracing::debug!(operation = operation.name(), attempt, kind = ?failure.kind, "an ECS call is tried again");
+            tracing::debug!(operation = operation.name(), attempt, kind = ?failure.kind, "retrying an ECS call");
             tokio::time::sleep(pause).await;
             left = left.saturating_sub(pause);
         }

@@ -1,4 +1,4 @@
-//! How a failed ECS call is told: what the API reference lists as errors of ECS's own, and the rest as of any AWS service.
+//! How a failed ECS call is reported: what the API reference lists as errors of ECS's own, and the rest as of any AWS service.
 
 use std::error::Error;
 

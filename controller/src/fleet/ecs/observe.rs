@@ -216,7 +216,7 @@ fn foreign(connection: &Connection, task: &TaskId, why: &str) -> Failure {
         FailureKind::Invalid,
         format!(
             "task {} is remembered as one of {}, but {why}. Was this drain pointed at another service, or is this the \
-             state of another account? Point it back until its tasks have ended, or make a new drain",
+             state of another account? Point it back until its tasks have ended, or create another drain",
             task.short(),
             connection.target().label()
         ),

@@ -5,7 +5,7 @@ use worker_drain_plan::observation::{Failure, FailureKind};
 use super::operation::Operation;
 use crate::aws::{Asked, Reach};
 
-/// Which service, through whom: what failures need to be told well.
+/// Which service, through which identity: for the messages of failures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) cluster: String,

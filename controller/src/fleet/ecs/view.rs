@@ -143,7 +143,7 @@ fn fits(target: &Target, service: &Service) -> Result<(), Failure> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Described {
     pub(super) tasks: BTreeMap<TaskId, EcsTask>,
-    /// Those that ECS says it knows no more.
+    /// Those that ECS no longer knows.
     pub(super) missing: BTreeSet<TaskId>,
 }
 
@@ -209,7 +209,7 @@ pub(super) fn holds<'a>(answers: impl IntoIterator<Item = &'a GetTaskProtectionO
 
 /// Puts one observation together. `described` holds nothing but this service's tasks.
 ///
-/// A task that ECS knows no more has no revision that could be read: its revision is the empty name.
+/// A task that ECS no longer knows has no revision that could be read: its revision is the empty name.
 pub(super) fn join(
     target: &Target,
     service: ServiceFacts,
@@ -278,7 +278,7 @@ fn exit_code(task: &EcsTask) -> Option<i32> {
 pub(super) fn half(target: &Target, what: &str) -> Failure {
     Failure::new(
         FailureKind::Unreachable,
-        format!("ECS did not tell all of {}: {what}. It will be asked again", target.label()),
+        format!("ECS answered incompletely about {}: {what}. It will be asked again", target.label()),
     )
 }
 

@@ -22,7 +22,7 @@ pub enum Broker {
 }
 
 impl Broker {
-    /// The broker that the settings tell of. Does not connect.
+    /// The broker of the settings. Does not connect.
     pub fn open(settings: &CelerySettings, clock: Arc<dyn Clock>) -> Result<Self, SettingsError> {
         let scheme = settings.url.scheme()?;
         match scheme.as_str() {

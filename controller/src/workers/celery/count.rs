@@ -1,5 +1,5 @@
-//! Counting the messages of queues, by what the broker tells and, where it does not tell all, by what is told by those who
-//! take jobs from them.
+//! Counting the messages of queues, by what the broker says and, where it does not say all, by what their consumers
+//! answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,7 +53,7 @@ pub(super) async fn count<T: Transport + 'static>(
         .collect()
 }
 
-/// How many may hold messages of which the broker does not tell. One whose messages wait need not be asked about.
+/// How many may hold messages that the broker does not count. One whose messages wait need not be asked about.
 fn consumers(count: &Count) -> Option<u64> {
     match count.delivered {
         Delivered::To(consumers) if count.ready == 0 && consumers > 0 => Some(consumers),

@@ -1,7 +1,7 @@
 //! Which node is which task's. Pure.
 //!
 //! A mistake here would stop a worker that has work to do, so nothing is guessed: a node that could be several tasks' is
-//! none's, and every task that has a part in it is told so.
+//! none's, and every task that has a part in it says so.
 //!
 //! Without a template, a node is recognised by the host part of its name (what follows `@`; Celery's default is the
 //! container's host name), by the first of these rules that any task meets:
@@ -12,7 +12,7 @@
 //! 3. it is the first 12 digits of a container's runtime id (Docker's default, on EC2 in bridge mode);
 //! 4. it is the private DNS name of the task's network interface, or its first label (Fargate, and EC2 in awsvpc mode;
 //!    both forms have been seen);
-//! 5. it tells the task's private address, as `ip-10-0-4-168` or plainly.
+//! 5. it contains the task's private address, as `ip-10-0-4-168` or plainly.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,8 +24,8 @@ use worker_drain_plan::{NodeName, TaskId, observation::Mapping};
 use super::template::Template;
 use crate::identity::{Expected, Identity};
 
-/// How many names are told to a person.
-const TOLD: usize = 3;
+/// How many names a message shows.
+const SHOWN: usize = 3;
 /// Ids of at least this length are made to be unique, so that one inside a longer name is no coincidence (ECS: 32).
 const UNIQUE_LENGTH: usize = 32;
 /// How much of a container's id Docker makes its host name.
@@ -60,7 +60,7 @@ pub struct Matched {
     pub unmatched_workers: BTreeSet<NodeName>,
 }
 
-/// Tells which node is which task's. No node is ever mapped to two tasks.
+/// Maps nodes to tasks. No node is ever mapped to two tasks.
 pub fn match_nodes(naming: &Naming, tasks: &BTreeMap<TaskId, Expected>, answered: &Answered) -> Matched {
     let claims = claims(naming, tasks, &answered.nodes);
     let mut own: BTreeMap<&TaskId, BTreeSet<NodeName>> = BTreeMap::new();
@@ -200,7 +200,7 @@ fn first_label(host: &str) -> &str {
     host.split_once('.').map_or(host, |(label, _)| label)
 }
 
-/// Why a node cannot be told to be one task's, if it cannot.
+/// Why a node cannot be mapped to one task, if it cannot.
 fn why_contested(node: &NodeName, claimants: &BTreeSet<&TaskId>, answered: &Answered) -> Option<String> {
     if claimants.len() > 1 {
         let tasks = bounded(claimants.iter().map(|task| task.short().to_owned()), ", ");
@@ -224,12 +224,12 @@ fn hint(
     let (looked_for, like) = match naming {
         Naming::Template(template) => {
             let names = template.names(task, identity);
-            let told = bounded(names.iter().map(ToString::to_string), " or ");
+            let expected = bounded(names.iter().map(ToString::to_string), " or ");
             let like = names.first().map(ToString::to_string).unwrap_or_default();
             if names.is_empty() {
                 (format!("the task has not all that {template} is made of"), like)
             } else {
-                (format!("no node answered as {told}"), like)
+                (format!("no node answered as {expected}"), like)
             }
         }
         Naming::Automatic => {
@@ -244,7 +244,7 @@ fn hint(
         }
     };
     let not_read = if unreadable {
-        "; some replies could not be read: workers reply in their task_serializer, which is to be json"
+        "; some replies could not be read: workers reply in their task_serializer, which must be json"
     } else {
         ""
     };
@@ -263,7 +263,7 @@ fn nearest(like: &str, unmatched_workers: &BTreeSet<NodeName>) -> String {
 }
 
 fn bounded(items: impl ExactSizeIterator<Item = String>, separator: &str) -> String {
-    bounded_to(TOLD, items, separator)
+    bounded_to(SHOWN, items, separator)
 }
 
 fn bounded_to(most: usize, items: impl ExactSizeIterator<Item = String>, separator: &str) -> String {

@@ -1,6 +1,6 @@
 //! Celery workers, asked through their broker by Celery's own remote control.
 //!
-//! [`pidbox`] has the messages, the same on every broker; a [`transport`](Transport) carries them; [`match_nodes`] tells
+//! [`pidbox`] has the messages, the same on every broker; a [`transport`](Transport) carries them; [`match_nodes`] says
 //! which node is which task's. What an answer proves is policy, and not decided here: a node that does not answer is
 //! missing from the result, and never idle.
 
@@ -67,7 +67,7 @@ impl Celery<Broker> {
 }
 
 impl<T: Transport + 'static> Celery<T> {
-    /// Over a transport of one's own, such as one that a simulation makes up. The URL in the settings is not used.
+    /// Over a given transport, such as a simulation's. The URL in the settings is not used.
     pub fn over(transport: T, settings: &CelerySettings, clock: Arc<dyn Clock>) -> Result<Self, SettingsError> {
         settings.check()?;
         let transport = Arc::new(transport);
@@ -120,7 +120,7 @@ impl<T: Transport + 'static> Celery<T> {
         let mut silent: BTreeSet<&String> = orderer.keys().collect();
         let deadline = self.remote.deadline();
         while !silent.is_empty() {
-            // A node that says nothing may have done it all the same: that is for the next observation to tell.
+            // A node that says nothing may have done it all the same: the next observation shows.
             let Some(reply) = next(&mut sent.replies, deadline).await? else { break };
             let Some(said) = parse_reply(&reply.body) else { continue };
             silent.remove(&reply.ticket);
@@ -161,7 +161,7 @@ impl<T: Transport + 'static> Celery<T> {
             let Ok(answer) = said.answer else { continue };
             // "task events enabled", or "task events already enabled".
             let already = answer["ok"].as_str().is_some_and(|words| words.contains("already"));
-            info!(node = %said.node, method = method.name(), already, "a node was told of events");
+            info!(node = %said.node, method = method.name(), already, "switched events of a node");
             if *method == Method::EnableEvents {
                 self.switches.is_on(said.node, already);
             }
@@ -214,14 +214,14 @@ impl<T: Transport + 'static> Workers for Celery<T> {
 
     async fn heard(&self) {
         let node = self.listener.wakeup().wait().await;
-        info!(%node, "it may have ended its last job: looking now");
+        info!(%node, "it may have ended its last job: observing now");
     }
 
     fn note(&self) -> Option<String> {
         let failure = self.listener.refused()?;
         Some(format!(
-            "the ends of jobs are seen by looking only, up to 10s late, because Celery's events cannot be listened to: {} \
-             (docs/brokers.md tells the rights; with spec.workers.celery.events: Ignore nobody tries)",
+            "the ends of jobs are seen by polling only, up to 10s late, because Celery's events cannot be received: {} \
+             (docs/brokers.md has the permissions; with spec.workers.celery.events: Ignore this is not tried)",
             failure.message
         ))
     }

@@ -14,7 +14,7 @@ use worker_drain_plan::{
     observation::{Binding, Job, Queue},
 };
 
-/// The longest part of a node's error that is told on.
+/// The longest part of a node's error that is passed on.
 const ERROR_LENGTH: usize = 200;
 
 /// A request to nodes.
@@ -46,7 +46,7 @@ pub enum Method {
     CancelConsumer(QueueName),
     /// Take jobs from this queue.
     AddConsumer(Queue),
-    /// Send events of jobs, until told otherwise or restarted.
+    /// Send events of jobs, until switched off or restarted.
     EnableEvents,
     /// Send none any more.
     DisableEvents,
@@ -103,7 +103,7 @@ impl Method {
             Self::ActiveQueues | Self::Reserved | Self::Scheduled | Self::EnableEvents | Self::DisableEvents => {
                 json!({})
             }
-            // "safe" has arguments told as their short text; the rest of the commands have no such switch.
+            // "safe" has arguments shown as their short text; the rest of the commands have no such switch.
             Self::Active => json!({"safe": true}),
             Self::CancelConsumer(queue) => json!({"queue": queue}),
             Self::AddConsumer(Queue { name, binding }) => {

@@ -18,7 +18,7 @@ use super::{
 use crate::identity::Expected;
 
 /// In this order. A job moves from reserved to active and never back, so that asking for `reserved` first cannot miss one
-/// on its way; and what is taken from queues after they were told shows in neither, so they come before both.
+/// on its way; and what is taken from queues after they were listed shows in neither, so they come before both.
 const METHODS: [Method; 4] = [Method::ActiveQueues, Method::Reserved, Method::Active, Method::Scheduled];
 
 /// An observation that has been asked for.
@@ -31,7 +31,7 @@ pub(super) struct Poll {
     awaited: Awaited,
 }
 
-/// For whom an observation waits, whatever the broker tells of its receivers.
+/// For whom an observation waits, whatever the broker says of its receivers.
 pub(super) struct Awaited {
     /// Nodes that have not answered all.
     nodes: BTreeSet<NodeName>,
@@ -73,7 +73,7 @@ pub(super) fn questions(expires: Timestamp) -> Vec<Request> {
 }
 
 impl Poll {
-    /// `naming` and `tasks` decide for whom it waits, `receivers` is what the transport told.
+    /// `naming` and `tasks` decide for whom it waits, `receivers` is what the transport said.
     pub(super) fn new(
         asked_at: Timestamp,
         requests: Vec<Request>,
@@ -134,10 +134,10 @@ impl Poll {
 
     /// Whether nobody can be left who will still answer, so that waiting longer is of no use.
     ///
-    /// Where the broker tells to how many it handed each question, as many replies are all there will be: a second node of
+    /// Where the broker says to how many it handed each question, as many replies are all there will be: a second node of
     /// a task is then not missed, though nobody knew of it. A node that was seen before and did not get the question is
-    /// waited for all the same, because a proxy may tell fewer than there are. Where the broker tells nothing, only exact
-    /// names can tell that all is complete.
+    /// waited for all the same, because a proxy may report fewer than there are. Where the broker says nothing, only exact
+    /// names can show that all is complete.
     pub(super) fn is_complete(&self) -> bool {
         let met = |question: &Question| question.receivers.is_some_and(|receivers| question.replies >= receivers);
         self.awaited.nodes.is_empty() && (self.awaited.exact || self.questions.iter().all(met))
@@ -161,7 +161,7 @@ impl Poll {
         let answered = Answered { nodes, shared: self.shared, unreadable: self.unreadable };
         let Matched { tasks, unmatched_workers } = match_nodes(naming, tasks, &answered);
         let mut nodes = self.answers;
-        // Answers of several processes under one name are nobody's; those of strangers are none of our business.
+        // Answers of several processes under one name are nobody's; those of unmatched workers are ignored.
         nodes.retain(|node, _| !answered.shared.contains(node) && !unmatched_workers.contains(node));
         WorkersView { tasks, nodes, unmatched_workers, silences: BTreeMap::new() }
     }

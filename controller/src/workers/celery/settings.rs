@@ -1,4 +1,4 @@
-//! What the outside tells of a Celery broker and its workers: plain data, checked before anything is connected to.
+//! The settings of a Celery broker and its workers: plain data, checked before anything is connected to.
 
 use std::{fmt, time::Duration};
 
@@ -45,7 +45,7 @@ pub enum Listening {
     Ignore,
     /// To those that workers send by themselves: heartbeats, and with `-E` the ends of jobs.
     Listen,
-    /// And workers whose jobs are waited for are told to send the ends of jobs.
+    /// And the events of jobs are switched on in workers whose jobs are waited for.
     Enable,
 }
 
@@ -56,7 +56,7 @@ pub struct TransportOptions {
     pub global_keyprefix: String,
     /// `fanout_prefix`: comes before every channel.
     pub fanout_prefix: FanoutPrefix,
-    /// `priority_steps`: the priorities that have lists of their own.
+    /// `priority_steps`: the priorities that have their own lists.
     pub priority_steps: Vec<u8>,
     /// `sep`: stands between a queue's name and a priority.
     pub sep: String,
@@ -184,7 +184,7 @@ impl BrokerUrl {
     }
 
     /// The URLs of a list. Celery parts them at `;`; at `,` too is what the configuration of many other clients does. What
-    /// follows must begin with a scheme, because both signs may be part of a password.
+    /// follows must begin with a scheme, because both characters may be part of a password.
     pub(super) fn list(&self) -> Vec<&str> {
         let begins_url = |text: &str| {
             let scheme = text.trim_start().split_once("://").map(|(scheme, _)| scheme);
@@ -226,7 +226,7 @@ impl fmt::Display for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some((scheme, rest)) = self.0.split_once("://") else { return f.write_str("***") };
         // Passwords stand before the last @, and may stand in the query too. A password that was not encoded may hold
-        // any of these signs: rather too little is shown than too much.
+        // any of these characters: rather too little is shown than too much.
         match rest.rsplit_once('@') {
             Some((user, rest)) => {
                 let user = user.split_once(':').map_or("", |(user, _)| user);
@@ -252,14 +252,14 @@ pub enum SettingsError {
     )]
     NoUrl,
     /// It is no URL.
-    #[error("the broker's URL cannot be read: {why}; it is to be of the form redis://[user][:password]@host:port/db")]
+    #[error("the broker's URL cannot be read: {why}; it must be of the form redis://[user][:password]@host:port/db")]
     Url {
         /// What is wrong with it.
         why: String,
     },
     /// It is no URL of a RabbitMQ broker.
     #[error(
-        "the broker's URL cannot be read: {why}; it is to be of the form amqp://[user[:password]]@host:port/virtual-host"
+        "the broker's URL cannot be read: {why}; it must be of the form amqp://[user[:password]]@host:port/virtual-host"
     )]
     AmqpUrl {
         /// What is wrong with it.
@@ -321,7 +321,7 @@ pub enum SettingsError {
     /// Amazon SQS.
     #[error(
         "a broker at {scheme}:// cannot be asked anything: Celery has no remote control over Amazon SQS, so that its \
-         workers can neither be told to stop taking jobs nor say what they run; let them answer for themselves, with \
+         workers can neither be told to stop consuming nor say what they run; let them answer for themselves, with \
          spec.workers.http in place of spec.workers.celery (docs/http-worker.md)"
     )]
     Sqs {

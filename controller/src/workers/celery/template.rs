@@ -1,4 +1,4 @@
-//! The template that tells how a task's nodes are named.
+//! The template for the names of a task's nodes.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -115,7 +115,7 @@ impl Template {
     /// The names that this task's nodes may have: one, or one for each container, address or host name that it has.
     /// None, when the task has not (yet) what a variable stands for.
     pub fn names(&self, task: &TaskId, identity: &Identity) -> BTreeSet<NodeName> {
-        // Both variables of a container are to be the same container's.
+        // Both variables of a container must be the same container's.
         if self.has(Variable::RuntimeId) || self.has(Variable::ContainerName) {
             let containers = identity.containers.iter();
             return containers

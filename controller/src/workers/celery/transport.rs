@@ -37,8 +37,8 @@ pub trait Transport: Send + Sync {
     /// Leaves nothing of ours on the broker. It may still be used: it then connects again.
     fn close(&self) -> impl Future<Output = ()> + Send;
 
-    /// Listens to what nodes tell of themselves unasked, on a connection of its own that lasts as long as what is
-    /// returned. Default: nothing is told.
+    /// Listens to what nodes send unasked, on a separate connection that lasts as long as what is
+    /// returned. Default: nothing is received.
     fn events(&self) -> impl Future<Output = Result<Events, Failure>> + Send {
         ready(Ok(Box::pin(stream::pending()) as Events))
     }
@@ -50,25 +50,25 @@ pub type Events = Pin<Box<dyn Stream<Item = Vec<u8>> + Send>>;
 /// Requests that were published.
 #[derive(Debug)]
 pub struct Sent {
-    /// For each request, how many subscribers it was handed to; `None` where the broker does not tell. Subscribers that
+    /// For each request, how many subscribers it was handed to; `None` where the broker does not say. Subscribers that
     /// are frozen, belong to other fleets, or are not the request's destination count too.
     pub receivers: Vec<Option<u64>>,
     /// What comes back to these requests, and to no others.
     pub replies: Replies,
 }
 
-/// What a broker tells of one queue.
+/// What a broker says of one queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count {
     /// Messages that wait.
     pub ready: u64,
-    /// What it tells of messages that are delivered and not acknowledged.
+    /// What it says of messages that are delivered and not acknowledged.
     pub delivered: Delivered,
-    /// It knows a queue of this name; false: it cannot tell.
+    /// It knows a queue of this name; false: it does not know.
     pub known: bool,
 }
 
-/// What a broker tells of messages that are delivered and not acknowledged.
+/// What a broker says of messages that are delivered and not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivered {
     /// So many.

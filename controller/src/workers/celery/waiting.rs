@@ -56,7 +56,7 @@ impl<P: Clone> Waiting<P> {
         }
     }
 
-    /// Nothing will come any longer: tells it to all who wait, and to all who would.
+    /// Nothing more will come: all who wait, and all who would, get this failure.
     pub fn end(&self, problem: P, failure: &Failure) {
         let mut state = self.state();
         for (_, sink) in state.sinks.drain(..) {

@@ -1,4 +1,4 @@
-//! One call to one worker: a connection of its own, bounded in time and size. Redirects are not followed.
+//! One call to one worker, on its own connection, bounded in time and size. Redirects are not followed.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -215,12 +215,12 @@ impl Caller {
             }
         };
         tokio::pin!(talk, connection);
-        // Together, and in no task of its own: whoever gives up on the call has closed the connection by that.
+        // Together, and not in a separate task: giving up on the call closes the connection.
         let mut closed = false;
         loop {
             tokio::select! {
                 said = &mut talk => return said,
-                // Its error is told to the talk, too; its end may come before the talk has read what it left.
+                // The talk gets its error, too; its end may come before the talk has read what it left.
                 _ = &mut connection, if !closed => closed = true,
             }
         }

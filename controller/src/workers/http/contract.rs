@@ -18,7 +18,7 @@ pub struct State {
     pub instance: String,
     /// The ECS task that it runs in, by id or ARN, if it knows.
     pub task: Option<String>,
-    /// The queues that it may still take jobs from; `None`: it cannot tell now.
+    /// The queues that it may still take jobs from; `None`: it does not know now.
     pub queues: Option<Vec<String>>,
     /// Jobs that run.
     pub active: Vec<Job>,
@@ -54,7 +54,7 @@ struct JobDocument {
     _eta: Option<Timestamp>,
 }
 
-/// With a function of its own a field must be there, though it may be null.
+/// With its own function a field must be there, though it may be null.
 fn null_is_said<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
     Option::deserialize(deserializer)
 }
@@ -64,7 +64,7 @@ impl State {
     pub fn parse(body: &[u8]) -> Result<Self, String> {
         let document: StateDocument = serde_json::from_slice(body).map_err(|error| clip(&error.to_string()))?;
         if document.instance.is_empty() || document.instance.len() > LONGEST_TEXT {
-            return Err(format!("instance is to be a text of 1 to {LONGEST_TEXT} signs"));
+            return Err(format!("instance must be a text of 1 to {LONGEST_TEXT} characters"));
         }
         Ok(Self {
             instance: document.instance,
@@ -87,7 +87,7 @@ pub(super) fn clip(text: &str) -> String {
     text.chars().filter(|sign| !sign.is_control()).take(LONGEST_TEXT).collect()
 }
 
-/// What a worker is told.
+/// What a worker is sent.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Order<'a> {
     /// Whom it is meant for: another instance refuses it.

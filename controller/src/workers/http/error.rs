@@ -1,4 +1,4 @@
-//! Why a worker did not answer as it should. Messages say what would be right; none shows a token.
+//! Why a worker did not answer as it should. Messages say what is expected; none shows a token.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use worker_drain_plan::observation::FailureKind;
 pub enum CallError {
     /// Nothing is known of where it is.
     #[error(
-        "the task has no private address of its own: HTTP workers can be asked where tasks have a network interface each \
+        "the task has no private address: HTTP workers can be asked where each task has its own network interface \
          (network mode awsvpc)"
     )]
     NoAddress,
     /// Nobody listens, or the way is barred.
     #[error(
-        "cannot connect to {url}: {why}; see that the worker listens on that port, not only on 127.0.0.1, and that the \
-         task's security group lets worker-drain in"
+        "cannot connect to {url}: {why}; check that the worker listens on that port, not only on 127.0.0.1, and that the \
+         task's security group admits worker-drain"
     )]
     Connect {
         /// Where.
@@ -28,7 +28,7 @@ pub enum CallError {
     /// It did not answer in time.
     #[error(
         "{url} did not answer within {bound:?}: the worker is frozen or overloaded, or the task's security group does not \
-         let worker-drain in"
+         admit worker-drain"
     )]
     Silent {
         /// Where.
@@ -84,7 +84,7 @@ pub enum CallError {
         /// Its own words.
         why: String,
     },
-    /// It refuses what it is told.
+    /// It refuses an order.
     #[error("{url} refused: {why}")]
     Refused {
         /// Where.
@@ -136,7 +136,7 @@ impl CallError {
         }
     }
 
-    /// More is known than that nobody was reached: if it is so everywhere, a person has to fix something.
+    /// More is known than that the worker was not reached: if it is so for all, a person must fix something.
     pub fn is_telling(&self) -> bool {
         !matches!(self, Self::Connect { .. } | Self::Silent { .. })
     }

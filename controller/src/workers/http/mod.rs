@@ -81,7 +81,7 @@ impl Http {
         let place = || self.caller.url(address, Place::State);
         let state = State::parse(&said).map_err(|why| CallError::Invalid { url: place(), why })?;
         match &state.task {
-            Some(told) if !is_of(told, task) => Err(CallError::OtherTask { url: place(), task: told.clone() }),
+            Some(named) if !is_of(named, task) => Err(CallError::OtherTask { url: place(), task: named.clone() }),
             _ => {
                 let known = Known { address, instance: state.instance.clone() };
                 Ok((known, answer(state, asked_at, answered_at)))
@@ -92,7 +92,7 @@ impl Http {
     async fn order(&self, place: Place, node: &NodeName, queues: Vec<&QueueName>) -> Outcome {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(node).cloned();
         let Some(Known { address, instance }) = known else {
-            let message = format!("{node} did not answer in the last look, so that it is told nothing");
+            let message = format!("{node} did not answer in the last observation, so it is sent nothing");
             return Outcome::Failed(Failure::new(FailureKind::Unreachable, message));
         };
         let order = Order { instance: &instance, queues };
@@ -151,9 +151,9 @@ fn address(addresses: &BTreeSet<IpAddr>) -> Option<IpAddr> {
     addresses.first().copied()
 }
 
-/// A worker tells its task by its id or its ARN.
-fn is_of(told: &str, task: &TaskId) -> bool {
-    TaskId::from(told).short() == task.short()
+/// A worker names its task by its id or its ARN.
+fn is_of(named: &str, task: &TaskId) -> bool {
+    TaskId::from(named).short() == task.short()
 }
 
 fn answer(state: State, asked_at: Timestamp, answered_at: Timestamp) -> Answer {
@@ -170,8 +170,8 @@ fn answer(state: State, asked_at: Timestamp, answered_at: Timestamp) -> Answer {
     }
 }
 
-/// The failure to ask anybody: whoever was reached refused, all in the same way, and nobody answered as he should. What a
-/// person has to fix is then the same for all. Workers that cannot be connected to may only be starting, and say nothing.
+/// The failure to ask any worker: all that were reached refused, in the same way, and none answered as it should. What a
+/// person must fix is then the same for all. Workers that cannot be connected to may only be starting, and say nothing.
 fn refused_by_all(polled: &[Polled<'_>]) -> Option<Failure> {
     let mut refusals: Vec<&CallError> = Vec::new();
     for Polled { answer, .. } in polled {

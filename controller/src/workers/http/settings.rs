@@ -1,4 +1,4 @@
-//! What the outside tells of workers that answer over HTTP: plain data, checked before anything is connected to.
+//! The settings of workers that answer over HTTP: plain data, checked before anything is connected to.
 
 use std::time::Duration;
 
@@ -65,7 +65,9 @@ pub enum SettingsError {
         path: String,
     },
     /// A token that no header can carry.
-    #[error("the token holds signs that no HTTP header can carry: write letters, digits and signs of ASCII, no spaces")]
+    #[error(
+        "the token contains characters that no HTTP header can carry: use letters, digits and punctuation of ASCII, no spaces"
+    )]
     Token,
     /// A name that no certificate can be for.
     #[error("serverName {name:?} is no host name: write the one that the workers' certificate is for")]

@@ -21,7 +21,7 @@ pub(super) struct Address {
     pub(super) uri: AMQPUri,
     /// Set for `amqps://`.
     pub(super) tls: Option<Arc<ClientConfig>>,
-    /// Whether the URL tells who we are; if not we are Celery's default, `guest`.
+    /// Whether the URL names a user; if not, it is Celery's default, `guest`.
     pub(super) has_user: bool,
 }
 
@@ -34,7 +34,7 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// The brokers that the settings tell of: replacements for one another, the first one first. At least one.
+    /// The brokers of the settings: replacements for one another, the first one first. At least one.
     pub(super) fn parse_all(settings: &CelerySettings) -> Result<Vec<Self>, SettingsError> {
         settings.url.list().into_iter().map(|url| Self::parse(url, settings)).collect()
     }
@@ -42,13 +42,11 @@ impl Address {
     fn parse(text: &str, settings: &CelerySettings) -> Result<Self, SettingsError> {
         let unusable = |why: String| SettingsError::AmqpUrl { why };
         let url = Url::parse(text).map_err(|why| unusable(why.to_string()))?;
-        // A password with one of these signs ends too early, and its rest would be taken, and told, for something else.
+        // A password with one of these characters ends too early, and its rest would be taken, and shown, for something else.
         if url.fragment().is_some()
             || [url.path(), url.query().unwrap_or_default()].iter().any(|part| part.contains('@'))
         {
-            return Err(unusable(
-                "/, ? and # in a password are to be written %2F, %3F and %23, @ elsewhere %40".into(),
-            ));
+            return Err(unusable("/, ? and # in a password must be written %2F, %3F and %23, @ elsewhere %40".into()));
         }
         let scheme = match url.scheme() {
             "amqp" | "pyamqp" => AMQPScheme::AMQP,
@@ -72,7 +70,7 @@ impl Address {
             AMQPScheme::AMQP => None,
             AMQPScheme::AMQPS => {
                 let tls = settings.tls.clone().unwrap_or_default().or(query.tls());
-                Some(Arc::new(tls::configuration(&tls, query.trusts_anybody())?))
+                Some(Arc::new(tls::configuration(&tls, query.trusts_any_certificate())?))
             }
         };
         let uri = AMQPUri {
@@ -129,7 +127,7 @@ impl Query {
         }
     }
 
-    fn trusts_anybody(&self) -> bool {
+    fn trusts_any_certificate(&self) -> bool {
         self.get(["ssl_cert_reqs", "verify"])
             .is_some_and(|value| matches!(&*value.to_lowercase(), "none" | "cert_none" | "verify_none"))
     }

@@ -1,5 +1,5 @@
-//! Counting a queue without RabbitMQ's management plugin: a passive declaration tells what waits and how many consumers
-//! there are (AMQP 0-9-1, `queue.declare-ok`). What is delivered and not acknowledged it does not tell.
+//! Counting a queue without RabbitMQ's management plugin: a passive declaration says what waits and how many consumers
+//! there are (AMQP 0-9-1, `queue.declare-ok`). What is delivered and not acknowledged it does not say.
 
 use lapin::{Error, Queue, options::QueueDeclareOptions, types::FieldTable};
 use tokio::time::timeout;
@@ -9,7 +9,7 @@ use super::{error::Problem, link::Link};
 use crate::workers::celery::transport::{Count, Delivered};
 
 impl Link {
-    /// Counts a queue. On a channel of its own, which the broker closes if there is no such queue.
+    /// Counts a queue. On a separate channel, which the broker closes if there is no such queue.
     pub(super) async fn count(&self, queue: &QueueName) -> Result<Count, Problem> {
         let asking = timeout(self.bound, self.declared(queue));
         let declared = asking.await.map_err(|_| Problem::Silence(self.bound))?;

@@ -1,4 +1,4 @@
-//! What can go wrong between us and RabbitMQ, and what a person is to make of it.
+//! What can go wrong between us and RabbitMQ, and what helps.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::address::Address;
 pub(super) enum Problem {
     #[error("could not connect")]
     Connect(#[source] Error),
-    #[error("could not make a queue for replies")]
+    #[error("could not create a queue for replies")]
     ReplyQueue(#[source] Error),
     #[error("could not publish")]
     Publish(#[source] Error),
@@ -26,7 +26,7 @@ pub(super) enum Problem {
     Count(QueueName, #[source] Error),
     #[error("could not listen to Celery's events")]
     Listen(#[source] Error),
-    #[error("our queue for replies was taken away")]
+    #[error("our queue for replies was deleted")]
     QueueGone,
     #[error("did not take a request")]
     NotTaken,
@@ -70,7 +70,7 @@ impl Problem {
             _ => judge(error, address),
         };
         let advice = if advice.is_empty() { advice } else { format!("; {advice}") };
-        Failure::new(kind, format!("{address}: {self}: {}{advice}", told(error)))
+        Failure::new(kind, format!("{address}: {self}: {}{advice}", words(error)))
     }
 }
 
@@ -93,7 +93,7 @@ fn protocol_error(error: &Error) -> Option<&AMQPError> {
 }
 
 /// The broker's own words where there are any: lapin's begin with what they are made of.
-fn told(error: &Error) -> String {
+fn words(error: &Error) -> String {
     match error.kind() {
         ErrorKind::ProtocolError(error) => error.get_message().to_string(),
         ErrorKind::IOError(error) => error.to_string(),
@@ -124,7 +124,7 @@ fn judge(error: &Error, address: &Address) -> (FailureKind, String) {
     }
 }
 
-/// RabbitMQ tells what it refuses by AMQP's reply codes.
+/// RabbitMQ says what it refuses by AMQP's reply codes.
 fn judge_answer(code: u16, text: &str, address: &Address) -> (FailureKind, String) {
     let vhost = &address.uri.vhost;
     let user = &address.uri.authority.userinfo.username;
@@ -135,7 +135,7 @@ fn judge_answer(code: u16, text: &str, address: &Address) -> (FailureKind, Strin
                     "the password of user {user} in the broker's URL is not the one that RabbitMQ has, or there is no such user"
                 )
             } else {
-                "the broker's URL tells no user, and guest may log in from RabbitMQ's own host only".into()
+                "the broker's URL names no user, and guest may log in from RabbitMQ's own host only".into()
             };
             (FailureKind::Denied, advice)
         }
@@ -149,7 +149,7 @@ fn judge_answer(code: u16, text: &str, address: &Address) -> (FailureKind, Strin
         ACCESS_REFUSED => (
             FailureKind::Denied,
             format!(
-                "user {user} lacks a permission on virtual host {vhost}: docs/brokers.md tells the least that is needed"
+                "user {user} lacks a permission on virtual host {vhost}: docs/brokers.md lists the least that is needed"
             ),
         ),
         NOT_ALLOWED if text.contains("vhost") => (
@@ -159,7 +159,7 @@ fn judge_answer(code: u16, text: &str, address: &Address) -> (FailureKind, Strin
             ),
         ),
         NOT_FOUND | RESOURCE_LOCKED | PRECONDITION_FAILED | NOT_ALLOWED => (FailureKind::Invalid, String::new()),
-        // It closes connections with a code when it stops, when an administrator wants it, and when it is in trouble.
+        // It closes connections with a code when it stops, when an administrator wants it, and when it has a problem.
         _ => (FailureKind::Unreachable, String::new()),
     }
 }

@@ -1,4 +1,4 @@
-//! Celery's events on RabbitMQ: published to a topic exchange, which we bind a queue of our own to.
+//! Celery's events on RabbitMQ: published to a topic exchange, which we bind our own queue to.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ struct Listening {
     _socket: Socket,
 }
 
-/// Subscribes, on a connection of its own.
+/// Subscribes, on a separate connection.
 pub(super) async fn events(address: &Address, exchange: &str, bound: Duration) -> Result<Events, Problem> {
     let (connection, socket) = socket::open(address, bound).await?;
     let making = make_queue(&connection, exchange.into());

@@ -34,7 +34,7 @@ use super::{
 use crate::workers::celery::{pidbox::Request, transport::Sent, waiting::Waiting};
 
 /// How often the broker is asked, while anybody waits for replies, whether it and our queue are still there: silence of
-/// nodes is to be told from silence of a broker. Heartbeats do the same when nobody waits, more slowly.
+/// nodes must be distinguished from silence of a broker. Heartbeats do the same when nobody waits, more slowly.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// A connection.
@@ -87,10 +87,10 @@ impl Link {
         let replies = self.waiting.add(requests)?;
         let sending = timeout(self.bound, self.send(requests));
         let receivers = match sending.await.map_err(|_| self.silence())? {
-            // RabbitMQ does not tell how many queues an exchange fills.
+            // RabbitMQ does not say how many queues an exchange fills.
             Ok(()) => None,
             // The first node to come makes the exchange, and it stays: nobody can be listening. It is not made here, so
-            // that we need no right to.
+            // that we need no permission for.
             Err(Problem::Publish(error)) if is_not_found(&error) => {
                 debug!(exchange = %self.names.exchange, "there is no such exchange: no node has been here");
                 Some(0)

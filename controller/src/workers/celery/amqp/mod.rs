@@ -52,7 +52,7 @@ struct Slot {
 }
 
 impl Amqp {
-    /// The broker that the settings tell of. Does not connect.
+    /// The broker of the settings. Does not connect.
     pub fn new(settings: &CelerySettings) -> Result<Self, SettingsError> {
         let addresses: Vec<_> = Address::parse_all(settings)?.into_iter().map(Arc::new).collect();
         if addresses.is_empty() {
@@ -67,7 +67,7 @@ impl Amqp {
         })
     }
 
-    /// The connection that there is, or a new one. The flag tells whether it is new.
+    /// The connection that there is, or a new one. The flag says whether it is new.
     async fn link(&self) -> Result<(Arc<Link>, bool), Failure> {
         let mut slot = self.slot.lock().await;
         if let Some(link) = slot.link.as_ref().filter(|link| link.is_alive()) {
@@ -126,7 +126,7 @@ impl Amqp {
     }
 }
 
-/// What a person has to do comes before what may pass by itself, and all is told.
+/// What a person must do comes before what may recover by itself, and everything is reported.
 fn as_one(mut failures: Vec<Failure>) -> Failure {
     failures.sort_by_key(|failure| failure.kind == FailureKind::Unreachable);
     let kind = failures.first().map_or(FailureKind::Unreachable, |failure| failure.kind);

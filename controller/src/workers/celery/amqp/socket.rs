@@ -1,6 +1,6 @@
 //! Opening a connection in bounded time, and ending it however far it came.
 //!
-//! lapin drives each connection by a thread of its own, which waits for as long as the peer says nothing. A handle to the
+//! lapin drives each connection by a separate thread, which waits for as long as the peer says nothing. A handle to the
 //! socket is kept beside it: shutting that down ends the thread, in every state.
 
 use std::{
@@ -54,7 +54,7 @@ pub(super) async fn open(address: &Address, bound: Duration) -> Result<(Connecti
     let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), Sockets(tokio)));
     let (state, tls) = (socket.0.clone(), address.tls.clone());
     let connect = async move |uri: AMQPUri, _| {
-        // The one who waits for us may be gone, and then nobody else ends this.
+        // The caller may be gone, and then nothing else ends this.
         let late = |_| io::Error::from(io::ErrorKind::TimedOut);
         let connected = timeout(bound, connect(&uri, &state, tls.clone())).await.map_err(late).flatten();
         connected.map(AsyncTcpStream::Plain).map_err(Error::from)

@@ -1,4 +1,4 @@
-//! What a node tells of itself unasked: Celery's events, the same on every broker.
+//! What a node sends unasked: Celery's events, the same on every broker.
 //!
 //! Described in Celery's documentation, "Monitoring and Management Guide: Event Reference"; the form on the wire was
 //! observed on Celery 5.5.3 and 5.7.0. An event of a job holds its arguments or its result, which may be personal data: of
@@ -21,7 +21,7 @@ struct Event<'a> {
     processed: Option<u64>,
 }
 
-/// What an event, or several at once, tell of jobs that ended. Nothing, if it is none, or of something else.
+/// What an event, or several at once, say of jobs that ended. Nothing, if it is none, or of something else.
 pub(super) fn signs(body: &[u8]) -> Vec<(NodeName, Sign)> {
     // A node sends events of jobs many at once, as a list.
     let events: Vec<Event<'_>> = if body.first() == Some(&b'[') {
@@ -34,7 +34,7 @@ pub(super) fn signs(body: &[u8]) -> Vec<(NodeName, Sign)> {
 
 fn sign(event: &Event<'_>) -> Option<Sign> {
     match &*event.kind {
-        // A job that is to be retried goes back to its queue, and has ended here.
+        // A job that will be retried goes back to its queue, and has ended here.
         "task-succeeded" | "task-failed" | "task-retried" | "task-revoked" | "task-rejected" => Some(Sign::Ended),
         "worker-heartbeat" if event.active == Some(0) => Some(Sign::Rests { begun: event.processed.unwrap_or(0) }),
         _ => None,

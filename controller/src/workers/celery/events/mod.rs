@@ -1,8 +1,8 @@
 //! Listening for the ends of jobs by Celery's events, while any is waited for.
 //!
-//! Workers send a heartbeat every two seconds, which tells how many jobs they run; with `-E`, or when told to, also an
+//! Workers send a heartbeat every two seconds, which says how many jobs they run; with `-E`, or when switched on, also an
 //! event when a job ends. Both are hints. Nothing is listened to when nobody waits, because a busy fleet sends thousands of
-//! events a second; a broker that does not let us listen costs a poll interval, and is told as a note.
+//! events a second; a broker that does not let us listen costs a poll interval, and a note reports it.
 
 mod message;
 mod switch;

@@ -1,4 +1,4 @@
-//! Which nodes we have told to send events of jobs, so that they can be told to stop.
+//! In which nodes we have switched events of jobs on, so that they can be switched off.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,12 +24,12 @@ enum Switch {
     Theirs,
     /// It is on because of us.
     Ours,
-    /// It is on because of us, and is to be turned off.
+    /// It is on because of us, and must be turned off.
     Returned,
 }
 
 impl Switches {
-    /// Those of the awaited nodes that are to be asked to send events, now.
+    /// Those of the awaited nodes whose events must be turned on now.
     pub(in super::super) fn to_turn_on(&self, awaited: &Awaited) -> Vec<NodeName> {
         let now = Instant::now();
         let mut switches = self.switches();
@@ -61,7 +61,7 @@ impl Switches {
         });
     }
 
-    /// Those that are to be turned off; told once.
+    /// Those that must be turned off; each is returned once.
     pub(in super::super) fn to_turn_off(&self) -> Vec<NodeName> {
         let mut switches = self.switches();
         let returned: Vec<NodeName> =

@@ -139,9 +139,9 @@ struct OverTcp {
 
 fn over_tcp(url: &str, default_port: u16) -> Result<OverTcp, SettingsError> {
     let url = Url::parse(url).map_err(|why| SettingsError::Url { why: why.to_string() })?;
-    // A password with one of these signs ends too early, and its rest would be taken, and told, for something else.
+    // A password with one of these characters ends too early, and its rest would be taken, and shown, for something else.
     if url.fragment().is_some() || [url.path(), url.query().unwrap_or_default()].iter().any(|part| part.contains('@')) {
-        return Err(SettingsError::Url { why: "/, ? and # in a password are to be written %2F, %3F and %23".into() });
+        return Err(SettingsError::Url { why: "/, ? and # in a password must be written %2F, %3F and %23".into() });
     }
     let host = match url.host() {
         Some(url::Host::Domain(host)) => decoded(host)?,
@@ -177,7 +177,7 @@ impl OverTcp {
         })
     }
 
-    /// The Sentinel there. It has no databases, and a user and a password of its own.
+    /// The Sentinel there. It has no databases, and its own user and password.
     fn sentinel(&self, settings: &CelerySettings) -> Result<Target, SettingsError> {
         let (addr, certificates) = self.addr(settings.sentinel.tls, settings)?;
         let (username, password) = (settings.sentinel.username.clone(), settings.sentinel.password.clone());
@@ -244,7 +244,7 @@ impl Query {
         TlsSettings { authorities: file("ssl_ca_certs"), certificate: file("ssl_certfile"), key: file("ssl_keyfile") }
     }
 
-    /// Any option of TLS turns it on where the scheme does not tell, as it does in kombu.
+    /// Any option of TLS turns it on where the scheme does not say, as it does in kombu.
     fn wants_tls(&self) -> bool {
         self.0.iter().any(|(name, _)| name.starts_with("ssl_"))
     }

@@ -12,7 +12,7 @@ use crate::workers::celery::transport::{Count, Delivered};
 
 /// How many entries of the hash are asked for at once. Each holds a whole message.
 const SCAN: u64 = 100;
-/// How many entries are looked into. More than this, and they count for every queue: that there are some is what matters.
+/// How many entries are read. More than this, and they count for every queue: that there are some is what matters.
 const MOST: usize = 2_000;
 
 /// Counts these queues: first what waits, then what is delivered, because that is the way messages go.
@@ -22,7 +22,7 @@ pub(super) async fn count(link: &Link, names: &Names, queues: &[QueueName]) -> R
         for list in names.lists_named(queue.as_str()) {
             pipeline.cmd("LLEN").arg(list);
         }
-        // Celery binds a queue that is not declared otherwise to an exchange of its own name.
+        // Celery binds a queue that is not declared otherwise to an exchange of the same name.
         pipeline.cmd("EXISTS").arg(names.bindings_of(queue.as_str()));
     }
     let numbers: Vec<u64> = link.ask(&pipeline).await?;
@@ -48,7 +48,7 @@ type Scanned = (u64, Vec<(Vec<u8>, Vec<u8>)>);
 struct Unacked {
     /// By exchange and routing key.
     sent_to: BTreeMap<(String, String), u64>,
-    /// Of no queue that could be told.
+    /// Of no queue that could be determined.
     anywhere: u64,
     /// By exchange: routing keys and queues.
     bindings: BTreeMap<String, BTreeSet<(String, String)>>,
@@ -61,15 +61,15 @@ struct Entry(IgnoredAny, Option<String>, Option<String>);
 impl Unacked {
     async fn scan(link: &Link, names: &Names) -> Result<Self, Problem> {
         let mut unacked = Self::default();
-        // An entry may be told twice while the hash changes.
-        let mut told = BTreeSet::new();
+        // An entry may be returned twice while the hash changes.
+        let mut seen = BTreeSet::new();
         let mut cursor = 0_u64;
         loop {
             let mut pipeline = pipe();
             pipeline.cmd("HSCAN").arg(&names.unacked).arg(cursor).arg("COUNT").arg(SCAN);
             let ((next, entries),): (Scanned,) = link.ask(&pipeline).await?;
             for (tag, entry) in entries {
-                if told.insert(tag) {
+                if seen.insert(tag) {
                     unacked.take_in(&entry);
                 }
             }
@@ -77,7 +77,7 @@ impl Unacked {
             if cursor == 0 {
                 break;
             }
-            if told.len() >= MOST {
+            if seen.len() >= MOST {
                 unacked.anywhere += 1;
                 break;
             }
@@ -103,7 +103,7 @@ impl Unacked {
         }
     }
 
-    /// How many are, or may be, of this queue: a message whose queue cannot be told counts for each that it may be of.
+    /// How many are, or may be, of this queue: a message whose queue cannot be determined counts for each that it may be of.
     fn of(&self, queue: &str) -> u64 {
         let sent = self.sent_to.iter().filter(|((exchange, key), _)| self.may_reach(exchange, key, queue));
         sent.map(|(_, count)| count).sum::<u64>() + self.anywhere

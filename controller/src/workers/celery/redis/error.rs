@@ -1,4 +1,4 @@
-//! What can go wrong between us and Redis, and what a person is to make of it.
+//! What can go wrong between us and Redis, and what helps.
 
 use std::time::Duration;
 
@@ -153,7 +153,7 @@ const SEPARATORS: &str = "nothing was asked and nothing is left there, because a
 
 const LISTENING: &str = "the user needs the command PSUBSCRIBE, and the channels of Celery's events";
 
-/// Redis tells most of what it refuses by the first word of its answer.
+/// Redis says most of what it refuses by the first word of its answer.
 fn judge(error: &RedisError, has_password: bool) -> (FailureKind, &'static str) {
     let text = error.to_string();
     match error.kind() {

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::{address::Address, envelope, error::Problem, names::Names};
 use crate::workers::celery::transport::Events;
 
-/// Subscribes, on a connection of its own.
+/// Subscribes, on a separate connection.
 pub(super) async fn events(address: &Arc<Address>, names: &Names, bound: Duration) -> Result<Events, Problem> {
     let subscribing = async {
         let client = address.place.client(bound).await?;

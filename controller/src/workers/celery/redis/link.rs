@@ -23,7 +23,7 @@ use crate::{
     workers::celery::{pidbox::Request, transport::Sent, waiting::Waiting},
 };
 
-/// How long Redis waits for a reply before it tells us that there is none. A reader that hears nothing for this long and
+/// How long Redis waits for a reply before it says that there is none. A reader that hears nothing for this long and
 /// an operation's bound has a dead connection.
 const POLL: Duration = Duration::from_secs(1);
 /// How many replies are taken at once: few at first, more as long as there are more.
@@ -115,7 +115,7 @@ impl Link {
         };
         let withdrawal = withdrawal(&self.names);
         if let Err(problem) = self.query::<()>(&withdrawal, Problem::Publish).await {
-            debug!(%problem, "could not take our reply queue away");
+            debug!(%problem, "could not delete our reply queue");
         }
         Err(Problem::Separator {
             ours: self.names.separator().to_owned(),
@@ -145,8 +145,8 @@ impl Link {
         let withdrawal = withdrawal(&self.names);
         match timeout(self.bound, withdrawal.query_async::<()>(&mut self.commands)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(%error, address = %self.address, "could not take our reply queue away"),
-            Err(_) => debug!(address = %self.address, "could not take our reply queue away in time"),
+            Ok(Err(error)) => debug!(%error, address = %self.address, "could not delete our reply queue"),
+            Err(_) => debug!(address = %self.address, "could not delete our reply queue in time"),
         }
     }
 }

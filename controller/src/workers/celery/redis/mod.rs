@@ -44,14 +44,14 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// The broker that the settings tell of. Does not connect.
+    /// The broker of the settings. Does not connect.
     pub fn new(settings: &CelerySettings, clock: Arc<dyn Clock>) -> Result<Self, SettingsError> {
         let address = Arc::new(Address::parse(settings)?);
         let names = Arc::new(Names::new(settings, address.database));
         Ok(Self { address, names, clock, bound: settings.operation_bound, link: Mutex::new(None) })
     }
 
-    /// The connection that there is, or a new one. The flag tells whether it is new.
+    /// The connection that there is, or a new one. The flag says whether it is new.
     async fn link(&self) -> Result<(Arc<Link>, bool), Problem> {
         let mut slot = self.link.lock().await;
         if let Some(link) = slot.as_ref().filter(|link| link.is_alive()) {

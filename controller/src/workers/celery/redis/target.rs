@@ -1,10 +1,10 @@
-//! A Redis server or a Sentinel, and who we are to it.
+//! A Redis server or a Sentinel, and the user that we connect as.
 
 use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, TlsCertificates};
 
 use crate::workers::celery::settings::SettingsError;
 
-/// A server, and who we are to it.
+/// A server, and the user that we connect as.
 #[derive(Clone)]
 pub(super) struct Target {
     pub(super) addr: ConnectionAddr,
