@@ -182,7 +182,7 @@ async fn read(
         }
         Err(failure) if failure.kind == FailureKind::Denied => {
             let message = format!(
-                "worker-drain may not read the Secret {name} in the namespace {namespace} ({field}): allow it (the chart's \
+                "worker-drain is not permitted to read the Secret {name} in the namespace {namespace} ({field}): permit it (the chart's \
                  secrets.enabled, secrets.names and watch.namespaces)"
             );
             return Err(Failure::new(FailureKind::Denied, message));
