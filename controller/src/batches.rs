@@ -75,24 +75,22 @@ mod tests {
         let give_back = Action::GiveBack { task: "c".into(), node: "worker@c".into(), queues: Vec::new() };
         let actions = [hold("a"), hold("b"), cancel("a"), give_back, permit, release, hold("f")];
         let batches = batches(&actions);
-        let places = |of: Vec<&Action>| -> Vec<usize> {
-            of.iter().map(|action| actions.iter().position(|other| other == *action).unwrap()).collect()
-        };
-        let found: Vec<(&str, Vec<usize>)> = batches
+        let found: Vec<(&str, Vec<&Action>)> = batches
             .iter()
             .map(|batch| match batch {
-                Batch::Hold(items) => ("hold", places(items.iter().map(|(action, _)| *action).collect())),
-                Batch::Release(items) => ("release", places(items.iter().map(|(action, _)| *action).collect())),
-                Batch::Cancel(items) => ("cancel", places(items.iter().map(|(action, _)| *action).collect())),
-                Batch::GiveBack(items) => ("give back", places(items.iter().map(|(action, _)| *action).collect())),
+                Batch::Hold(items) => ("hold", items.iter().map(|(action, _)| *action).collect()),
+                Batch::Release(items) => ("release", items.iter().map(|(action, _)| *action).collect()),
+                Batch::Cancel(items) => ("cancel", items.iter().map(|(action, _)| *action).collect()),
+                Batch::GiveBack(items) => ("give back", items.iter().map(|(action, _)| *action).collect()),
             })
             .collect();
+        let of = |range: std::ops::Range<usize>| actions[range].iter().collect::<Vec<_>>();
         let expected = [
-            ("hold", vec![0, 1]),
-            ("cancel", vec![2]),
-            ("give back", vec![3]),
-            ("release", vec![4, 5]),
-            ("hold", vec![6]),
+            ("hold", of(0..2)),
+            ("cancel", of(2..3)),
+            ("give back", of(3..4)),
+            ("release", of(4..6)),
+            ("hold", of(6..7)),
         ];
         assert_eq!(found, expected);
         assert!(matches!(&batches[3], Batch::Release(items) if items[0].1 == "d".into() && items[1].1 == "e".into()));

@@ -8,7 +8,8 @@ root=$(cd "$(dirname "$0")/../../.." && pwd)
 seeds=${1:-10000}
 [ $# -gt 0 ] && shift
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/mutants.XXXXXX")
-trap 'rm -rf "$scratch"' EXIT INT TERM
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 1' INT TERM
 # Built for a quick turn: only what is being judged is optimised.
 build="cargo build -q -p simulation"
 for package in worker-drain-plan simulation ecs-emulator; do
