@@ -34,7 +34,7 @@ async fn the_end_of_the_last_job_is_heard(#[case] broker: BrokerKind) {
         stage.until_rolled_out().await;
         assert_ended_gently(&stage, &old);
         assert_all_ran_once(&stage, &jobs);
-        if drain.process().log().contains("looking now") {
+        if drain.process().log().contains("observing now") {
             return;
         }
     }
