@@ -212,7 +212,7 @@ async fn of_two_writers_one_succeeds_and_what_others_change_is_in_nobodys_way() 
     let mut other = memory.clone();
     other.cut.jobs = 7;
     let failure = second.save(&other, &report).await.unwrap_err();
-    assert_eq!((failure.kind, failure.message.contains("somebody else")), (FailureKind::Unreachable, true));
+    assert_eq!((failure.kind, failure.message.contains("another writer")), (FailureKind::Unreachable, true));
     assert_eq!(lab.record().await.load().await.unwrap(), memory);
 
     // A label, or a new spec, in the middle of a pass.
@@ -272,7 +272,7 @@ async fn a_status_of_another_shape_can_be_told_in_and_is_kept() {
     amend(&lab.client, &told, tell).await.unwrap();
     assert_eq!(read().await.metadata.resource_version, told.metadata.resource_version);
     let late = amend(&lab.client, &resource, |status| status["memory"] = json!("here:old")).await.unwrap_err();
-    assert!(late.message.contains("somebody else"), "{}", late.message);
+    assert!(late.message.contains("another writer"), "{}", late.message);
     assert_eq!(read().await.data["status"], expected);
 }
 
@@ -295,7 +295,7 @@ async fn a_write_that_is_refused_leaves_no_page() {
     let pages = lab.page_names().await;
     assert!(!pages.is_empty(), "the memory is too large for a status");
     let failure = second.save(&theirs, &report).await.unwrap_err();
-    assert!(failure.message.contains("somebody else"), "{}", failure.message);
+    assert!(failure.message.contains("another writer"), "{}", failure.message);
     assert_eq!(lab.page_names().await, pages, "those of the write that was refused are gone, and no other");
     assert_eq!(lab.record().await.load().await.unwrap(), ours);
 }
