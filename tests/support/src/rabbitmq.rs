@@ -232,6 +232,8 @@ impl RabbitMq {
             .env("LANG", "C.UTF-8")
             // The cookie by which Erlang nodes know one another is there.
             .env("HOME", folder)
+            // Erlang writes it where it was started, which is the source of the test.
+            .env("ERL_CRASH_DUMP", folder.join("erl_crash.dump"))
             .env("ERL_EPMD_PORT", self.epmd_port.to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             // exec instead of a shell that waits: the process that we started is then RabbitMQ itself.
