@@ -141,7 +141,7 @@ fn busy(tasks: u128, now: Timestamp) -> Observation {
             asked_at: now,
             answered_at: now,
             instance: None,
-            queues: Some(vec![Queue { name: "celery".into(), binding: None }]),
+            queues: Some(vec![Queue::named("celery")]),
             reserved: Some(vec![job.clone(), job.clone()]),
             active: Some(vec![job]),
             scheduled: Some(Vec::new()),

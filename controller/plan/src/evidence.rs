@@ -43,7 +43,7 @@ pub enum Intake {
 pub enum Work {
     /// At least one node runs or holds a job.
     Busy,
-    /// Every node answered every question, and has none.
+    /// Every node answered every question, and has none that it tells of.
     Idle,
     /// It is not known.
     Unknown,
@@ -145,6 +145,21 @@ impl<'a> Evidence<'a> {
         })
     }
 
+    /// How many jobs its nodes have begun, those together that say so.
+    pub fn begun(&self) -> Option<u64> {
+        self.nodes.values().flatten().filter_map(|answer| answer.begun).reduce(u64::saturating_add)
+    }
+
+    /// For how long it must be seen without jobs before that proves that it has none.
+    pub fn settles_in(&self) -> SignedDuration {
+        self.nodes.values().flatten().map(|answer| answer.settles_in).max().unwrap_or_default()
+    }
+
+    /// The first of its nodes that may hold jobs for any length of time without telling of them, and which.
+    pub fn unseen(&self) -> Option<(&NodeName, &'a str)> {
+        self.nodes.iter().find_map(|(name, answer)| Some((name, (*answer)?.unseen.as_deref()?)))
+    }
+
     /// Jobs that were seen, or `None` if no node told of any.
     pub fn jobs(&self) -> Option<JobCounts> {
         let count =
@@ -155,7 +170,7 @@ impl<'a> Evidence<'a> {
                 let sum = sum.unwrap_or_default();
                 Some(JobCounts {
                     active: sum.active.saturating_add(count(&answer.active)),
-                    reserved: sum.reserved.saturating_add(count(&answer.reserved)),
+                    reserved: sum.reserved.saturating_add(count(&answer.reserved)).saturating_add(answer.unlisted),
                     scheduled: sum.scheduled.saturating_add(count(&answer.scheduled)),
                 })
             },
@@ -220,20 +235,29 @@ fn intake(nodes: &BTreeMap<NodeName, Option<&Answer>>) -> Intake {
 }
 
 fn work(nodes: &BTreeMap<NodeName, Option<&Answer>>, scheduled: Scheduled) -> Work {
-    let parts = |answer: &'_ Answer| -> Vec<Option<usize>> {
-        let count = |jobs: &Option<Vec<Job>>| jobs.as_ref().map(Vec::len);
-        let mut parts = vec![count(&answer.reserved), count(&answer.active)];
-        if scheduled == Scheduled::Wait {
-            parts.push(count(&answer.scheduled));
-        }
-        parts
-    };
-    let all: Vec<Option<usize>> = nodes.values().flat_map(|answer| answer.map_or_else(|| vec![None], parts)).collect();
-    if all.iter().flatten().any(|&count| count > 0) {
+    let held = |answer: &Answer| held(answer, scheduled);
+    let is_idle = |answer: &&Answer| held(answer) == Some(0) && answer.unseen.is_none();
+    if nodes.values().flatten().any(|answer| has_work(answer, scheduled)) {
         Work::Busy
-    } else if all.iter().all(Option::is_some) {
+    } else if nodes.values().all(|answer| answer.as_ref().is_some_and(is_idle)) {
         Work::Idle
     } else {
         Work::Unknown
     }
+}
+
+/// How many jobs it tells of, or counts without naming them. `None`: it does not answer all.
+pub(crate) fn held(answer: &Answer, scheduled: Scheduled) -> Option<u32> {
+    let jobs = parts(answer, scheduled).map(|jobs| jobs.as_ref().map(|jobs| u32::try_from(jobs.len()).unwrap_or(u32::MAX)));
+    jobs.chain([Some(answer.unlisted)]).try_fold(0_u32, |sum, count| Some(sum.saturating_add(count?)))
+}
+
+/// It tells of a job, whether or not it answers all.
+fn has_work(answer: &Answer, scheduled: Scheduled) -> bool {
+    answer.unlisted > 0 || parts(answer, scheduled).flatten().any(|jobs| !jobs.is_empty())
+}
+
+fn parts(answer: &Answer, scheduled: Scheduled) -> impl Iterator<Item = &Option<Vec<Job>>> {
+    let later = (scheduled == Scheduled::Wait).then_some(&answer.scheduled);
+    [&answer.reserved, &answer.active].into_iter().chain(later)
 }

@@ -246,19 +246,23 @@ pub struct IdleRun {
     pub last: Timestamp,
     /// How many observations.
     pub observations: u32,
+    /// How many jobs had been begun, where that is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<u64>,
 }
 
 impl IdleRun {
     /// Two observations further apart than this are no unbroken run: anything may have happened in between (we were down).
     const UNBROKEN: SignedDuration = SignedDuration::from_secs(60);
 
-    /// The run with one more observation in it, or a new run if it was broken, or began by a clock that was put back since.
-    /// The span is from the first question of the observation to its last answer.
-    pub fn extend(run: Option<Self>, (asked, answered): (Timestamp, Timestamp)) -> Self {
-        match run.filter(|run| asked.duration_since(run.last).abs() <= Self::UNBROKEN) {
+    /// The run with one more observation in it, or a new run if it was broken, or began by a clock that was put back since, or
+    /// if a job was begun meanwhile. The span is from the first question of the observation to its last answer.
+    pub fn extend(run: Option<Self>, (asked, answered): (Timestamp, Timestamp), begun: Option<u64>) -> Self {
+        let unbroken = |run: &Self| asked.duration_since(run.last).abs() <= Self::UNBROKEN && run.begun == begun;
+        match run.filter(unbroken) {
             Some(run) if run.last >= asked => run,
             Some(run) => Self { last: asked, observations: run.observations.saturating_add(1), ..run },
-            None => Self { first: answered, last: asked, observations: 1 },
+            None => Self { first: answered, last: asked, observations: 1, begun },
         }
     }
 

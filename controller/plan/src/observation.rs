@@ -234,6 +234,59 @@ pub struct Answer {
     pub active: Option<Vec<Job>>,
     /// Jobs that it holds until a later time.
     pub scheduled: Option<Vec<Job>>,
+    /// Jobs that it holds, by its own count, and that are in none of these lists.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unlisted: u32,
+    /// How many jobs it has begun since it started, if it says. As long as this stays the same none began, not even one that no
+    /// list showed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<u64>,
+    /// For how long its lists must be empty, and no job may begin, before that proves that it holds none: a job that waits
+    /// unseen begins within this time.
+    #[serde(default, skip_serializing_if = "SignedDuration::is_zero")]
+    pub settles_in: SignedDuration,
+    /// Which jobs it may hold for any length of time without telling of them, and what would help; for a person. `None`: there
+    /// are none such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen: Option<String>,
+    /// How much its word is worth.
+    #[serde(default)]
+    pub strength: Strength,
+}
+
+impl Answer {
+    /// Nothing was said yet.
+    pub fn new(asked_at: Timestamp, answered_at: Timestamp) -> Self {
+        Self {
+            asked_at,
+            answered_at,
+            instance: None,
+            queues: None,
+            reserved: None,
+            active: None,
+            scheduled: None,
+            unlisted: 0,
+            begun: None,
+            settles_in: SignedDuration::ZERO,
+            unseen: None,
+            strength: Strength::Lists,
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+/// How much the word of a node is worth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Strength {
+    /// It lists jobs, and may hold others.
+    #[default]
+    Lists,
+    /// It accounts for every job that it holds, wherever it keeps it.
+    Account,
 }
 
 /// A queue that a node takes jobs from, with all that is needed to give it back.
@@ -244,6 +297,16 @@ pub struct Queue {
     /// How it is bound, as the node told it. `None`: the broker's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<Binding>,
+    /// The broker deletes it, with the jobs that wait in it, when nobody takes jobs from it any more (AMQP: `auto_delete`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub auto_delete: bool,
+}
+
+impl Queue {
+    /// One of this name, on the broker's default exchange.
+    pub fn named(name: impl Into<QueueName>) -> Self {
+        Self { name: name.into(), binding: None, auto_delete: false }
+    }
 }
 
 /// How a queue is bound.

@@ -28,16 +28,14 @@ fn answer((queues, reserved, active, scheduled): Told, age: SignedDuration) -> A
         count
             .map(|count| (0..count).map(|i| Job { id: i.to_string(), name: "work".into(), started_at: None }).collect())
     };
-    let queues = queues.map(|count| (0..count).map(|i| Queue { name: i.to_string().into(), binding: None }).collect());
+    let queues = queues.map(|count| (0..count).map(|i| Queue::named(i.to_string())).collect());
     let at = NOW.checked_sub(age).expect("a short age");
     Answer {
-        asked_at: at,
-        answered_at: at,
-        instance: None,
         queues,
         reserved: jobs(reserved),
         active: jobs(active),
         scheduled: jobs(scheduled),
+        ..Answer::new(at, at)
     }
 }
 
@@ -101,6 +99,22 @@ fn idleness_needs_every_node_and_work_needs_one() {
     assert_eq!(judge(&["a", "b"], &[("a", IDLE, NEW), ("b", IDLE, NEW)], Scheduled::Ignore).1, Work::Idle);
     assert_eq!(judge(&["a", "b"], &[("a", IDLE, NEW)], Scheduled::Ignore), unknown, "b was known once and is silent");
     assert_eq!(judge(&["a", "b"], &[("a", busy, NEW)], Scheduled::Ignore).1, Work::Busy);
+}
+
+#[test]
+fn jobs_that_no_list_shows_are_work_where_they_are_counted_and_unknown_where_they_may_be() {
+    let judge = |told: Answer| {
+        let (task, memory, mut view) = (TaskId::from("t"), TaskMemory::default(), WorkersView::default());
+        view.tasks.insert(task.clone(), Mapping::Nodes(["a".into()].into()));
+        view.nodes.insert("a".into(), told);
+        let evidence = Evidence::of(&task, &memory, Some(&view), Scheduled::Ignore, NOW);
+        (evidence.work, evidence.settles_in(), evidence.jobs().map_or(0, |jobs| jobs.reserved))
+    };
+    let idle = || answer(IDLE, NEW);
+    assert_eq!(judge(Answer { unlisted: 2, ..idle() }), (Work::Busy, SignedDuration::ZERO, 2));
+    assert_eq!(judge(Answer { unseen: Some("batches".into()), ..idle() }).0, Work::Unknown);
+    let settles_in = SignedDuration::from_secs(30);
+    assert_eq!(judge(Answer { settles_in, ..idle() }), (Work::Idle, settles_in, 0));
 }
 
 #[test]

@@ -93,7 +93,7 @@ mod tests {
 
     /// Held, taken from, last seen in this phase, gone.
     fn task(held: bool, taken: bool, phase: Option<TaskPhase>, gone: bool) -> TaskMemory {
-        let queue = Queue { name: "celery".into(), binding: None };
+        let queue = Queue::named("celery");
         let node = NodeMemory { taken: taken.then_some(queue).into_iter().collect(), ..NodeMemory::default() };
         let phase = phase.map(|phase| PhaseSince { phase, since: Timestamp::UNIX_EPOCH });
         TaskMemory { nodes: [("worker@a".into(), node)].into(), held, phase, gone, ..TaskMemory::default() }

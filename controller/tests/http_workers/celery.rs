@@ -65,7 +65,7 @@ impl Pair {
     }
 
     async fn give_back(&self) {
-        let queue = Queue { name: "celery".into(), binding: None };
+        let queue = Queue::named("celery");
         assert_eq!(self.workers.give_back(&[(node(), vec![queue])]).await, [Outcome::Done]);
     }
 

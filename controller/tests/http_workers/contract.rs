@@ -141,7 +141,7 @@ async fn the_client_sends_what_the_contract_says() {
     let workers = open(&settings(port));
     workers.observe(&task("127.0.0.1")).await.unwrap();
     workers.cancel(&[(node(), vec!["slow".into(), "fast".into()])]).await;
-    workers.give_back(&[(node(), vec![Queue { name: "slow".into(), binding: None }])]).await;
+    workers.give_back(&[(node(), vec![Queue::named("slow")])]).await;
     let heard = heard.lock().unwrap().clone();
     let lines: Vec<&str> = heard.iter().map(|text| text.lines().next().unwrap()).collect();
     let expected =

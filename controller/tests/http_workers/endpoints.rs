@@ -207,7 +207,7 @@ async fn orders_name_the_instance_that_they_are_meant_for() {
     assert!(matches!(&workers.cancel(&cancel).await[..], [Outcome::Failed(_)]));
     workers.observe(&task("127.0.0.1")).await.unwrap();
     assert_eq!(workers.cancel(&cancel).await, [Outcome::Done]);
-    let queue = worker_drain_plan::observation::Queue { name: "slow".into(), binding: None };
+    let queue = Queue::named("slow");
     let refused = workers.give_back(&[(node(), vec![queue])]).await;
     assert_eq!(refused, [Outcome::Refused { reason: "409: restarted".into() }]);
 }

@@ -31,7 +31,7 @@ async fn a_worker_of_another_make_is_drained_and_resumed() {
         !jobs.join("a").exists() && jobs.join("b").exists(),
         "it has ended the job that it had, and begun no other"
     );
-    let queue = Queue { name: "jobs".into(), binding: None };
+    let queue = Queue::named("jobs");
     assert_eq!(workers.give_back(&[(node(), vec![queue])]).await, [Outcome::Done]);
     until(&workers, "127.0.0.1", "it runs the other", |answer| ids(answer.active.as_ref()) == ["b"].into()).await;
 }

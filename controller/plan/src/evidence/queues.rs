@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{FRESH_FOR, fresh};
+use super::{FRESH_FOR, fresh, held};
 use crate::{
     memory::Memory,
     names::{NodeName, QueueName},
     observation::{Answer, Delivered, FailureKind, Observation, QueueCount, Seen, WorkersView},
-    policy::Gate,
+    policy::{Gate, Scheduled},
 };
 
 /// What one observation proves of all queues of a gate.
@@ -55,7 +55,13 @@ impl<'a> QueueEvidence<'a> {
         let counts =
             || observation.queues.iter().flat_map(BTreeMap::values).filter_map(|seen| Some((seen.at(), seen.ok()?)));
         let span = counts().map(|(at, count)| (at, count.counted_at)).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
-        let settles_in = counts().map(|(_, count)| count.settles_in).max().unwrap_or_default();
+        let tellers = counts().filter_map(|(_, count)| match &count.delivered {
+            Delivered::Told { nodes, .. } => Some(nodes.values()),
+            Delivered::Counted(_) => None,
+        });
+        let answers = tellers.flatten().chain(workers.into_iter().flat_map(|workers| workers.nodes.values()));
+        let told = answers.map(|answer| answer.settles_in);
+        let settles_in = counts().map(|(_, count)| count.settles_in).chain(told).max().unwrap_or_default();
         Self { states, span, settles_in }
     }
 
@@ -121,18 +127,16 @@ fn told(
     let former = taken(name, memory).filter(|node| !nodes.contains_key(*node)).map(|node| (node, own(node)));
     let mut jobs = 0_u64;
     for (node, answer) in nodes.iter().map(|(node, answer)| (node, Some(answer))).chain(former) {
-        let held = answer.filter(|answer| fresh(answer, now)).and_then(held);
-        let Some(held) = held else {
+        let answer = answer.filter(|answer| fresh(answer, now));
+        let Some((answer, held)) = answer.and_then(|answer| Some((answer, held(answer, Scheduled::Wait)?))) else {
             return Err(format!("the broker does not count unacknowledged messages, and {node} does not answer"));
         };
-        jobs = jobs.saturating_add(held);
+        if let Some(unseen) = answer.unseen.as_ref().filter(|_| held == 0) {
+            return Err(format!("the broker does not count unacknowledged messages, and {node} may hold some: {unseen}"));
+        }
+        jobs = jobs.saturating_add(held.into());
     }
     Ok(jobs)
-}
-
-fn held(answer: &Answer) -> Option<u64> {
-    let parts = [&answer.active, &answer.reserved, &answer.scheduled];
-    parts.into_iter().map(|jobs| jobs.as_ref().map(|jobs| u64::try_from(jobs.len()).unwrap_or(u64::MAX))).sum()
 }
 
 /// Nodes of tasks that live from which we took this queue.

@@ -156,6 +156,7 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
         TaskPhase::Unknown if !situation.workers_seen => {
             String::from("its workers cannot be asked, so nothing is known of its jobs; no hold is released meanwhile")
         }
+        TaskPhase::Unknown if member.evidence.silent().next().is_none() => may_hold_unseen(member),
         TaskPhase::Unknown => format!(
             "{} does not answer for {}; silence is not idleness, so it stays held; {}",
             names(member.evidence.silent()),
@@ -181,7 +182,13 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
         TaskPhase::Idle if situation.is_behind_gate(member) => {
             String::from("it has no jobs; it stays held until the queues of drain.gate are empty")
         }
-        TaskPhase::Idle => String::from("it has no jobs; it is checked again to be sure"),
+        TaskPhase::Idle => match member.evidence.settles_in() {
+            settles_in if settles_in > situation.policy.drain.idle_for => format!(
+                "it shows no jobs; it may hold some that are rate-limited, of which the next would begin within {}: it is held until then",
+                age(settles_in),
+            ),
+            _ => String::from("it has no jobs; it is checked again to be sure"),
+        },
         TaskPhase::Permitted => format!("its hold was released {} ago; the scheduler stops it at its own pace", ago()),
         TaskPhase::Stopping => String::from("the scheduler is stopping it"),
         TaskPhase::Restoring => format!(
@@ -196,6 +203,13 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
             String::from("it consumes from no queue, and not because of worker-drain; check its worker's own settings")
         }
         TaskPhase::Serving | TaskPhase::Stopped => String::new(),
+    }
+}
+
+fn may_hold_unseen(member: &Member<'_>) -> String {
+    match member.evidence.unseen() {
+        Some((node, unseen)) => format!("{node} tells of no job, and may hold some: {unseen}; it stays held"),
+        None => String::from("it is not known whether it has jobs"),
     }
 }
 

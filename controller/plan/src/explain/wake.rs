@@ -7,12 +7,12 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     actions::Action,
-    evidence::Work,
+    evidence::{Work, held},
     memory::{Memory, ObserveError, Retry},
     names::NodeName,
-    observation::{Answer, HoldState, Job, Life, Queue},
+    observation::{Answer, HoldState, Life},
     policy::{Mode, Scheduled},
-    situation::{Member, Situation, count},
+    situation::{Member, Situation},
 };
 
 /// After something was done: whether it took effect is read back.
@@ -70,10 +70,10 @@ fn is_vain(situation: &Situation<'_>, action: &Action) -> bool {
 }
 
 fn leaving(situation: &Situation<'_>, member: &Member<'_>) -> SignedDuration {
-    let idle_for = situation.policy.drain.idle_for;
+    let quiet_for = member.quiet_for(situation.policy.drain.idle_for);
     match member.memory.idle {
-        Some(run) if !run.proves(idle_for) && member.memory.permitted.is_none() => {
-            until_proven(idle_for, run.first, situation.now)
+        Some(run) if !run.proves(quiet_for) && member.memory.permitted.is_none() => {
+            until_proven(quiet_for, run.first, situation.now)
         }
         _ => {
             let since = member.memory.phase.map_or(situation.now, |phase| phase.since);
@@ -118,17 +118,12 @@ pub fn awaited(situation: &Situation<'_>) -> Awaited {
 /// first.
 fn ends_until_idle(answer: Option<&Answer>, scheduled: Scheduled) -> Option<NonZeroU32> {
     // One that is silent, such as a worker of the solo pool, may answer when it has ended a job.
-    let Some((queues, reserved, active, later)) = answer.and_then(all) else { return Some(NonZeroU32::MIN) };
-    if !queues.is_empty() {
-        return None;
+    let Some((answer, held)) = answer.and_then(|answer| Some((answer, held(answer, scheduled)?))) else {
+        return Some(NonZeroU32::MIN);
+    };
+    match &answer.queues {
+        None => Some(NonZeroU32::MIN),
+        Some(queues) if queues.is_empty() => NonZeroU32::new(held),
+        Some(_) => None,
     }
-    let later = if scheduled == Scheduled::Wait { later } else { &[] };
-    NonZeroU32::new(count(reserved.iter().chain(active).chain(later)))
-}
-
-type Parts<'a> = (&'a [Queue], &'a [Job], &'a [Job], &'a [Job]);
-
-fn all(answer: &Answer) -> Option<Parts<'_>> {
-    let Answer { queues, reserved, active, scheduled, .. } = answer;
-    Some((queues.as_deref()?, reserved.as_deref()?, active.as_deref()?, scheduled.as_deref()?))
 }

@@ -65,7 +65,7 @@ pub fn check(judged: Judged<'_>) -> Check {
 }
 
 /// A stop is permitted only on proof: every node's cancel read back and every node idle, freshly and at least twice,
-/// `idle_for` apart; or the deadline that the user set has passed and the user said `PermitStop`.
+/// `idle_for` apart or as long as its nodes need, with no job begun meanwhile; or the deadline that the user set has passed and the user said `PermitStop`.
 pub fn rule_1(judged: Judged<'_>) -> Check {
     for (task, ground) in permits(judged.plan) {
         match ground {
@@ -78,14 +78,19 @@ pub fn rule_1(judged: Judged<'_>) -> Check {
                 demand(1, passed, || format!("{task} was permitted by a deadline that has not passed"))?;
             }
             Ground::Drained => {
+                let (mut quiet_for, mut begun) = (judged.policy.drain.idle_for, None);
                 for node in nodes(judged, task) {
                     let answer = answer(judged, &node);
+                    if let Some(answer) = answer {
+                        quiet_for = quiet_for.max(answer.settles_in);
+                        begun = begun.zip(answer.begun).map(|(a, b)| a + b).or(begun).or(answer.begun);
+                    }
                     demand(1, answer.is_some_and(|answer| idle(judged, answer)), || {
                         format!("{task} was permitted while {node} had answered {answer:?}")
                     })?;
                 }
                 let proven = judged.plan.memory.tasks.get(task).and_then(|known| known.idle).is_some_and(|run| {
-                    run.observations >= 2 && run.last.duration_since(run.first) >= judged.policy.drain.idle_for
+                    run.observations >= 2 && run.last.duration_since(run.first) >= quiet_for && run.begun == begun
                 });
                 demand(1, proven, || format!("{task} was permitted without two idle looks far enough apart"))?;
             }

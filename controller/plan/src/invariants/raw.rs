@@ -55,6 +55,8 @@ pub(super) fn answer<'a>(judged: Judged<'a>, node: &NodeName) -> Option<&'a Answ
 pub(super) fn idle(judged: Judged<'_>, answer: &Answer) -> bool {
     let none = |jobs: &Option<Vec<_>>| jobs.as_ref().is_some_and(Vec::is_empty);
     answer.queues.as_ref().is_some_and(Vec::is_empty)
+        && answer.unlisted == 0
+        && answer.unseen.is_none()
         && none(&answer.active)
         && none(&answer.reserved)
         && (judged.policy.drain.scheduled == Scheduled::Ignore || none(&answer.scheduled))
@@ -65,6 +67,7 @@ pub(super) fn at_work(judged: Judged<'_>, fleet: &FleetView, task: &TaskId) -> b
     let some = |jobs: &Option<Vec<_>>| jobs.as_ref().is_some_and(|jobs| !jobs.is_empty());
     let has_jobs = |answer: &Answer| {
         some(&answer.active)
+            || answer.unlisted > 0
             || some(&answer.reserved)
             || (judged.policy.drain.scheduled == Scheduled::Wait && some(&answer.scheduled))
     };

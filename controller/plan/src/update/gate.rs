@@ -47,7 +47,7 @@ pub fn follow(view: &View<'_>, memory: &mut Memory) {
     if known.opened.is_none() || gate.awaited {
         let queues = QueueEvidence::of(gate, view.observation, memory, now);
         known.apart = policy.drain.idle_for.max(queues.settles_in);
-        known.empty = queues.span_if_empty().map(|span| IdleRun::extend(known.empty, span));
+        known.empty = queues.span_if_empty().map(|span| IdleRun::extend(known.empty, span, None));
         known.opened = known.empty.filter(|run| run.proves(known.apart)).map(|_| known.opened.unwrap_or(now));
     }
     memory.gate = Some(known);

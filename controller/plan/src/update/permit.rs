@@ -1,6 +1,6 @@
 //! What became of permits: which took effect, which are void.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::view::View;
 use crate::{
@@ -69,7 +69,8 @@ pub fn take_free_for_permitted(view: &View<'_>, memory: &mut Memory) {
     for (id, seen) in &view.fleet.tasks {
         let Some(task) = memory.tasks.get_mut(id) else { continue };
         let is_free = seen.life == Life::Running && seen.hold == HoldState::Free;
-        let is_proven = task.idle.is_some_and(|run| run.proves(view.policy.drain.idle_for));
+        let settles_in = view.evidence.get(id).map_or(SignedDuration::ZERO, Evidence::settles_in);
+        let is_proven = task.idle.is_some_and(|run| run.proves(view.policy.drain.idle_for.max(settles_in)));
         if is_free && is_proven && task.permitted.is_none() {
             task.permitted = Some(Permitted { at: view.now, ground: Ground::Drained });
         }
@@ -126,7 +127,7 @@ mod tests {
     #[test]
     fn what_is_drained_and_free_counts_as_permitted() {
         let mut stage = Stage::with_task("t", Life::Running);
-        let run = IdleRun { first: at(0), last: at(5), observations: 2 };
+        let run = IdleRun { first: at(0), last: at(5), observations: 2, begun: None };
         stage.memory.tasks.entry("t".into()).or_default().idle = Some(run);
         let mut memory = stage.memory.clone();
         take_free_for_permitted(&stage.view(at(5)), &mut memory);

@@ -10,7 +10,9 @@ pub fn follow(view: &View<'_>, memory: &mut Memory) {
         let Some(task) = memory.tasks.get_mut(id) else { continue };
         let run = task.idle.filter(|_| !evidence.restarted(task));
         task.idle = match evidence.span {
-            Some(span) if task.leaving.is_some() && evidence.is_drained() => Some(IdleRun::extend(run, span)),
+            Some(span) if task.leaving.is_some() && evidence.is_drained() => {
+                Some(IdleRun::extend(run, span, evidence.begun()))
+            }
             _ => None,
         };
     }
@@ -21,12 +23,12 @@ mod tests {
     use super::*;
     use crate::{
         memory::{Leaving, Why},
-        observation::Life,
+        observation::{Answer, Life},
         update::testing::{Stage, at, busy, idle},
     };
 
     #[test]
-    fn a_run_grows_with_each_idle_observation_and_ends_with_a_job_or_a_restart() {
+    fn a_run_grows_with_each_idle_observation_and_ends_with_a_job_a_beginning_or_a_restart() {
         let mut stage = Stage::with_task("t", Life::Running);
         stage.memory.tasks.entry("t".into()).or_default().leaving = Some(Leaving { why: Why::Rollout, since: at(0) });
         let observations =
@@ -40,13 +42,21 @@ mod tests {
             let run = stage.memory.tasks[&"t".into()].idle;
             assert_eq!(run.map(|run| run.observations), expected, "at {now}");
         }
+        for (seconds, begun, expected) in [(5, 7, 1), (6, 7, 2), (7, 8, 1)] {
+            stage.answers("t", "w@1", Answer { begun: Some(begun), ..idle(at(seconds)) });
+            let mut memory = stage.memory.clone();
+            follow(&stage.view(at(seconds)), &mut memory);
+            stage.memory = memory;
+            let run = stage.memory.tasks[&"t".into()].idle;
+            assert_eq!(run.map(|run| run.observations), Some(expected), "{begun} jobs begun");
+        }
         stage.memory.tasks.entry("t".into()).or_default().nodes.entry("w@1".into()).or_default().instance =
             Some("a".into());
-        let mut answer = idle(at(5));
+        let mut answer = idle(at(8));
         answer.instance = Some("b".into());
         stage.answers("t", "w@1", answer);
         let mut memory = stage.memory.clone();
-        follow(&stage.view(at(5)), &mut memory);
+        follow(&stage.view(at(8)), &mut memory);
         assert_eq!(memory.tasks[&"t".into()].idle.map(|run| run.observations), Some(1), "another worker");
     }
 }

@@ -24,13 +24,11 @@ pub fn at(seconds: i64) -> Timestamp {
 /// A node that takes no jobs and has none.
 pub fn idle(at: Timestamp) -> Answer {
     Answer {
-        asked_at: at,
-        answered_at: at,
-        instance: None,
         queues: Some(Vec::new()),
         reserved: Some(Vec::new()),
         active: Some(Vec::new()),
         scheduled: Some(Vec::new()),
+        ..Answer::new(at, at)
     }
 }
 
@@ -41,7 +39,7 @@ pub fn busy(at: Timestamp) -> Answer {
 
 /// A node that takes jobs.
 pub fn consuming(at: Timestamp) -> Answer {
-    Answer { queues: Some(vec![Queue { name: "slow".into(), binding: None }]), ..idle(at) }
+    Answer { queues: Some(vec![Queue::named("slow")]), ..idle(at) }
 }
 
 /// What a step reads and writes.

@@ -279,7 +279,7 @@ fn consuming() -> Node {
 }
 
 pub fn queue(name: &str) -> Queue {
-    Queue { name: name.into(), binding: None }
+    Queue::named(name)
 }
 
 pub fn task_id(name: &str) -> TaskId {

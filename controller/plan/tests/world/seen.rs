@@ -106,13 +106,11 @@ impl World {
 
     fn answer(&self, node: &Node) -> Answer {
         Answer {
-            asked_at: self.now,
-            answered_at: self.now,
-            instance: None,
             queues: Some(node.queues.iter().map(|name| queue(name)).collect()),
             reserved: Some(node.reserved.clone()),
             active: Some(node.active.clone()),
             scheduled: Some(node.scheduled.clone()),
+            ..Answer::new(self.now, self.now)
         }
     }
 }

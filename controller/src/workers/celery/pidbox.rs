@@ -232,7 +232,7 @@ mod tests {
             body(Method::AddConsumer(queue), None)["arguments"],
             json!({"queue": "slow", "exchange": "media", "exchange_type": "topic", "routing_key": "video.#"})
         );
-        let plain = Queue { name: "slow".into(), binding: None };
+        let plain = Queue::named("slow");
         assert_eq!(
             body(Method::AddConsumer(plain), None)["arguments"],
             json!({"queue": "slow", "exchange": null, "exchange_type": null, "routing_key": null})
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn a_queue_without_an_exchange_has_no_binding() {
         let queues = parse_queues(&json!([{"name": "a", "exchange": null, "routing_key": "a"}])).unwrap();
-        assert_eq!(queues, [Queue { name: "a".into(), binding: None }]);
+        assert_eq!(queues, [Queue::named("a")]);
         let bound =
             parse_queues(&json!([{"name": "a", "exchange": {"name": "", "type": "direct"}, "routing_key": "a"}]));
         let binding = Binding { exchange: String::new(), exchange_type: "direct".into(), routing_key: "a".into() };

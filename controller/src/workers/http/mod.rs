@@ -158,7 +158,7 @@ fn is_of(named: &str, task: &TaskId) -> bool {
 
 fn answer(state: State, asked_at: Timestamp, answered_at: Timestamp) -> Answer {
     let State { instance, task: _, queues, active, reserved, scheduled } = state;
-    let queue = |name: String| Queue { name: name.into(), binding: None };
+    let queue = |name: String| Queue::named(name);
     Answer {
         asked_at,
         answered_at,

@@ -12,7 +12,7 @@ use crate::{
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 fn queue() -> Queue {
-    Queue { name: "slow".into(), binding: None }
+    Queue::named("slow")
 }
 
 /// A node that takes jobs from these queues and has so many of each kind; `None`: that was not answered.
@@ -20,13 +20,11 @@ fn answer(queues: &[Queue], active: Option<usize>, reserved: usize, scheduled: u
     let job = Job { id: "j".into(), name: "work".into(), started_at: None };
     let jobs = |count: usize| vec![job.clone(); count];
     Answer {
-        asked_at: NOW,
-        answered_at: NOW,
-        instance: None,
         queues: Some(queues.into()),
         reserved: Some(jobs(reserved)),
         active: active.map(jobs),
         scheduled: Some(jobs(scheduled)),
+        ..Answer::new(NOW, NOW)
     }
 }
 

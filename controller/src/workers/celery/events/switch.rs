@@ -91,7 +91,7 @@ mod tests {
     }
 
     fn observed(switches: &Switches, queues: usize) {
-        let queue = Queue { name: "celery".into(), binding: None };
+        let queue = Queue::named("celery");
         let at = Timestamp::UNIX_EPOCH;
         let queues = Some(vec![queue; queues]);
         let answer = Answer {
