@@ -44,7 +44,7 @@ pub fn workers(target: &WorkersTarget, secrets: &SecretTexts, queues: SqsSetting
 fn celery(target: &CeleryTarget, secrets: &SecretTexts) -> CelerySettings {
     let CeleryTarget {
         broker,
-        node_name,
+        node_names,
         control_exchange,
         events,
         event_exchange,
@@ -67,7 +67,7 @@ fn celery(target: &CeleryTarget, secrets: &SecretTexts) -> CelerySettings {
     };
     let kombu = TransportOptions::default();
     CelerySettings {
-        node_name: node_name.clone(),
+        node_names: node_names.clone(),
         control_exchange: control_exchange.clone(),
         listening: match events {
             EventsSpec::Listen => Listening::Listen,

@@ -138,13 +138,11 @@ fn busy(tasks: u128, now: Timestamp) -> Observation {
         known.insert(task.clone(), Task { revision: revision.into(), life: Life::Running, started_at, hold });
         let job = Job { id: id.clone(), name: "app.tasks.transcode".into(), started_at };
         let answer = Answer {
-            asked_at: now,
-            answered_at: now,
-            instance: None,
             queues: Some(vec![Queue::named("celery")]),
             reserved: Some(vec![job.clone(), job.clone()]),
             active: Some(vec![job]),
             scheduled: Some(Vec::new()),
+            ..Answer::new(now, now)
         };
         nodes.insert(node.clone(), answer);
         mapped.insert(task, Mapping::Nodes([node].into()));

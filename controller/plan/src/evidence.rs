@@ -13,8 +13,8 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     memory::{Memory, TaskMemory},
     names::{NodeName, TaskId},
-    observation::{Answer, FleetView, Job, Mapping, Queue, WorkersView},
-    policy::Scheduled,
+    observation::{Answer, FleetView, Job, Mapping, Queue, Task, WorkersView},
+    policy::{DrainPolicy, Scheduled},
     report::JobCounts,
 };
 
@@ -73,17 +73,20 @@ pub struct Evidence<'a> {
     pub nodes: BTreeMap<NodeName, Option<&'a Answer>>,
     /// When the first question to any of its nodes was sent, and when the last answer came; `None` if nothing came.
     pub span: Option<(Timestamp, Timestamp)>,
+    /// How many of its workers are not known yet.
+    pub unknown_workers: u32,
     /// Why the first of its nodes that is silent is so, where more is known than that.
     pub why_silent: Option<&'a str>,
 }
 
 impl<'a> Evidence<'a> {
-    /// Judges what the nodes of `task` answered. `workers` is `None` if nobody could be asked.
+    /// Judges what the nodes of `task` answered, of which there are `expected` or more. `workers` is `None` if nobody could be
+    /// asked.
     pub fn of(
         task: &TaskId,
         memory: &TaskMemory,
         workers: Option<&'a WorkersView>,
-        scheduled: Scheduled,
+        (expected, scheduled): (u32, Scheduled),
         now: Timestamp,
     ) -> Self {
         let mapping = workers.and_then(|workers| workers.tasks.get(task));
@@ -102,10 +105,15 @@ impl<'a> Evidence<'a> {
             None if nodes.is_empty() => Mapped::No(String::from("it was not asked for")),
             _ => Mapped::Yes,
         };
-        let (intake, work) = if mapped == Mapped::Yes {
-            (intake(&nodes), work(&nodes, scheduled))
-        } else {
-            (Intake::Unknown, Work::Unknown)
+        let unknown_workers = expected.saturating_sub(u32::try_from(nodes.len()).unwrap_or(u32::MAX));
+        let (intake, work) = match mapped {
+            Mapped::Yes => match (intake(&nodes), work(&nodes, scheduled)) {
+                (Intake::Cancelled, Work::Busy) if unknown_workers > 0 => (Intake::Unknown, Work::Busy),
+                (Intake::Cancelled, _) if unknown_workers > 0 => (Intake::Unknown, Work::Unknown),
+                (intake, Work::Idle) if unknown_workers > 0 => (intake, Work::Unknown),
+                judged => judged,
+            },
+            Mapped::No(_) | Mapped::Ambiguous(_) => (Intake::Unknown, Work::Unknown),
         };
         let span = nodes.values().flatten().map(|answer| (answer.asked_at, answer.answered_at)).reduce(widest);
         let silences = nodes
@@ -113,7 +121,7 @@ impl<'a> Evidence<'a> {
             .filter(|(_, answer)| answer.is_none())
             .filter_map(|(name, _)| workers.and_then(|workers| workers.silences.get(name)).map(String::as_str));
         let why_silent = silences.into_iter().next();
-        Self { intake, work, mapped, nodes, span, why_silent }
+        Self { intake, work, mapped, nodes, span, unknown_workers, why_silent }
     }
 
     /// It takes no jobs and has none, and every node of it said so.
@@ -128,7 +136,7 @@ impl<'a> Evidence<'a> {
 
     /// Nodes that did not answer every question, in order.
     pub fn silent(&self) -> impl Iterator<Item = &NodeName> {
-        self.nodes.iter().filter(|(_, answer)| answer.is_none_or(|answer| !complete(answer))).map(|(name, _)| name)
+        self.nodes.iter().filter(|(_, answer)| answer.is_none_or(|answer| !answer.is_whole())).map(|(name, _)| name)
     }
 
     /// Which start of each of its nodes answered, as far as they said.
@@ -203,20 +211,21 @@ pub fn of_all<'a>(
     fleet: &FleetView,
     memory: &Memory,
     workers: Option<&'a WorkersView>,
-    scheduled: Scheduled,
+    policy: &DrainPolicy,
     now: Timestamp,
 ) -> BTreeMap<TaskId, Evidence<'a>> {
-    let known = fleet.tasks.keys().filter_map(|id| Some((id, memory.tasks.get(id)?)));
-    known.map(|(id, task)| (id.clone(), Evidence::of(id, task, workers, scheduled, now))).collect()
+    let known = fleet.tasks.iter().filter_map(|(id, task)| Some((id, task, memory.tasks.get(id)?)));
+    let of = |(id, task, known): (&TaskId, &Task, &TaskMemory)| {
+        let learnt = || memory.workers_per_task.get(&task.revision).copied();
+        let expected = policy.workers_per_task.or_else(learnt).unwrap_or(1);
+        (id.clone(), Evidence::of(id, known, workers, (expected, policy.scheduled), now))
+    };
+    known.map(of).collect()
 }
 
 /// Whether it still proves anything about now.
 pub(crate) fn fresh(answer: &Answer, now: Timestamp) -> bool {
     now.duration_since(answer.asked_at) <= FRESH_FOR
-}
-
-fn complete(answer: &Answer) -> bool {
-    answer.queues.is_some() && answer.active.is_some() && answer.reserved.is_some() && answer.scheduled.is_some()
 }
 
 fn widest(a: (Timestamp, Timestamp), b: (Timestamp, Timestamp)) -> (Timestamp, Timestamp) {
@@ -248,7 +257,8 @@ fn work(nodes: &BTreeMap<NodeName, Option<&Answer>>, scheduled: Scheduled) -> Wo
 
 /// How many jobs it tells of, or counts without naming them. `None`: it does not answer all.
 pub(crate) fn held(answer: &Answer, scheduled: Scheduled) -> Option<u32> {
-    let jobs = parts(answer, scheduled).map(|jobs| jobs.as_ref().map(|jobs| u32::try_from(jobs.len()).unwrap_or(u32::MAX)));
+    let jobs =
+        parts(answer, scheduled).map(|jobs| jobs.as_ref().map(|jobs| u32::try_from(jobs.len()).unwrap_or(u32::MAX)));
     jobs.chain([Some(answer.unlisted)]).try_fold(0_u32, |sum, count| Some(sum.saturating_add(count?)))
 }
 

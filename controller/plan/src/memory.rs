@@ -36,6 +36,9 @@ pub struct Memory {
     /// By task. A task is forgotten when it has been seen gone, and nothing counts it any more.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tasks: BTreeMap<TaskId, TaskMemory>,
+    /// How many workers of one task were ever seen to answer together, by revision; where it is more than one.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub workers_per_task: BTreeMap<RevisionId, u32>,
     /// Since when the fleet cannot be observed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fleet_error: Option<ObserveError>,

@@ -272,6 +272,11 @@ impl Answer {
             strength: Strength::Lists,
         }
     }
+
+    /// Every question was answered.
+    pub fn is_whole(&self) -> bool {
+        self.queues.is_some() && self.active.is_some() && self.reserved.is_some() && self.scheduled.is_some()
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]

@@ -78,6 +78,9 @@ pub struct DrainPolicy {
     pub deadline: Option<Deadline>,
     /// Whether a scale-in is drained too.
     pub scale_in: bool,
+    /// How many workers each task has. `None`: as many as were seen to answer together in a task of its revision.
+    #[serde(default)]
+    pub workers_per_task: Option<u32>,
     /// What must be empty before an old task loses its queues. `None`: nothing.
     #[serde(default)]
     pub gate: Option<Gate>,

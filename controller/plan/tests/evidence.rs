@@ -30,13 +30,7 @@ fn answer((queues, reserved, active, scheduled): Told, age: SignedDuration) -> A
     };
     let queues = queues.map(|count| (0..count).map(|i| Queue::named(i.to_string())).collect());
     let at = NOW.checked_sub(age).expect("a short age");
-    Answer {
-        queues,
-        reserved: jobs(reserved),
-        active: jobs(active),
-        scheduled: jobs(scheduled),
-        ..Answer::new(at, at)
-    }
+    Answer { queues, reserved: jobs(reserved), active: jobs(active), scheduled: jobs(scheduled), ..Answer::new(at, at) }
 }
 
 /// What is concluded of a task whose nodes are known to be `known`, of which some answered.
@@ -53,7 +47,7 @@ fn judge(known: &[&str], answers: &[(&str, Told, SignedDuration)], scheduled: Sc
         .iter()
         .map(|(node, told, age)| (NodeName::from(*node), answer(*told, *age)))
         .collect::<BTreeMap<_, _>>();
-    let evidence = Evidence::of(&task, &memory, Some(&view), scheduled, NOW);
+    let evidence = Evidence::of(&task, &memory, Some(&view), (1, scheduled), NOW);
     (evidence.intake, evidence.work)
 }
 
@@ -107,7 +101,7 @@ fn jobs_that_no_list_shows_are_work_where_they_are_counted_and_unknown_where_the
         let (task, memory, mut view) = (TaskId::from("t"), TaskMemory::default(), WorkersView::default());
         view.tasks.insert(task.clone(), Mapping::Nodes(["a".into()].into()));
         view.nodes.insert("a".into(), told);
-        let evidence = Evidence::of(&task, &memory, Some(&view), Scheduled::Ignore, NOW);
+        let evidence = Evidence::of(&task, &memory, Some(&view), (1, Scheduled::Ignore), NOW);
         (evidence.work, evidence.settles_in(), evidence.jobs().map_or(0, |jobs| jobs.reserved))
     };
     let idle = || answer(IDLE, NEW);
@@ -133,7 +127,7 @@ fn a_look_at_several_nodes_lasts_from_the_first_question_to_the_last_answer() {
         memory.nodes.entry(node.into()).or_default();
         view.nodes.insert(node.into(), answer);
     }
-    let evidence = Evidence::of(&task, &memory, Some(&view), Scheduled::Ignore, NOW);
+    let evidence = Evidence::of(&task, &memory, Some(&view), (1, Scheduled::Ignore), NOW);
     assert_eq!(evidence.span, Some((NOW - SECOND * 9, NOW - SECOND * 2)));
 }
 
@@ -147,11 +141,11 @@ fn nobody_to_ask_or_nobody_found_proves_nothing() {
         Some(Mapping::Ambiguous { why: "two claim it".into() }),
     ] {
         view.tasks = mapping.map(|mapping| (task.clone(), mapping)).into_iter().collect();
-        let evidence = Evidence::of(&task, &memory, Some(&view), Scheduled::Ignore, NOW);
+        let evidence = Evidence::of(&task, &memory, Some(&view), (1, Scheduled::Ignore), NOW);
         assert_eq!((evidence.intake, evidence.work), (Intake::Unknown, Work::Unknown));
         assert!(!evidence.is_drained());
     }
-    assert!(!Evidence::of(&task, &memory, None, Scheduled::Ignore, NOW).is_drained());
+    assert!(!Evidence::of(&task, &memory, None, (1, Scheduled::Ignore), NOW).is_drained());
 }
 
 #[test]
@@ -162,7 +156,7 @@ fn an_ambiguous_node_proves_nothing_even_if_it_was_clear_before() {
     let mut view = WorkersView::default();
     view.tasks.insert(task.clone(), Mapping::Ambiguous { why: "a could be of t or u".into() });
     view.nodes.insert("a".into(), answer(IDLE, NEW));
-    assert!(!Evidence::of(&task, &memory, Some(&view), Scheduled::Ignore, NOW).is_drained());
+    assert!(!Evidence::of(&task, &memory, Some(&view), (1, Scheduled::Ignore), NOW).is_drained());
 }
 
 /// An old task that stopped consuming, has no jobs, and was not observed since: the proof begins.
@@ -320,10 +314,10 @@ fn why_a_node_is_silent_is_told_where_it_is_known() {
     let mut view = WorkersView::default();
     view.silences.insert("a".into(), "its token is another".into());
     view.silences.insert("b".into(), "of no interest".into());
-    let evidence = Evidence::of(&TaskId::from("t"), &memory, Some(&view), Scheduled::Ignore, NOW);
+    let evidence = Evidence::of(&TaskId::from("t"), &memory, Some(&view), (1, Scheduled::Ignore), NOW);
     assert_eq!(evidence.why_silent, Some("its token is another"));
     view.nodes.insert("a".into(), answer(IDLE, NEW));
-    let evidence = Evidence::of(&TaskId::from("t"), &memory, Some(&view), Scheduled::Ignore, NOW);
+    let evidence = Evidence::of(&TaskId::from("t"), &memory, Some(&view), (1, Scheduled::Ignore), NOW);
     assert_eq!(evidence.why_silent, None);
 }
 
@@ -336,6 +330,7 @@ fn policy() -> Policy {
             idle_for: minutes(10),
             scheduled: Scheduled::Ignore,
             deadline: None,
+            workers_per_task: None,
             scale_in: true,
             gate: None,
         },
@@ -370,7 +365,7 @@ fn unmapped(mapping: Option<Mapping>, told: Told) -> (bool, usize, u32) {
     let tasks = mapping.map(|mapping| (task.clone(), mapping)).into_iter().collect();
     let nodes = BTreeMap::from([("a".into(), answer(told, NEW))]);
     let view = WorkersView { tasks, nodes, ..WorkersView::default() };
-    let evidence = Evidence::of(&task, &memory, Some(&view), Scheduled::Ignore, NOW);
+    let evidence = Evidence::of(&task, &memory, Some(&view), (1, Scheduled::Ignore), NOW);
     (evidence.is_drained(), evidence.silent().count(), evidence.load())
 }
 

@@ -18,6 +18,7 @@ use super::{
 /// has; with others, no worker answers.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.nodeName) || !has(self.nodeNames)").message("give one of nodeName and nodeNames"))]
 pub struct CelerySpec {
     /// The broker: the application's `broker_url`.
     pub broker: BrokerSpec,
@@ -37,6 +38,25 @@ pub struct CelerySpec {
     )]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
+    /// As `nodeName`, where a task has several workers: a name for each, such as `heavy@{taskId}` and `light@{taskId}`. A task whose
+    /// workers of all these names do not answer is not idle.
+    #[schemars(length(max = 16), inner(length(min = 1, max = 256)))]
+    #[x_kube(
+        validation = Rule::new(
+            "self.all(name, name.contains('@') && name.matches('^[^{}%]*(\\\\{(taskId|privateDnsName|privateIp|runtimeId|containerName)\\\\}[^{}%]*)+$'))"
+        )
+        .message(
+            "each of nodeNames must tell one task's worker from another's: write name@host with one or more of \
+             {taskId}, {privateDnsName}, {privateIp}, {runtimeId}, {containerName}, as in heavy@{taskId}"
+        )
+    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub node_names: Vec<String>,
+    /// How many workers each task has. As long as fewer are known, the task is not idle: one that has not answered yet may run
+    /// jobs. Default: as many as `nodeNames` has names, or as were ever seen to answer together in a task of the same revision.
+    #[schemars(range(min = 1, max = 64))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers_per_task: Option<u32>,
     /// Celery's `control_exchange`. Default: `celery`.
     #[serde(default = "default_control_exchange")]
     #[schemars(length(min = 1, max = 128))]

@@ -84,8 +84,8 @@ impl WorkersTarget {
 pub struct CeleryTarget {
     /// Where the broker's URL is.
     pub broker: BrokerSource,
-    /// How a task's nodes are named; `None`: they are matched automatically.
-    pub node_name: Option<String>,
+    /// How a task's nodes are named; those that no name fits are matched automatically.
+    pub node_names: Vec<String>,
     /// Celery's `control_exchange`.
     pub control_exchange: String,
     /// Whether worker-drain listens to Celery's events.
@@ -231,11 +231,20 @@ fn http_target(spec: &HttpSpec) -> HttpTarget {
 }
 
 fn celery_target(spec: &CelerySpec) -> Result<CeleryTarget, Problem> {
-    let CelerySpec { broker, node_name, control_exchange, events, event_exchange, transport_options, reply_timeout } =
-        spec;
+    let CelerySpec {
+        broker,
+        node_name,
+        node_names,
+        workers_per_task: _,
+        control_exchange,
+        events,
+        event_exchange,
+        transport_options,
+        reply_timeout,
+    } = spec;
     Ok(CeleryTarget {
         broker: broker_source(broker)?,
-        node_name: node_name.clone(),
+        node_names: node_name.iter().chain(node_names).cloned().collect(),
         control_exchange: control_exchange.clone(),
         events: *events,
         event_exchange: event_exchange.clone(),
@@ -254,7 +263,7 @@ fn broker_source(BrokerSpec { url, url_from, tls: _ }: &BrokerSpec) -> Result<Br
 }
 
 fn policy(resource: &WorkerDrain) -> Result<Policy, Problem> {
-    let WorkerDrainSpec { fleet: _, workers: _, hold, drain, mode, paused } = &resource.spec;
+    let WorkerDrainSpec { fleet: _, workers, hold, drain, mode, paused } = &resource.spec;
     let hold_mode = match hold.mode {
         HoldModeSpec::Standing => HoldMode::Standing,
         HoldModeSpec::OnRollout => HoldMode::OnRollout,
@@ -277,6 +286,7 @@ fn policy(resource: &WorkerDrain) -> Result<Policy, Problem> {
             },
             deadline: drain.deadline.as_ref().map(deadline),
             scale_in,
+            workers_per_task: workers.celery.as_ref().and_then(workers_per_task),
             gate: drain.gate.as_ref().map(gate),
         },
         mode: match mode {
@@ -286,6 +296,12 @@ fn policy(resource: &WorkerDrain) -> Result<Policy, Problem> {
         paused: *paused,
         withdrawn: resource.metadata.deletion_timestamp.is_some(),
     })
+}
+
+/// Each of several names is a worker's.
+fn workers_per_task(CelerySpec { workers_per_task, node_names, .. }: &CelerySpec) -> Option<u32> {
+    let named = u32::try_from(node_names.len()).ok().filter(|names| *names > 1);
+    workers_per_task.or(named)
 }
 
 fn min_consuming(spec: TasksOrPercent) -> MinConsuming {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use worker_drain_plan::{
     Action, NodeName, Observation, age,
-    observation::{Answer, HoldState, Job},
+    observation::{Answer, HoldState, Job, Strength},
     report::{TaskReport, Verdict},
 };
 
@@ -179,7 +179,7 @@ fn evidence(node: &NodeName, observation: &Observation, now: Timestamp) -> Strin
         let why = silences.and_then(|silences| silences.get(node));
         return why.map_or_else(|| String::from("does not answer"), |why| format!("does not answer: {why}"));
     };
-    let Answer { asked_at: _, answered_at: _, instance: _, queues, reserved, active, scheduled } = answer;
+    let Answer { queues, reserved, active, scheduled, unlisted, unseen, settles_in, strength, .. } = answer;
     let queues = match queues.as_deref() {
         None => String::from("does not say what it consumes from"),
         Some([]) => String::from("consumes from no queue"),
@@ -191,6 +191,17 @@ fn evidence(node: &NodeName, observation: &Observation, now: Timestamp) -> Strin
     let count = |jobs: &Option<Vec<Job>>| jobs.as_ref().map_or_else(|| "?".into(), |jobs| jobs.len().to_string());
     let mut text =
         format!("{queues}; {} running, {} waiting, {} for later", count(active), count(reserved), count(scheduled));
+    if *unlisted > 0 {
+        let _ = write!(text, ", {unlisted} without a name");
+    }
+    let _ = match (strength, unseen) {
+        (Strength::Account, None) => write!(text, "; it accounts for every job"),
+        (Strength::Lists, None) if settles_in.is_zero() => write!(text, "; by Celery's lists"),
+        (Strength::Lists, None) => {
+            write!(text, "; by Celery's lists, in which a rate-limited job may be missing for {}", age(*settles_in))
+        }
+        (_, Some(unseen)) => write!(text, "; it may hold jobs unseen: {unseen}"),
+    };
     let oldest = active.iter().flatten().filter_map(|job| Some((job.started_at?, job))).min_by_key(|(at, _)| *at);
     if let Some((started_at, job)) = oldest {
         let _ = write!(text, "; oldest {} {}, for {}", job.name, job.id, age(now.duration_since(started_at)));

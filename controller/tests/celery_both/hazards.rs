@@ -44,7 +44,7 @@ async fn a_request_that_has_expired_is_carried_out_all_the_same() {
 
     let transport = Broker::open(&settings, std::sync::Arc::new(SystemClock)).expect("the settings are fine");
     let long_ago = Timestamp::from_second(1).expect("it is a time");
-    let order = Request::new(Method::CancelConsumer("celery".into()), Some(node("one")), long_ago);
+    let order = Request::new(Method::CancelConsumer("celery".into()), node("one").into(), long_ago);
     let mut sent = transport.publish(&[order]).await.expect("the broker is there");
     let reply =
         timeout(LONG, sent.replies.next()).await.expect("it answers").expect("it is connected").expect("a reply");

@@ -102,6 +102,7 @@ pub fn drain(fleet: SmallFleet, workers: Celery, memory: Memory) -> Drain<SmallF
             idle_for: SignedDuration::from_secs(1),
             scheduled: Scheduled::Ignore,
             deadline: None,
+            workers_per_task: None,
             scale_in: true,
             gate: None,
         },

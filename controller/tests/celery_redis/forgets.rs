@@ -76,6 +76,7 @@ fn policy() -> Policy {
             idle_for: SignedDuration::from_secs(1),
             scheduled: Scheduled::Ignore,
             deadline: None,
+            workers_per_task: None,
             scale_in: true,
             gate: None,
         },

@@ -197,6 +197,7 @@ fn policy(chance: &mut Chance, faults: FaultSet) -> Policy {
             idle_for,
             scheduled,
             deadline: deadline.map(|action| Deadline { after, action }),
+            workers_per_task: None,
             scale_in,
             gate: None,
         },

@@ -15,7 +15,7 @@ use tokio::{
     task::JoinSet,
 };
 
-/// Nodes that answer `[]` to whatever they are asked, as idle workers do, all of them through one subscription. They end
+/// Nodes that answer as idle workers do, all of them through one subscription. They end
 /// when this is dropped.
 #[derive(Debug)]
 pub struct ModelledNodes(#[expect(dead_code, reason = "it is kept for being dropped")] JoinSet<()>);
@@ -52,7 +52,7 @@ async fn on_redis(nodes: &[String], url: &str, ready: Sender<()>) -> redis::Redi
         let queue = format!("{}.reply.celery.pidbox", text(&request["reply_to"]["routing_key"]));
         let mut pipeline = redis::pipe();
         for node in asked(nodes, &request) {
-            let reply = STANDARD.encode(json!({node: []}).to_string());
+            let reply = STANDARD.encode(json!({node: answer(&request)}).to_string());
             let reply = json!({
                 "body": reply, "headers": {"ticket": request["ticket"], "clock": 1}, "content-type": "application/json",
                 "content-encoding": "utf-8",
@@ -88,12 +88,23 @@ async fn on_rabbitmq(nodes: &[String], url: &str, ready: Sender<()>) -> lapin::R
             .with_content_encoding("utf-8".into())
             .with_headers(headers);
         for node in asked(nodes, &request) {
-            let reply = json!({node: []}).to_string();
+            let reply = json!({node: answer(&request)}).to_string();
             let flags = BasicPublishOptions::default();
             channel.basic_publish(exchange.into(), key.into(), flags, reply.as_bytes(), properties.clone()).await?;
         }
     }
     Ok(())
+}
+
+/// What an idle worker of Celery 5.7 answers, as far as it matters.
+fn answer(request: &Value) -> Value {
+    match request["method"].as_str() {
+        Some("ping") => json!({"ok": "pong"}),
+        Some("stats") => json!({"pid": 7, "uptime": 60, "total": {}}),
+        Some("report") => json!({"ok": "software -> celery:5.7.0 (collider)"}),
+        Some("conf") => json!({"accept_content": ["json"], "worker_disable_rate_limits": false}),
+        _ => json!([]),
+    }
 }
 
 /// Those of the nodes that a request is for.

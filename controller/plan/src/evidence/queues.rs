@@ -132,7 +132,9 @@ fn told(
             return Err(format!("the broker does not count unacknowledged messages, and {node} does not answer"));
         };
         if let Some(unseen) = answer.unseen.as_ref().filter(|_| held == 0) {
-            return Err(format!("the broker does not count unacknowledged messages, and {node} may hold some: {unseen}"));
+            return Err(format!(
+                "the broker does not count unacknowledged messages, and {node} may hold some: {unseen}"
+            ));
         }
         jobs = jobs.saturating_add(held.into());
     }

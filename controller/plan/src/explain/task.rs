@@ -156,7 +156,9 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
         TaskPhase::Unknown if !situation.workers_seen => {
             String::from("its workers cannot be asked, so nothing is known of its jobs; no hold is released meanwhile")
         }
-        TaskPhase::Unknown if member.evidence.silent().next().is_none() => may_hold_unseen(member),
+        TaskPhase::Unknown if member.evidence.unseen().is_some() || member.evidence.silent().next().is_none() => {
+            may_hold_unseen(member)
+        }
         TaskPhase::Unknown => format!(
             "{} does not answer for {}; silence is not idleness, so it stays held; {}",
             names(member.evidence.silent()),
@@ -209,7 +211,12 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
 fn may_hold_unseen(member: &Member<'_>) -> String {
     match member.evidence.unseen() {
         Some((node, unseen)) => format!("{node} tells of no job, and may hold some: {unseen}; it stays held"),
-        None => String::from("it is not known whether it has jobs"),
+        None => format!(
+            "{} of its workers {} not known yet and may run jobs; it stays held (spec.workers.celery.workersPerTask says how many a \
+             task has)",
+            member.evidence.unknown_workers,
+            if member.evidence.unknown_workers == 1 { "is" } else { "are" },
+        ),
     }
 }
 

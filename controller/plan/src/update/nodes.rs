@@ -3,7 +3,9 @@
 use super::view::View;
 use crate::{
     memory::Memory,
+    names::RevisionId,
     observation::{Mapping, WorkersView},
+    situation::count,
 };
 
 /// Every node that is ever seen to be a task's stays its own: one that no longer answers is unknown, not absent.
@@ -27,11 +29,27 @@ pub fn learn_instances(view: &View<'_>, memory: &mut Memory) {
     }
 }
 
+/// How many workers a task of each revision has: as many as were seen to answer together in one of them. The same number is
+/// expected of its other tasks, so that one that is silent from the start is missed.
+pub fn learn_numbers(view: &View<'_>, memory: &mut Memory) {
+    for (id, evidence) in &view.evidence {
+        let Some(task) = view.fleet.tasks.get(id) else { continue };
+        let answered = count(evidence.nodes.values().flatten());
+        let known = memory.workers_per_task.get(&task.revision).copied().unwrap_or(1);
+        if answered > known {
+            memory.workers_per_task.insert(task.revision.clone(), answered);
+        }
+    }
+    let lives = |revision: &RevisionId| view.fleet.tasks.values().any(|task| task.revision == *revision);
+    memory.workers_per_task.retain(|revision, _| *revision == view.fleet.current || lives(revision));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        observation::Life,
+        evidence::Work,
+        observation::{Life, Seen},
         update::testing::{Stage, at, idle},
     };
 
@@ -59,5 +77,26 @@ mod tests {
             learn_instances(&stage.view(at(0)), &mut memory);
             assert_eq!(memory.tasks[&"t".into()].nodes[&"w@1".into()].instance.as_deref(), Some(instance));
         }
+    }
+
+    #[test]
+    fn a_worker_that_was_silent_from_the_start_is_missed_where_a_sibling_has_two() {
+        let mut stage = Stage::with_task("t1", Life::Running);
+        stage.add_task("t2", Life::Running);
+        for (task, node) in [("t1", "a@1"), ("t1", "b@1"), ("t2", "a@2")] {
+            stage.answers(task, node, idle(at(0)));
+        }
+        let Seen::Ok { value, .. } = &mut stage.observation.workers else { unreachable!("they are seen") };
+        value.tasks.insert("t1".into(), Mapping::Nodes(["a@1".into(), "b@1".into()].into()));
+        for (works, unknown) in [(Work::Idle, 0), (Work::Unknown, 1)] {
+            let mut memory = stage.memory.clone();
+            let view = stage.view(at(0));
+            let second = &view.evidence[&"t2".into()];
+            assert_eq!((second.work, second.unknown_workers), (works, unknown));
+            learn_numbers(&view, &mut memory);
+            stage.memory = memory;
+        }
+        stage.policy.drain.workers_per_task = Some(1);
+        assert_eq!(stage.view(at(0)).evidence[&"t2".into()].work, Work::Idle, "the user knows better");
     }
 }

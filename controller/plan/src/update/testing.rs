@@ -58,6 +58,7 @@ impl Stage {
             idle_for: SignedDuration::from_secs(1),
             scheduled: Scheduled::Ignore,
             deadline: None,
+            workers_per_task: None,
             scale_in: true,
             gate: None,
         };
@@ -117,7 +118,7 @@ impl Stage {
     /// All of it, as a step reads it at this time.
     pub fn view(&self, now: Timestamp) -> View<'_> {
         let Self { policy, fleet, observation, memory } = self;
-        let evidence = evidence::of_all(fleet, memory, observation.workers.ok(), Scheduled::Ignore, now);
+        let evidence = evidence::of_all(fleet, memory, observation.workers.ok(), &policy.drain, now);
         View { policy, fleet, observation, before: memory, evidence, observed_at: now, now }
     }
 }

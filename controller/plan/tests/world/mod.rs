@@ -51,6 +51,7 @@ pub fn policy() -> Policy {
             idle_for: SECOND,
             scheduled: Scheduled::Ignore,
             deadline: None,
+            workers_per_task: None,
             scale_in: true,
             gate: None,
         },

@@ -1,8 +1,8 @@
 //! The brokers that there are: the one place where a URL chooses a transport.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use worker_drain_plan::{QueueName, observation::Failure};
+use worker_drain_plan::{NodeName, QueueName, observation::Failure};
 
 use super::{
     amqp::Amqp,
@@ -67,6 +67,13 @@ impl Transport for Broker {
         match self {
             Self::Amqp(amqp) => amqp.count(queues).await,
             Self::Redis(redis) => redis.count(queues).await,
+        }
+    }
+
+    async fn shared(&self, nodes: &BTreeSet<NodeName>) -> Result<BTreeSet<NodeName>, Failure> {
+        match self {
+            Self::Amqp(amqp) => amqp.shared(nodes).await,
+            Self::Redis(redis) => redis.shared(nodes).await,
         }
     }
 

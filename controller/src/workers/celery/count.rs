@@ -5,22 +5,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 use worker_drain_plan::{
-    QueueName,
+    NodeName, QueueName,
     observation::{self, Answer, Failure, QueueCount, Seen},
 };
 
 use super::{
-    match_nodes::Naming,
-    poll::{self, Poll},
+    look::{Known, Look},
+    pidbox::{Method, Recipients, Request},
+    poll::{Awaited, Poll},
     remote::{Remote, next},
     transport::{Count, Delivered, Transport},
 };
 
-type Takers = BTreeMap<QueueName, BTreeMap<worker_drain_plan::NodeName, Answer>>;
+type Takers = BTreeMap<QueueName, BTreeMap<NodeName, Answer>>;
 
 /// Counts these queues. Workers are asked after the broker, because messages go from it to them.
 pub(super) async fn count<T: Transport + 'static>(
     remote: &Remote<T>,
+    known: &Known,
     queues: &BTreeSet<QueueName>,
 ) -> BTreeMap<QueueName, Seen<QueueCount>> {
     let at = remote.clock.now();
@@ -28,7 +30,7 @@ pub(super) async fn count<T: Transport + 'static>(
     let counts: BTreeMap<_, _> = names.iter().cloned().zip(remote.transport.count(&names).await).collect();
     let untold: BTreeMap<&QueueName, u64> =
         counts.iter().filter_map(|(name, count)| Some((name, consumers(count.as_ref().ok()?)?))).collect();
-    let takers = takers(remote, &untold).await;
+    let takers = takers(remote, known, &untold).await;
     let counted_at = remote.clock.now();
     let seen = |name: &QueueName, count: Result<Count, Failure>| -> Result<QueueCount, Failure> {
         let Count { ready, delivered, known } = count?;
@@ -61,27 +63,32 @@ fn consumers(count: &Count) -> Option<u64> {
     }
 }
 
-/// Asks all nodes of the broker, of other fleets too, until as many have answered as take from each of these queues.
+/// Asks all nodes of the broker, of other fleets too, what they take jobs from, until as many have answered as take from each of
+/// these queues; and those what they have.
 async fn takers<T: Transport + 'static>(
     remote: &Remote<T>,
+    known: &Known,
     untold: &BTreeMap<&QueueName, u64>,
 ) -> Result<Takers, Failure> {
     if untold.is_empty() {
         return Ok(Takers::new());
     }
     let asked_at = remote.clock.now();
-    let requests = poll::questions(remote.expires(asked_at));
+    let requests = vec![Request::new(Method::ActiveQueues, Recipients::Everybody, remote.expires(asked_at))];
     let mut sent = remote.transport.publish(&requests).await?;
-    let mut poll = Poll::new(asked_at, requests, &sent.receivers, &Naming::Automatic, &BTreeMap::new());
+    let mut poll = Poll::new(asked_at, requests, &sent.receivers, |_| Awaited::default());
     let deadline = remote.deadline();
-    let all = |poll: &Poll| -> Takers { untold.keys().map(|name| ((*name).clone(), poll.takers(name))).collect() };
-    let is_enough = |takers: &Takers| {
-        let mut heard = untold.iter().map(|(name, consumers)| (takers.get(*name).map_or(0, BTreeMap::len), *consumers));
-        heard.all(|(heard, consumers)| u64::try_from(heard).is_ok_and(|heard| heard >= consumers))
-    };
-    while !is_enough(&all(&poll)) {
+    while !untold.iter().all(|(queue, consumers)| poll.takers(queue).len() as u64 >= *consumers) {
         let Some(reply) = next(&mut sent.replies, deadline).await? else { break };
         poll.hear(&reply, remote.clock.now());
     }
-    Ok(all(&poll))
+    let nodes = untold.keys().flat_map(|queue| poll.takers(queue)).collect();
+    let answers = Look::new(remote, known).question_all(&nodes).await?;
+    // Those that did not answer all, or take from it no more, are missing: then not all of its consumers are known.
+    let takers = |queue: &QueueName| -> BTreeMap<NodeName, Answer> {
+        let takes = |answer: &Answer| answer.queues.iter().flatten().any(|taken| taken.name == *queue);
+        let whole = answers.iter().filter(|(_, answer)| takes(answer) && answer.is_whole());
+        whole.map(|(node, answer)| (node.clone(), answer.clone())).collect()
+    };
+    Ok(untold.keys().map(|queue| ((*queue).clone(), takers(queue))).collect())
 }

@@ -3,7 +3,10 @@
 //! A mistake here would stop a worker that has work to do, so nothing is guessed: a node that could be several tasks' is
 //! none's, and every task that has a part in it says so.
 //!
-//! Without a template, a node is recognised by the host part of its name (what follows `@`; Celery's default is the
+//! With templates, a task's nodes have the names that these make. A node that no template names is recognised all the same: a
+//! worker that a template forgets would else be no task's, and its jobs nobody's business.
+//!
+//! A node that says itself which task it runs in (`celery-worker-drain`) is that task's. Any other is recognised by the host part of its name (what follows `@`; Celery's default is the
 //! container's host name), by the first of these rules that any task meets:
 //!
 //! 1. the task's id is in the node's name: how a worker should be named, and Fargate's host name in a VPC without DNS
@@ -36,8 +39,20 @@ const DOCKER_HOST_LENGTH: usize = 12;
 pub enum Naming {
     /// By what is known of the task: see the module.
     Automatic,
-    /// By their exact names.
-    Template(Template),
+    /// By their exact names, and those that have none of these, as above.
+    Templates(Vec<Template>),
+}
+
+impl Naming {
+    /// The exact names of a task's nodes, as far as the templates tell.
+    pub fn names(&self, task: &TaskId, identity: &Identity) -> BTreeSet<NodeName> {
+        match self {
+            Self::Automatic => BTreeSet::new(),
+            Self::Templates(templates) => {
+                templates.iter().flat_map(|template| template.names(task, identity)).collect()
+            }
+        }
+    }
 }
 
 /// Who answered.
@@ -47,6 +62,10 @@ pub struct Answered {
     pub nodes: BTreeSet<NodeName>,
     /// Those of them under whose name more than one process answered.
     pub shared: BTreeSet<NodeName>,
+    /// The tasks that nodes say they run in, by their short ids.
+    pub told: BTreeMap<NodeName, String>,
+    /// Nodes that have a queue for requests on the broker, whether or not they answered. Some may be gone.
+    pub bound: BTreeSet<NodeName>,
     /// Whether something came that was no readable answer: a node that was not understood is not found.
     pub unreadable: bool,
 }
@@ -62,7 +81,7 @@ pub struct Matched {
 
 /// Maps nodes to tasks. No node is ever mapped to two tasks.
 pub fn match_nodes(naming: &Naming, tasks: &BTreeMap<TaskId, Expected>, answered: &Answered) -> Matched {
-    let claims = claims(naming, tasks, &answered.nodes);
+    let claims = claims(naming, tasks, answered);
     let mut own: BTreeMap<&TaskId, BTreeSet<NodeName>> = BTreeMap::new();
     let mut contested: BTreeMap<&TaskId, Vec<String>> = BTreeMap::new();
     for (node, claimants) in &claims {
@@ -96,7 +115,7 @@ pub fn match_nodes(naming: &Naming, tasks: &BTreeMap<TaskId, Expected>, answered
 fn claims<'a>(
     naming: &Naming,
     tasks: &'a BTreeMap<TaskId, Expected>,
-    answered: &'a BTreeSet<NodeName>,
+    answered: &'a Answered,
 ) -> BTreeMap<&'a NodeName, BTreeSet<&'a TaskId>> {
     let mut claims: BTreeMap<&NodeName, BTreeSet<&TaskId>> = BTreeMap::new();
     for (task, expected) in tasks {
@@ -104,24 +123,31 @@ fn claims<'a>(
             claims.entry(node).or_default().insert(task);
         }
     }
-    match naming {
-        Naming::Template(template) => {
-            for (task, expected) in tasks {
-                for name in template.names(task, &expected.identity) {
-                    if let Some(node) = answered.get(&name) {
-                        claims.entry(node).or_default().insert(task);
-                    }
-                }
+    let mut named: BTreeSet<&NodeName> = BTreeSet::new();
+    for (task, expected) in tasks {
+        for name in naming.names(task, &expected.identity) {
+            let node = answered.nodes.get(&name).or_else(|| answered.bound.get(&name));
+            if let Some(node) = node.filter(|node| !answered.told.contains_key(*node)) {
+                claims.entry(node).or_default().insert(task);
+                named.insert(node);
             }
         }
-        Naming::Automatic => {
-            let known: Vec<Known> = tasks.iter().map(|(task, expected)| Known::of(task, &expected.identity)).collect();
-            for node in answered {
-                let found = recognise(node, &known);
-                if !found.is_empty() {
-                    claims.entry(node).or_default().extend(found);
-                }
-            }
+    }
+    let known: Vec<Known> = tasks.iter().map(|(task, expected)| Known::of(task, &expected.identity)).collect();
+    for node in answered.nodes.iter().filter(|node| !named.contains(node)) {
+        let found = match answered.told.get(node) {
+            Some(told) => tasks.keys().filter(|task| task.short().eq_ignore_ascii_case(told)).collect(),
+            None => recognise(node, &known, RULES),
+        };
+        if !found.is_empty() {
+            claims.entry(node).or_default().extend(found);
+        }
+    }
+    // Addresses are used again, and queues of what was killed stay: one that does not answer is known by what is unique.
+    for node in answered.bound.iter().filter(|node| !answered.nodes.contains(*node) && !named.contains(node)) {
+        let found = recognise(node, &known, UNIQUE_RULES);
+        if found.len() == 1 {
+            claims.entry(node).or_default().extend(found);
         }
     }
     claims
@@ -150,23 +176,27 @@ impl<'a> Known<'a> {
     }
 }
 
-type Rule<'a> = &'a dyn Fn(&Known<'_>) -> bool;
+/// A node's name and its host, against what a task is known by.
+type Rule = fn(&str, &str, &Known<'_>) -> bool;
 
-/// The tasks that meet the first rule that any task meets.
-fn recognise<'a>(node: &NodeName, tasks: &[Known<'a>]) -> BTreeSet<&'a TaskId> {
+/// In the order of the module's list.
+const RULES: &[Rule] = &[
+    |name, host, task| names_task(name, host, &task.id),
+    |_, host, task| task.runtime_ids.iter().any(|id| id == host),
+    |_, host, task| host.len() == DOCKER_HOST_LENGTH && task.runtime_ids.iter().any(|id| id.starts_with(host)),
+    |_, host, task| task.host_names.iter().any(|full| is_host_name(host, full)),
+    |_, host, task| address(host).is_some_and(|address| task.addresses.contains(&address)),
+];
+/// Those by which no two tasks are ever the same.
+const UNIQUE_RULES: &[Rule] = RULES.split_at(3).0;
+
+/// The tasks that meet the first of the rules that any task meets.
+fn recognise<'a>(node: &NodeName, tasks: &[Known<'a>], rules: &[Rule]) -> BTreeSet<&'a TaskId> {
     let name = node.as_str().to_ascii_lowercase();
     let host = name.split_once('@').map_or(name.as_str(), |(_, host)| host);
-    let address = address(host);
-    let rules: [Rule<'_>; 5] = [
-        &|task| names_task(&name, host, &task.id),
-        &|task| task.runtime_ids.iter().any(|id| id == host),
-        &|task| host.len() == DOCKER_HOST_LENGTH && task.runtime_ids.iter().any(|id| id.starts_with(host)),
-        &|task| task.host_names.iter().any(|full| is_host_name(host, full)),
-        &|task| address.is_some_and(|address| task.addresses.contains(&address)),
-    ];
     rules
         .iter()
-        .map(|meets| tasks.iter().filter(|task| meets(task)).map(|task| task.task).collect())
+        .map(|meets| tasks.iter().filter(|task| meets(&name, host, task)).map(|task| task.task).collect())
         .find(|found: &BTreeSet<&TaskId>| !found.is_empty())
         .unwrap_or_default()
 }
@@ -222,12 +252,13 @@ fn hint(
     unreadable: bool,
 ) -> String {
     let (looked_for, like) = match naming {
-        Naming::Template(template) => {
-            let names = template.names(task, identity);
+        Naming::Templates(templates) => {
+            let names = naming.names(task, identity);
             let expected = bounded(names.iter().map(ToString::to_string), " or ");
             let like = names.first().map(ToString::to_string).unwrap_or_default();
             if names.is_empty() {
-                (format!("the task has not all that {template} is made of"), like)
+                let made_of = bounded(templates.iter().map(ToString::to_string), " or ");
+                (format!("the task has not all that {made_of} is made of"), like)
             } else {
                 (format!("no node answered as {expected}"), like)
             }

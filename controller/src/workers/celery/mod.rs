@@ -4,13 +4,16 @@
 //! which node is which task's. What an answer proves is policy, and not decided here: a node that does not answer is
 //! missing from the result, and never idle.
 
+mod account;
 mod amqp;
 mod broker;
 mod count;
 mod events;
+mod look;
 pub mod match_nodes;
 pub mod pidbox;
 mod poll;
+mod profile;
 mod redis;
 mod remote;
 mod settings;
@@ -40,9 +43,9 @@ pub use self::{
 };
 use self::{
     events::{Listener, Switches},
+    look::{Known, Look},
     match_nodes::Naming,
     pidbox::{Method, Request, parse_reply},
-    poll::Poll,
     remote::{Remote, next},
 };
 use super::Workers;
@@ -54,6 +57,7 @@ use crate::{clock::Clock, identity::Expected};
 pub struct Celery<T = Broker> {
     remote: Remote<T>,
     naming: Naming,
+    known: Known,
     listening: Listening,
     listener: Listener<T>,
     switches: Switches,
@@ -75,6 +79,7 @@ impl<T: Transport + 'static> Celery<T> {
             listener: Listener::new(transport.clone()),
             remote: Remote { transport, clock, bound: settings.reply_bound },
             naming: settings.naming()?,
+            known: Known::default(),
             listening: settings.listening,
             switches: Switches::default(),
         })
@@ -94,7 +99,7 @@ impl<T: Transport + 'static> Celery<T> {
         let mut orderer = BTreeMap::new();
         for (index, (node, methods)) in orders.into_iter().enumerate() {
             for method in methods {
-                let request = Request::new(method, Some(node.clone()), expires);
+                let request = Request::new(method, node.clone().into(), expires);
                 orderer.insert(request.ticket.clone(), index);
                 requests.push(request);
             }
@@ -139,7 +144,7 @@ impl<T: Transport + 'static> Celery<T> {
         let requests: Vec<Request> = orders
             .into_iter()
             .flat_map(|(nodes, method)| nodes.into_iter().map(move |node| (node, method.clone())))
-            .map(|(node, method)| Request::new(method, Some(node), expires))
+            .map(|(node, method)| Request::new(method, node.into(), expires))
             .collect();
         if requests.is_empty() {
             return;
@@ -173,16 +178,7 @@ impl<T: Transport + 'static> Celery<T> {
 impl<T: Transport + 'static> Workers for Celery<T> {
     async fn observe(&self, tasks: &BTreeMap<TaskId, Expected>) -> Result<WorkersView, Failure> {
         self.listener.wakeup().observation_begins();
-        let asked_at = self.remote.clock.now();
-        let requests = poll::questions(self.remote.expires(asked_at));
-        let mut sent = self.remote.transport.publish(&requests).await?;
-        let mut poll = Poll::new(asked_at, requests, &sent.receivers, &self.naming, tasks);
-        let deadline = self.remote.deadline();
-        while !poll.is_complete() {
-            let Some(reply) = next(&mut sent.replies, deadline).await? else { break };
-            poll.hear(&reply, self.remote.clock.now());
-        }
-        let view = poll.finish(&self.naming, tasks);
+        let view = Look::new(&self.remote, &self.known).observe(&self.naming, tasks).await?;
         self.switches.observed(&view.nodes, &tasks.values().flat_map(|expected| &expected.nodes).collect());
         Ok(view)
     }
@@ -200,7 +196,7 @@ impl<T: Transport + 'static> Workers for Celery<T> {
     }
 
     async fn count(&self, queues: &BTreeSet<QueueName>) -> BTreeMap<QueueName, Seen<QueueCount>> {
-        count::count(&self.remote, queues).await
+        count::count(&self.remote, &self.known, queues).await
     }
 
     async fn listen(&self, awaited: &Awaited) {

@@ -5,6 +5,8 @@
 //! answer, and nothing in it can make us panic. The arguments of jobs are never kept, because they may hold personal
 //! data.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -25,15 +27,42 @@ pub struct Request {
     /// When it is too late to carry it out. Sent because Celery's own client sends it, and not to be relied on: on Redis,
     /// Celery 5.5.3 and 5.7.0 were seen to carry out requests that had expired, as a frozen worker does when it goes on.
     pub expires: Timestamp,
-    /// Who is asked. `None`: every node.
-    pub destination: Option<NodeName>,
+    /// Who is asked.
+    pub to: Recipients,
     /// The remote-control command.
     pub method: Method,
+}
+
+/// Who is asked. All nodes of a broker get every request; those that it is not for pass over it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recipients {
+    /// Every node of the broker, of other fleets too.
+    Everybody,
+    /// These.
+    Nodes(BTreeSet<NodeName>),
+}
+
+impl From<NodeName> for Recipients {
+    fn from(node: NodeName) -> Self {
+        Self::Nodes([node].into())
+    }
 }
 
 /// A remote-control command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Method {
+    /// Is anybody there? The one question that does no harm to anybody, and costs each node the least.
+    Ping,
+    /// Counts since its start: process id, uptime, jobs begun, by name.
+    Stats,
+    /// Versions, as text.
+    Report,
+    /// Its configuration, with its defaults. Secrets are masked by Celery.
+    Conf,
+    /// The kinds of job that it knows, with rate limit and strategy of each.
+    Registered,
+    /// Everything at once, of a worker that has the package `celery-worker-drain`.
+    WorkerDrain,
     /// Which queues the node takes jobs from. The only proof of a cancel.
     ActiveQueues,
     /// Jobs received and not started. Neither running jobs nor those with an ETA are among them.
@@ -63,13 +92,16 @@ pub struct ReplyTo {
 
 impl Request {
     /// A request with a new ticket.
-    pub fn new(method: Method, destination: Option<NodeName>, expires: Timestamp) -> Self {
-        Self { ticket: Uuid::new_v4().to_string(), expires, destination, method }
+    pub fn new(method: Method, to: Recipients, expires: Timestamp) -> Self {
+        Self { ticket: Uuid::new_v4().to_string(), expires, to, method }
     }
 
     /// The message's body, UTF-8 JSON.
     pub fn body(&self, reply_to: &ReplyTo) -> String {
-        let destination = self.destination.as_ref().map(|node| [node.as_str()]);
+        let destination = match &self.to {
+            Recipients::Everybody => None,
+            Recipients::Nodes(nodes) => Some(nodes),
+        };
         json!({
             "method": self.method.name(),
             "arguments": self.method.arguments(),
@@ -87,6 +119,12 @@ impl Method {
     /// Celery's name of it.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Ping => "ping",
+            Self::Stats => "stats",
+            Self::Report => "report",
+            Self::Conf => "conf",
+            Self::Registered => "registered",
+            Self::WorkerDrain => "worker_drain",
             Self::ActiveQueues => "active_queues",
             Self::Reserved => "reserved",
             Self::Active => "active",
@@ -100,13 +138,21 @@ impl Method {
 
     fn arguments(&self) -> Value {
         match self {
-            Self::ActiveQueues | Self::Reserved | Self::Scheduled | Self::EnableEvents | Self::DisableEvents => {
-                json!({})
-            }
+            Self::Ping
+            | Self::Stats
+            | Self::Report
+            | Self::WorkerDrain
+            | Self::ActiveQueues
+            | Self::Reserved
+            | Self::Scheduled
+            | Self::EnableEvents
+            | Self::DisableEvents => json!({}),
+            Self::Conf => json!({"with_defaults": true}),
+            Self::Registered => json!({"taskinfoitems": ["rate_limit", "Strategy"]}),
             // "safe" has arguments shown as their short text; the rest of the commands have no such switch.
             Self::Active => json!({"safe": true}),
             Self::CancelConsumer(queue) => json!({"queue": queue}),
-            Self::AddConsumer(Queue { name, binding }) => {
+            Self::AddConsumer(Queue { name, binding, .. }) => {
                 let part = |part: fn(&Binding) -> &String| binding.as_ref().map(part);
                 json!({
                     "queue": name,
@@ -158,7 +204,9 @@ fn parse_queue(entry: &Value) -> Option<Queue> {
         .zip(text(&exchange["type"]))
         .zip(text(&entry["routing_key"]))
         .map(|((exchange, exchange_type), routing_key)| Binding { exchange, exchange_type, routing_key });
-    Some(Queue { name: name.into(), binding })
+    // Celery 5.3 to 5.7 tell it; where it is not told, nothing is known against the queue.
+    let auto_delete = entry["auto_delete"].as_bool().unwrap_or(false);
+    Some(Queue { name: name.into(), binding, auto_delete })
 }
 
 /// Reads the answer to [`Method::Active`] or [`Method::Reserved`]. `None`: it is not one, and one entry that cannot be
@@ -193,15 +241,18 @@ mod tests {
     use jiff::Timestamp;
     use rstest::rstest;
     use serde_json::{Value, json};
-    use worker_drain_plan::observation::{Binding, Queue};
+    use worker_drain_plan::{
+        NodeName,
+        observation::{Binding, Queue},
+    };
 
-    use super::{Method, ReplyTo, Request, parse_jobs, parse_queues, parse_reply, parse_scheduled};
+    use super::{Method, Recipients, ReplyTo, Request, parse_jobs, parse_queues, parse_reply, parse_scheduled};
 
     fn body(method: Method, destination: Option<&str>) -> Value {
         let request = Request {
             ticket: "t-1".into(),
             expires: Timestamp::UNIX_EPOCH,
-            destination: destination.map(Into::into),
+            to: destination.map_or(Recipients::Everybody, |node| NodeName::from(node).into()),
             method,
         };
         let reply_to = ReplyTo { exchange: "reply.celery.pidbox".into(), routing_key: "me".into() };
@@ -297,5 +348,7 @@ mod tests {
             parse_queues(&json!([{"name": "a", "exchange": {"name": "", "type": "direct"}, "routing_key": "a"}]));
         let binding = Binding { exchange: String::new(), exchange_type: "direct".into(), routing_key: "a".into() };
         assert_eq!(bound.unwrap()[0].binding, Some(binding));
+        let doomed = parse_queues(&json!([{"name": "a", "auto_delete": true}])).unwrap();
+        assert!(doomed[0].auto_delete);
     }
 }

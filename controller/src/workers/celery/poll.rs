@@ -1,4 +1,4 @@
-//! One observation of all nodes: four questions to everybody at once, and what comes back.
+//! Questions that are asked together, and what comes back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,52 +7,53 @@ use serde_json::Value;
 use tracing::debug;
 use worker_drain_plan::{
     NodeName, QueueName, TaskId,
-    observation::{Answer, WorkersView},
+    observation::{Answer, Job, Queue},
 };
 
 use super::{
-    match_nodes::{Answered, Matched, Naming, match_nodes},
-    pidbox::{Method, Request, parse_jobs, parse_queues, parse_reply, parse_scheduled},
+    match_nodes::Naming,
+    pidbox::{Method, Recipients, Request, parse_jobs, parse_queues, parse_reply, parse_scheduled},
+    profile::{Conf, Gaps, Hidden, Kind, Profile, Stats, parse_conf, parse_registered, parse_stats, parse_version},
     transport::Reply,
 };
 use crate::identity::Expected;
 
-/// In this order. A job moves from reserved to active and never back, so that asking for `reserved` first cannot miss one
-/// on its way; and what is taken from queues after they were listed shows in neither, so they come before both.
-const METHODS: [Method; 4] = [Method::ActiveQueues, Method::Reserved, Method::Active, Method::Scheduled];
-
-/// An observation that has been asked for.
+/// Questions that have been asked.
 pub(super) struct Poll {
     asked_at: Timestamp,
     questions: Vec<Question>,
-    answers: BTreeMap<NodeName, Answer>,
-    shared: BTreeSet<NodeName>,
-    unreadable: bool,
+    /// What each node said.
+    pub(super) heard: BTreeMap<NodeName, Heard>,
+    /// Nodes under whose name more than one process answered.
+    pub(super) shared: BTreeSet<NodeName>,
+    /// Something came that was no readable answer.
+    pub(super) unreadable: bool,
     awaited: Awaited,
 }
 
-/// For whom an observation waits, whatever the broker says of its receivers.
+/// For whom a question to everybody waits, whatever the broker says of its receivers.
+#[derive(Clone, Default)]
 pub(super) struct Awaited {
-    /// Nodes that have not answered all.
+    /// Nodes that have not answered.
     nodes: BTreeSet<NodeName>,
-    /// Whether these are all there can be.
+    /// The broker does not count receivers, and nobody else need be waited for: every task has a node, and one that answers too
+    /// late is heard the next time.
     exact: bool,
 }
 
 impl Awaited {
-    /// Nodes of running tasks that were seen before; and, where it names them exactly, those that the template names.
+    /// Nodes of running tasks that were seen before, or that the template names.
     pub(super) fn new(naming: &Naming, tasks: &BTreeMap<TaskId, Expected>, is_counted: bool) -> Self {
         let running = || tasks.iter().filter(|(_, expected)| expected.running);
         let mut nodes: BTreeSet<NodeName> = running().flat_map(|(_, expected)| expected.nodes.clone()).collect();
-        let Naming::Template(template) = naming else { return Self { nodes, exact: false } };
         if is_counted {
             // A task's worker that does not listen yet is not worth a wait.
             return Self { nodes, exact: false };
         }
         let mut exact = true;
         for (task, expected) in running() {
-            let names = template.names(task, &expected.identity);
-            exact &= !names.is_empty();
+            let names = naming.names(task, &expected.identity);
+            exact &= !names.is_empty() || !expected.nodes.is_empty();
             nodes.extend(names);
         }
         Self { nodes, exact }
@@ -61,48 +62,124 @@ impl Awaited {
 
 struct Question {
     method: Method,
+    to: Recipients,
     ticket: String,
     receivers: Option<u64>,
     replies: u64,
     heard: BTreeSet<NodeName>,
 }
 
-/// The four questions.
-pub(super) fn questions(expires: Timestamp) -> Vec<Request> {
-    METHODS.into_iter().map(|method| Request::new(method, None, expires)).collect()
+impl Question {
+    /// It is for this node, and not for everybody.
+    fn is_for(&self, node: &NodeName) -> bool {
+        matches!(&self.to, Recipients::Nodes(nodes) if nodes.contains(node))
+    }
+}
+
+/// What one node said. `None`: it did not, or not readably.
+#[derive(Clone, Debug)]
+pub(super) struct Heard {
+    pub(super) asked_at: Timestamp,
+    pub(super) answered_at: Timestamp,
+    pub(super) queues: Option<Vec<Queue>>,
+    pub(super) reserved: Option<Vec<Job>>,
+    pub(super) active: Option<Vec<Job>>,
+    pub(super) scheduled: Option<Vec<Job>>,
+    pub(super) stats: Option<Stats>,
+    pub(super) version: Option<(u32, u32)>,
+    pub(super) conf: Option<Conf>,
+    pub(super) registered: Option<Vec<Hidden>>,
+    /// The account of itself that a worker with the package gives, not read yet.
+    pub(super) account: Option<Value>,
+    /// It knows no such command: it has not the package.
+    pub(super) is_refused: bool,
+}
+
+impl Heard {
+    fn nothing(asked_at: Timestamp, answered_at: Timestamp) -> Self {
+        Self {
+            asked_at,
+            answered_at,
+            queues: None,
+            reserved: None,
+            active: None,
+            scheduled: None,
+            stats: None,
+            version: None,
+            conf: None,
+            registered: None,
+            account: None,
+            is_refused: false,
+        }
+    }
+
+    fn take_in(&mut self, method: &Method, value: Value, at: Timestamp) {
+        match method {
+            Method::ActiveQueues => self.queues = parse_queues(&value),
+            Method::Reserved => self.reserved = parse_jobs(&value),
+            Method::Active => self.active = parse_jobs(&value),
+            Method::Scheduled => self.scheduled = parse_scheduled(&value),
+            Method::Stats => self.stats = parse_stats(&value, at),
+            Method::Report => self.version = parse_version(&value),
+            Method::Conf => self.conf = parse_conf(&value),
+            Method::Registered => self.registered = parse_registered(&value),
+            Method::WorkerDrain => self.account = Some(value),
+            Method::Ping
+            | Method::CancelConsumer(_)
+            | Method::AddConsumer(_)
+            | Method::EnableEvents
+            | Method::DisableEvents => {}
+        }
+    }
+
+    /// Its lists, with their times; they are taken out.
+    pub(super) fn lists(&mut self) -> Answer {
+        Answer {
+            queues: self.queues.take(),
+            reserved: self.reserved.take(),
+            active: self.active.take(),
+            scheduled: self.scheduled.take(),
+            ..Answer::new(self.asked_at, self.answered_at)
+        }
+    }
 }
 
 impl Poll {
-    /// `naming` and `tasks` decide for whom it waits, `receivers` is what the transport said.
+    /// `receivers` is what the transport said, `awaited` for whom a question to everybody waits.
     pub(super) fn new(
         asked_at: Timestamp,
         requests: Vec<Request>,
         receivers: &[Option<u64>],
-        naming: &Naming,
-        tasks: &BTreeMap<TaskId, Expected>,
+        awaited: impl FnOnce(bool) -> Awaited,
     ) -> Self {
         // A count of none comes from a proxy that does not count: workers that run do listen.
         let receivers: Vec<_> = receivers.iter().map(|count| count.filter(|count| *count > 0)).collect();
         let is_counted = receivers.len() == requests.len() && receivers.iter().all(Option::is_some);
-        let awaited = Awaited::new(naming, tasks, is_counted);
         let questions = requests
             .into_iter()
             .zip(receivers.into_iter().chain(std::iter::repeat(None)))
-            .map(|(Request { method, ticket, .. }, receivers)| Question {
+            .map(|(Request { method, ticket, to, .. }, receivers)| Question {
                 method,
+                to,
                 ticket,
                 receivers,
                 replies: 0,
                 heard: BTreeSet::new(),
             })
             .collect();
-        Self { asked_at, questions, answers: BTreeMap::new(), shared: BTreeSet::new(), unreadable: false, awaited }
+        Self {
+            asked_at,
+            questions,
+            heard: BTreeMap::new(),
+            shared: BTreeSet::new(),
+            unreadable: false,
+            awaited: awaited(is_counted),
+        }
     }
 
     /// Takes in a reply. One to no question of ours, or that is none, changes nothing.
     pub(super) fn hear(&mut self, reply: &Reply, at: Timestamp) {
         let Some(question) = self.questions.iter_mut().find(|question| question.ticket == reply.ticket) else { return };
-        let method = question.method.name();
         let Some(said) = parse_reply(&reply.body) else {
             // A node whose task_serializer is not JSON answers in that: it cannot be understood, and so did not answer.
             self.unreadable = true;
@@ -113,66 +190,68 @@ impl Poll {
             self.shared.insert(said.node);
             return;
         }
-        let answer = self.answers.entry(said.node.clone()).or_insert_with(|| Answer {
-            asked_at: self.asked_at,
-            answered_at: at,
-            instance: None,
-            queues: None,
-            reserved: None,
-            active: None,
-            scheduled: None,
-        });
-        answer.answered_at = answer.answered_at.max(at);
-        match said.answer {
-            Ok(value) => take_in(answer, &question.method, &value),
-            Err(error) => debug!(node = %said.node, method, error, "a node could not answer"),
-        }
-        if self.questions.iter().all(|question| question.heard.contains(&said.node)) {
+        if question.to == Recipients::Everybody {
             self.awaited.nodes.remove(&said.node);
         }
+        let nothing = || Heard::nothing(self.asked_at, at);
+        let heard = self.heard.entry(said.node.clone()).or_insert_with(nothing);
+        heard.answered_at = heard.answered_at.max(at);
+        match said.answer {
+            Ok(value) => heard.take_in(&question.method, value, at),
+            Err(error) => {
+                heard.is_refused |= question.method == Method::WorkerDrain;
+                debug!(node = %said.node, method = question.method.name(), error, "a node could not answer");
+            }
+        }
+    }
+
+    /// Nodes that take jobs from this queue.
+    pub(super) fn takers(&self, queue: &QueueName) -> BTreeSet<NodeName> {
+        let takes = |heard: &Heard| heard.queues.iter().flatten().any(|taken| taken.name == *queue);
+        let nodes = self.heard.iter().filter(|(node, heard)| takes(heard) && !self.shared.contains(*node));
+        nodes.map(|(node, _)| node.clone()).collect()
+    }
+
+    /// This node was asked how it wants to be asked.
+    pub(super) fn introduces(&self, node: &NodeName) -> bool {
+        self.asks(node, &Method::Conf)
+    }
+
+    /// How this node is to be asked from now on, if it was asked for that and has told. One that was asked for its counts and
+    /// nothing else is nobody's.
+    pub(super) fn profile(&self, node: &NodeName, heard: &Heard) -> Option<Profile> {
+        let Stats { start, package, .. } = heard.stats.clone()?;
+        let kind = match package {
+            Some(package) => Kind::Package(package),
+            None if self.introduces(node) && self.has_answered_all(node) => {
+                Kind::Lists(Gaps::of(heard.version, heard.conf.as_ref(), heard.registered.as_deref()))
+            }
+            None if !self.asks(node, &Method::ActiveQueues) => Kind::Stranger,
+            None => return None,
+        };
+        Some(Profile { start, kind })
+    }
+
+    fn asks(&self, node: &NodeName, method: &Method) -> bool {
+        self.questions.iter().any(|question| question.method == *method && question.is_for(node))
+    }
+
+    fn has_answered_all(&self, node: &NodeName) -> bool {
+        self.questions.iter().all(|question| !question.is_for(node) || question.heard.contains(node))
     }
 
     /// Whether nobody can be left who will still answer, so that waiting longer is of no use.
     ///
-    /// Where the broker says to how many it handed each question, as many replies are all there will be: a second node of
-    /// a task is then not missed, though nobody knew of it. A node that was seen before and did not get the question is
-    /// waited for all the same, because a proxy may report fewer than there are. Where the broker says nothing, only exact
-    /// names can show that all is complete.
+    /// Where the broker says to how many it handed a question to everybody, as many replies are all there will be: a second
+    /// node of a task is then not missed, though nobody knew of it. A node that was seen before and did not get the question is
+    /// waited for all the same, because a proxy may report fewer than there are.
     pub(super) fn is_complete(&self) -> bool {
-        let met = |question: &Question| question.receivers.is_some_and(|receivers| question.replies >= receivers);
-        self.awaited.nodes.is_empty() && (self.awaited.exact || self.questions.iter().all(met))
-    }
-
-    /// Nodes that take jobs from this queue, with what they answered, if they answered all.
-    pub(super) fn takers(&self, queue: &QueueName) -> BTreeMap<NodeName, Answer> {
-        let takes = |answer: &Answer| answer.queues.iter().flatten().any(|taken| taken.name == *queue);
-        let is_whole =
-            |answer: &Answer| answer.active.is_some() && answer.reserved.is_some() && answer.scheduled.is_some();
-        self.answers
-            .iter()
-            .filter(|(node, answer)| takes(answer) && is_whole(answer) && !self.shared.contains(*node))
-            .map(|(node, answer)| (node.clone(), answer.clone()))
-            .collect()
-    }
-
-    /// What was seen.
-    pub(super) fn finish(self, naming: &Naming, tasks: &BTreeMap<TaskId, Expected>) -> WorkersView {
-        let nodes = self.answers.keys().cloned().collect();
-        let answered = Answered { nodes, shared: self.shared, unreadable: self.unreadable };
-        let Matched { tasks, unmatched_workers } = match_nodes(naming, tasks, &answered);
-        let mut nodes = self.answers;
-        // Answers of several processes under one name are nobody's; those of unmatched workers are ignored.
-        nodes.retain(|node, _| !answered.shared.contains(node) && !unmatched_workers.contains(node));
-        WorkersView { tasks, nodes, unmatched_workers, silences: BTreeMap::new() }
-    }
-}
-
-fn take_in(answer: &mut Answer, method: &Method, value: &Value) {
-    match method {
-        Method::ActiveQueues => answer.queues = parse_queues(value),
-        Method::Reserved => answer.reserved = parse_jobs(value),
-        Method::Active => answer.active = parse_jobs(value),
-        Method::Scheduled => answer.scheduled = parse_scheduled(value),
-        Method::CancelConsumer(_) | Method::AddConsumer(_) | Method::EnableEvents | Method::DisableEvents => {}
+        self.questions.iter().all(|question| match &question.to {
+            Recipients::Nodes(nodes) => nodes.is_subset(&question.heard),
+            Recipients::Everybody => {
+                let met = question.receivers.is_some_and(|receivers| question.replies >= receivers);
+                self.awaited.nodes.is_empty() && (self.awaited.exact || met)
+            }
+        })
     }
 }

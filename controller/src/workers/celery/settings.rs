@@ -18,8 +18,8 @@ use crate::tls::{TlsError, TlsSettings};
 pub struct CelerySettings {
     /// Where the broker is: what Celery calls `broker_url`.
     pub url: BrokerUrl,
-    /// How nodes are named, such as `worker@{taskId}`. `None`: they are matched by what is known of their task.
-    pub node_name: Option<String>,
+    /// How nodes are named, such as `worker@{taskId}`. Those that no name fits are matched by what is known of their task.
+    pub node_names: Vec<String>,
     /// Celery's `control_exchange`.
     pub control_exchange: String,
     /// Whether Celery's events are listened to.
@@ -140,7 +140,7 @@ impl CelerySettings {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: BrokerUrl(url.into()),
-            node_name: None,
+            node_names: Vec::new(),
             control_exchange: "celery".into(),
             listening: Listening::Listen,
             event_exchange: "celeryev".into(),
@@ -154,9 +154,11 @@ impl CelerySettings {
 
     /// How nodes are recognised.
     pub fn naming(&self) -> Result<Naming, SettingsError> {
-        let Some(template) = &self.node_name else { return Ok(Naming::Automatic) };
-        let template: Template = template.parse().map_err(SettingsError::NodeName)?;
-        Ok(Naming::Template(template))
+        if self.node_names.is_empty() {
+            return Ok(Naming::Automatic);
+        }
+        let templates = self.node_names.iter().map(|template| template.parse::<Template>());
+        Ok(Naming::Templates(templates.collect::<Result<_, _>>().map_err(SettingsError::NodeName)?))
     }
 
     /// The parts that no transport checks.

@@ -1,8 +1,11 @@
 //! What is made of replies, over a transport that says what a test wants.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -10,12 +13,12 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use worker_drain_plan::{
     NodeName, Outcome, TaskId,
-    observation::{Failure, FailureKind, Mapping},
+    observation::{Failure, FailureKind, Mapping, Strength},
 };
 
 use super::{
     Celery, CelerySettings, Replies, Reply, ReplySink, Sent, Transport, Workers,
-    pidbox::{Method, Request},
+    pidbox::{Method, Recipients, Request},
 };
 use crate::{clock::SystemClock, identity::Expected};
 
@@ -36,7 +39,7 @@ impl<F: Fn(&Request, &ReplySink) + Send + Sync> Transport for Scripted<F> {
             (self.answer)(request, &sink);
         }
         self.kept.lock().unwrap().push(sink);
-        Ok(Sent { receivers: vec![self.receivers; requests.len()], replies })
+        Ok(Sent { receivers: vec![self.receivers; requests.len()], bound: BTreeSet::new(), replies })
     }
 
     async fn close(&self) {}
@@ -50,7 +53,7 @@ fn celery<F: Fn(&Request, &ReplySink) + Send + Sync + 'static>(
 ) -> Celery<Scripted<F>> {
     let settings = CelerySettings {
         reply_bound: bound,
-        node_name: template.map(String::from),
+        node_names: template.map(String::from).into_iter().collect(),
         ..CelerySettings::new("redis://unused")
     };
     let transport = Scripted { receivers, answer, kept: Mutex::default() };
@@ -62,8 +65,25 @@ fn say(sink: &ReplySink, ticket: &str, node: &str, answer: &Value) {
     sink.put(Ok(Reply { ticket: ticket.into(), body }));
 }
 
+/// As an idle worker would that was started a minute ago, if it is asked.
 fn answer_as(node: &str, request: &Request, sink: &ReplySink) {
-    say(sink, &request.ticket, node, &json!([]));
+    let answer = match request.method {
+        Method::Ping => json!({"ok": "pong"}),
+        Method::Stats => json!({"pid": 7, "uptime": 60, "total": {}}),
+        Method::Report => json!({"ok": "software -> celery:5.7.0 (collider)"}),
+        Method::Conf => json!({"accept_content": ["json"], "worker_disable_rate_limits": false}),
+        _ => json!([]),
+    };
+    if is_for(node, request) {
+        say(sink, &request.ticket, node, &answer);
+    }
+}
+
+fn is_for(node: &str, request: &Request) -> bool {
+    match &request.to {
+        Recipients::Everybody => true,
+        Recipients::Nodes(nodes) => nodes.contains(&NodeName::from(node)),
+    }
 }
 
 fn tasks(ids: &[&str]) -> BTreeMap<TaskId, Expected> {
@@ -86,15 +106,118 @@ async fn waits(celery: &Celery<impl Transport + 'static>, tasks: &BTreeMap<TaskI
 async fn the_questions_are_asked_in_their_order_and_expire() {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&asked);
-    let celery = celery(SHORT, None, Some(1), move |request: &Request, sink: &ReplySink| {
+    let celery = celery(SHORT, None, Some(2), move |request: &Request, sink: &ReplySink| {
         noted.lock().unwrap().push(request.clone());
-        answer_as("w@x", request, sink);
+        answer_as("w@a", request, sink);
+        answer_as("w@stranger", request, sink);
     });
-    celery.observe(&tasks(&[])).await.unwrap();
-    let asked = asked.lock().unwrap();
-    let methods: Vec<&str> = asked.iter().map(|request| request.method.name()).collect();
-    assert_eq!(methods, ["active_queues", "reserved", "active", "scheduled"]);
-    assert!(asked.iter().all(|request| request.destination.is_none() && request.expires > celery.remote.clock.now()));
+    let (own, stranger) = (Recipients::from(NodeName::from("w@a")), Recipients::from(NodeName::from("w@stranger")));
+    let lists = ["active_queues", "stats", "reserved", "active", "scheduled"];
+    let introduction = ["active_queues", "stats", "active", "report", "conf", "registered", "stats"];
+    for expected in [vec![&["ping"][..], &introduction, &lists], vec![&["ping"], &lists]] {
+        celery.observe(&tasks(&["a"])).await.unwrap();
+        let asked = std::mem::take(&mut *asked.lock().unwrap());
+        let methods: Vec<&str> = asked.iter().map(|request| request.method.name()).collect();
+        assert_eq!(methods, expected.concat(), "it is met once");
+        for Request { method, to, expires, .. } in asked {
+            assert!(expires > celery.remote.clock.now());
+            let is_right = match method {
+                Method::Ping => to == Recipients::Everybody,
+                Method::Stats => to == own || to == stranger,
+                _ => to == own,
+            };
+            assert!(is_right, "{method:?} was asked of {to:?}");
+        }
+    }
+}
+
+/// What came too late for one observation counts in the next, before anything can be proven.
+#[tokio::test]
+async fn one_that_answers_too_late_is_met_in_the_next_look() {
+    let is_late = AtomicBool::new(true);
+    let kept = Mutex::new(None);
+    let celery = celery(LONG, Some("w@{taskId}"), None, move |request: &Request, sink: &ReplySink| {
+        answer_as("w@a", request, sink);
+        if request.method == Method::Ping && is_late.swap(false, Ordering::Relaxed) {
+            let (sink, ticket) = (sink.clone(), request.ticket.clone());
+            *kept.lock().unwrap() = Some(tokio::spawn(async move {
+                tokio::time::sleep(SHORT).await;
+                say(&sink, &ticket, "second-of-a@a", &json!({"ok": "pong"}));
+            }));
+        } else if request.method != Method::Ping {
+            answer_as("second-of-a@a", request, sink);
+        }
+    });
+    let one = celery.observe(&tasks(&["a"])).await.unwrap();
+    assert_eq!(one.tasks[&TaskId::from("a")], Mapping::Nodes(["w@a".into()].into()));
+    tokio::time::sleep(SHORT * 4).await;
+    let two = celery.observe(&known(tasks(&["a"]), &["w@a"])).await.unwrap();
+    assert_eq!(two.tasks[&TaskId::from("a")], Mapping::Nodes(["w@a".into(), "second-of-a@a".into()].into()));
+    assert!(two.nodes[&"second-of-a@a".into()].is_whole(), "{two:?}");
+}
+
+#[tokio::test]
+async fn a_worker_with_the_package_is_asked_one_question_and_says_whose_it_is() {
+    let celery = celery(SHORT, None, Some(1), |request: &Request, sink: &ReplySink| match request.method {
+        Method::Ping => answer_as("w@anywhere", request, sink),
+        Method::Stats => {
+            let package = json!({"contract": 1, "version": "0.1.0", "instance": "9f", "task": "A", "celery": "5.7.0"});
+            let stats = json!({"pid": 7, "uptime": 60, "total": {}, "worker_drain": package});
+            say(sink, &request.ticket, "w@anywhere", &stats);
+        }
+        Method::WorkerDrain => {
+            let counts =
+                json!({"active": 0, "reserved": 0, "limited": 0, "scheduled": 0, "pool": 2, "unacknowledged": 0});
+            let account = json!({
+                "contract": 1, "instance": "9f", "pool": "threads", "queues": [], "active": [], "reserved": [],
+                "limited": [], "scheduled": [], "counts": counts,
+            });
+            say(sink, &request.ticket, "w@anywhere", &account);
+        }
+        _ => panic!("{request:?} is asked of one with the package"),
+    });
+    let view = celery.observe(&tasks(&["a"])).await.unwrap();
+    assert_eq!(view.tasks[&TaskId::from("a")], Mapping::Nodes(["w@anywhere".into()].into()));
+    let answer = &view.nodes[&NodeName::from("w@anywhere")];
+    assert_eq!((answer.unlisted, answer.strength), (2, Strength::Account));
+    assert_eq!(answer.instance.as_deref(), Some("9f"));
+}
+
+#[tokio::test]
+async fn a_worker_that_could_go_deaf_is_not_asked_what_would_make_it_so() {
+    let celery = celery(SHORT, None, Some(1), |request: &Request, sink: &ReplySink| match request.method {
+        Method::Reserved | Method::Scheduled => panic!("it goes deaf"),
+        Method::Report => say(sink, &request.ticket, "w@a", &json!({"ok": "software -> celery:5.4.0"})),
+        Method::Conf => say(sink, &request.ticket, "w@a", &json!({"accept_content": ["json", "pickle"]})),
+        _ => answer_as("w@a", request, sink),
+    });
+    let view = celery.observe(&tasks(&["a"])).await.unwrap();
+    let answer = &view.nodes[&NodeName::from("w@a")];
+    assert!(answer.unseen.as_ref().is_some_and(|unseen| unseen.contains("accept_content")), "{answer:?}");
+}
+
+#[tokio::test]
+async fn one_that_was_started_again_is_met_again() {
+    let uptime = AtomicU64::new(60);
+    let celery = celery(SHORT, None, Some(1), move |request: &Request, sink: &ReplySink| match request.method {
+        Method::Stats => {
+            let stats = json!({"pid": 7, "uptime": uptime.load(Ordering::Relaxed), "total": {}});
+            say(sink, &request.ticket, "w@a", &stats);
+        }
+        Method::Scheduled => {
+            uptime.store(0, Ordering::Relaxed);
+            answer_as("w@a", request, sink);
+        }
+        // What it limits is known from its second start only.
+        Method::Registered if uptime.load(Ordering::Relaxed) == 0 => {
+            say(sink, &request.ticket, "w@a", &json!(["app.slow [rate_limit=2/m]"]));
+        }
+        _ => answer_as("w@a", request, sink),
+    });
+    for expected in [0, 32] {
+        let view = celery.observe(&tasks(&["a"])).await.unwrap();
+        assert_eq!(view.nodes[&NodeName::from("w@a")].settles_in.as_secs(), expected);
+    }
 }
 
 #[tokio::test]
@@ -111,9 +234,10 @@ async fn where_receivers_are_counted_a_look_ends_with_the_last_of_them() {
 }
 
 #[tokio::test]
-async fn where_nothing_is_counted_only_exact_names_end_a_look() {
+async fn where_nothing_is_counted_a_look_ends_when_each_task_has_answered() {
     let one = |request: &Request, sink: &ReplySink| answer_as("w@a", request, sink);
-    assert!(waits(&celery(SHORT, None, None, one), &tasks(&["a"])).await, "a second node may be late");
+    assert!(waits(&celery(SHORT, None, None, one), &tasks(&["a"])).await, "nobody is known yet");
+    assert!(!waits(&celery(LONG, None, None, one), &known(tasks(&["a"]), &["w@a"])).await);
     assert!(!waits(&celery(LONG, Some("w@{taskId}"), None, one), &tasks(&["a"])).await);
     assert!(waits(&celery(SHORT, Some("w@{taskId}"), None, one), &tasks(&["a", "b"])).await);
 }
@@ -124,6 +248,9 @@ async fn a_part_that_was_not_answered_is_not_known() {
         Method::ActiveQueues => say(sink, &request.ticket, "w@a", &json!({"error": "KeyError('active_queues')"})),
         Method::Reserved => say(sink, &request.ticket, "w@a", &json!({"odd": true})),
         Method::Active => say(sink, &request.ticket, "w@a", &json!([{"id": "j", "name": "n"}, 5])),
+        Method::Ping | Method::Stats | Method::Report | Method::Conf | Method::Registered => {
+            answer_as("w@a", request, sink);
+        }
         _ => {
             say(sink, "a ticket of somebody else's", "w@foreign", &json!([]));
             sink.put(Ok(Reply { ticket: request.ticket.clone(), body: b"\x80\x04rubbish".to_vec() }));
@@ -140,11 +267,11 @@ async fn a_part_that_was_not_answered_is_not_known() {
 #[tokio::test]
 async fn a_lost_connection_is_never_an_empty_answer() {
     let lost = || Failure::new(FailureKind::Unreachable, "lost");
-    let celery = celery(LONG, None, Some(2), move |request: &Request, sink: &ReplySink| {
-        answer_as("w@a", request, sink);
+    let celery = celery(LONG, None, Some(1), move |request: &Request, sink: &ReplySink| {
         if request.method == Method::Scheduled || matches!(request.method, Method::CancelConsumer(_)) {
             sink.put(Err(lost()));
         }
+        answer_as("w@a", request, sink);
     });
     assert_eq!(celery.observe(&tasks(&["a"])).await, Err(lost()));
     let cancels = [("w@a".into(), vec!["q".into(), "r".into()]), ("w@b".into(), vec![])];
@@ -165,7 +292,8 @@ async fn answers_under_one_name_are_not_mixed() {
 #[tokio::test]
 async fn what_a_node_refuses_is_told_in_its_own_words() {
     let celery = celery(SHORT, None, Some(3), |request: &Request, sink: &ReplySink| {
-        let node = request.destination.as_ref().unwrap().as_str();
+        let Recipients::Nodes(nodes) = &request.to else { panic!("an order goes to one node") };
+        let node = nodes.first().unwrap().as_str();
         match (&request.method, node) {
             (Method::CancelConsumer(queue), "w@a") if queue.as_str() == "bad" => {
                 say(sink, &request.ticket, node, &json!({"error": "TypeError()"}));

@@ -4,14 +4,19 @@
 //! lost while replies are awaited is an error, because an empty answer would read as "nobody is there".
 
 use std::{
+    collections::BTreeSet,
     future::{Future, ready},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use futures::{Stream, stream};
 use tokio::sync::mpsc;
 use worker_drain_plan::{
-    QueueName,
+    NodeName, QueueName,
     observation::{Failure, FailureKind},
 };
 
@@ -34,6 +39,13 @@ pub trait Transport: Send + Sync {
         std::future::ready(vec![Err(failure); queues.len()])
     }
 
+    /// Those of these nodes whose queue for requests more than one process listens on: of such, only one gets each request.
+    /// Default: a broker on which every listener gets every request, so that all of them answer.
+    fn shared(&self, nodes: &BTreeSet<NodeName>) -> impl Future<Output = Result<BTreeSet<NodeName>, Failure>> + Send {
+        let _ = nodes;
+        ready(Ok(BTreeSet::new()))
+    }
+
     /// Leaves nothing of ours on the broker. It may still be used: it then connects again.
     fn close(&self) -> impl Future<Output = ()> + Send;
 
@@ -53,6 +65,9 @@ pub struct Sent {
     /// For each request, how many subscribers it was handed to; `None` where the broker does not say. Subscribers that
     /// are frozen, belong to other fleets, or are not the request's destination count too.
     pub receivers: Vec<Option<u64>>,
+    /// Nodes that have a queue for requests on the broker, whether or not they answer; of some that ended without a word the
+    /// queue may have stayed. Empty where the broker does not say.
+    pub bound: BTreeSet<NodeName>,
     /// What comes back to these requests, and to no others.
     pub replies: Replies,
 }
@@ -88,22 +103,39 @@ pub struct Reply {
 
 /// Replies as they come in, or the failure that ended their coming.
 #[derive(Debug)]
-pub struct Replies(mpsc::UnboundedReceiver<Result<Reply, Failure>>);
+pub struct Replies {
+    receiver: mpsc::UnboundedReceiver<Result<Reply, Failure>>,
+    is_awaited: Arc<AtomicBool>,
+}
 
 /// Where a transport puts the replies to one set of requests.
 #[derive(Clone, Debug)]
-pub struct ReplySink(mpsc::UnboundedSender<Result<Reply, Failure>>);
+pub struct ReplySink {
+    sender: mpsc::UnboundedSender<Result<Reply, Failure>>,
+    is_awaited: Arc<AtomicBool>,
+}
 
 impl Replies {
     /// Both ends. Unbounded, because only replies to tickets that were just made up get in: a few for each node.
     pub fn channel() -> (ReplySink, Self) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (ReplySink(sender), Self(receiver))
+        let is_awaited = Arc::new(AtomicBool::new(true));
+        (ReplySink { sender, is_awaited: is_awaited.clone() }, Self { receiver, is_awaited })
+    }
+
+    /// Nobody waits for more of them now. What comes all the same is kept.
+    pub fn set_aside(&self) {
+        self.is_awaited.store(false, Ordering::Relaxed);
+    }
+
+    /// One that has come in already.
+    pub fn at_hand(&mut self) -> Option<Result<Reply, Failure>> {
+        self.receiver.try_recv().ok()
     }
 
     /// The next one. `None`: the transport is gone, and nothing will come.
     pub async fn next(&mut self) -> Option<Result<Reply, Failure>> {
-        self.0.recv().await
+        self.receiver.recv().await
     }
 }
 
@@ -111,11 +143,16 @@ impl ReplySink {
     /// Hands over a reply, or the failure after which none will come.
     pub fn put(&self, reply: Result<Reply, Failure>) {
         // Nobody waits any longer: then nobody misses it.
-        let _ = self.0.send(reply);
+        let _ = self.sender.send(reply);
     }
 
-    /// Whether nobody waits any longer.
+    /// Whether somebody waits for more.
+    pub fn is_awaited(&self) -> bool {
+        !self.is_closed() && self.is_awaited.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody can take any more.
     pub fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.sender.is_closed()
     }
 }

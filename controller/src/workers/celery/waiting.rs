@@ -33,7 +33,7 @@ impl<P: Clone> Waiting<P> {
 
     /// Whether anybody waits.
     pub fn has_anybody(&self) -> bool {
-        self.state().sinks.iter().any(|(_, sink)| !sink.is_closed())
+        self.state().sinks.iter().any(|(_, sink)| sink.is_awaited())
     }
 
     /// From now on, replies to these requests are kept for whoever reads them. Errors: nothing comes any longer, and why.
@@ -76,10 +76,13 @@ mod tests {
     use jiff::Timestamp;
     use worker_drain_plan::observation::{Failure, FailureKind};
 
-    use super::{super::pidbox::Method, Reply, Request, Waiting};
+    use super::{
+        super::pidbox::{Method, Recipients},
+        Reply, Request, Waiting,
+    };
 
     fn request() -> Request {
-        Request::new(Method::Active, None, Timestamp::UNIX_EPOCH)
+        Request::new(Method::Active, Recipients::Everybody, Timestamp::UNIX_EPOCH)
     }
 
     fn reply(ticket: &str) -> Reply {

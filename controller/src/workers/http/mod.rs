@@ -21,7 +21,7 @@ use futures::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
 use worker_drain_plan::{
     NodeName, Outcome, QueueName, TaskId,
-    observation::{Answer, Failure, FailureKind, Mapping, Queue, WorkersView},
+    observation::{Answer, Failure, FailureKind, Mapping, Queue, Strength, WorkersView},
 };
 
 use self::{
@@ -158,15 +158,15 @@ fn is_of(named: &str, task: &TaskId) -> bool {
 
 fn answer(state: State, asked_at: Timestamp, answered_at: Timestamp) -> Answer {
     let State { instance, task: _, queues, active, reserved, scheduled } = state;
-    let queue = |name: String| Queue::named(name);
     Answer {
-        asked_at,
-        answered_at,
         instance: Some(instance),
-        queues: queues.map(|queues| queues.into_iter().map(queue).collect()),
+        queues: queues.map(|queues| queues.into_iter().map(Queue::named).collect()),
         reserved: Some(reserved),
         active: Some(active),
         scheduled: Some(scheduled),
+        // The contract asks for every job (docs/http-worker.md).
+        strength: Strength::Account,
+        ..Answer::new(asked_at, answered_at)
     }
 }
 

@@ -25,7 +25,7 @@ pub struct SimTransport {
 pub fn connect(sim: &Arc<Sim>, who: usize) -> Celery<SimTransport> {
     let remote = sim.world().setup.remote;
     let settings = CelerySettings {
-        node_name: remote.node_name.map(str::to_owned),
+        node_names: remote.node_name.map(str::to_owned).into_iter().collect(),
         reply_bound: remote.reply_bound,
         ..CelerySettings::new("redis://made-up")
     };

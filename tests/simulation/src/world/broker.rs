@@ -1,7 +1,10 @@
 //! The broker's part in remote control: it carries requests to the workers that listen, and replies to the client that
 //! asked. What may happen to a message on its way happens here.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap},
+};
 
 use jiff::Timestamp;
 use worker_drain::workers::celery::{
@@ -107,12 +110,12 @@ impl World {
             }
         }
         let expires = requests.first().map_or(Timestamp::MAX, |request| request.expires);
-        let is_look = asked.iter().all(|request| request.order.is_question() && request.destination.is_none());
+        let is_look = asked.iter().all(|request| request.order.is_question());
         let receivers = self.send(asked, expires, is_look);
         if self.befalls(Fault::ConnectionLost, 60) {
-            return self.lose_connection(who, Sent { receivers, replies });
+            return self.lose_connection(who, Sent { receivers, bound: BTreeSet::new(), replies });
         }
-        Ok(Sent { receivers, replies })
+        Ok(Sent { receivers, bound: BTreeSet::new(), replies })
     }
 
     /// The connection that this operator has, or a new one.
@@ -208,7 +211,7 @@ impl World {
             .collect()
     }
 
-    /// Four questions reach a worker, most often all at once.
+    /// Questions reach a worker, most often all at once. Those that are not for it reach it too.
     fn ask(&mut self, m: usize, n: usize, batch: usize, count: usize) {
         let disturbed = [Fault::RequestLost, Fault::RequestLate, Fault::RequestDoubled];
         let apart = self.delay_chance.percent(15);
@@ -231,10 +234,8 @@ impl World {
         let at = self.now + self.delay_chance.pick(&TRAVELS);
         for index in 0..count {
             let batches = &self.broker.batches.items;
-            let for_it = batches[batch].as_ref().is_some_and(|batch| {
-                let name = self.members[m].nodes[n].name.as_str();
-                batch.asked[index].destination.as_deref().is_none_or(|destination| destination == name)
-            });
+            let name = self.members[m].nodes[n].name.as_str();
+            let for_it = batches[batch].as_ref().is_some_and(|batch| batch.asked[index].is_for(name));
             if for_it {
                 self.deliver_disturbed(m, n, batch, index, at, 120);
             }
@@ -302,6 +303,9 @@ impl World {
         let expired = self.setup.remote.drops_expired && stamp(self.now) > taken.expires;
         let mut replies = Vec::with_capacity(count);
         for asked in taken.asked.iter().skip(first).take(count).filter(|_| !expired) {
+            if !asked.is_for(self.members[m].nodes[n].name.as_str()) {
+                continue;
+            }
             self.obey(m, n, asked, &mut replies);
         }
         if let Some(to) = taken.asked.first().map(|asked| asked.reply_to).filter(|_| !replies.is_empty()) {
@@ -385,12 +389,12 @@ impl World {
         usize::try_from(self.span_of(fault, 0, count as u64 - 1)).unwrap_or(0)
     }
 
-    /// A worker of another fleet answers everything too.
+    /// A worker of another fleet answers too what it is asked.
     fn hear_stranger(&mut self, stranger: u8, asked: &[Asked]) {
         let name = format!("celery@elsewhere-{stranger}");
         let answer =
             |asked: &Asked| Reply { ticket: asked.ticket.clone(), body: reply(&name, of_a_stranger(asked.order)) };
-        let replies: Vec<Reply> = asked.iter().map(answer).collect();
+        let replies: Vec<Reply> = asked.iter().filter(|asked| asked.is_for(&name)).map(answer).collect();
         let Some(to) = asked.first().map(|asked| asked.reply_to) else { return };
         let travels = self.delay_chance.pick(&TRAVELS);
         self.post(to, replies, travels);

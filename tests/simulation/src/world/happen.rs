@@ -21,7 +21,7 @@ impl World {
         for n in 0..nodes {
             let name = node_name(&self.members[m].hosts[n], n, false);
             self.tell(|| format!("{name} comes up in t{}", m + 1));
-            self.members[m].nodes.push(Node::booting(name, 0));
+            self.members[m].nodes.push(Node { started_at: self.now, ..Node::booting(name, 0) });
             let boots = self.delay_chance.between(500, self.setup.work.boot);
             self.at(self.now + boots, Event::NodeReady(m, n, 0));
         }
@@ -128,7 +128,7 @@ impl World {
         let name = node_name(&self.members[m].hosts[n], n, renamed);
         self.tell(|| format!("the worker of t{} restarts as {name}", m + 1));
         let heard = self.members[m].nodes[n].heard;
-        self.members[m].nodes[n] = Node { heard, ..Node::booting(name, epoch) };
+        self.members[m].nodes[n] = Node { heard, started_at: self.now, ..Node::booting(name, epoch) };
         let boots = self.delay_chance.between(500, 6 * SECOND);
         self.at(self.now + boots, Event::NodeReady(m, n, epoch));
         self.disturbed_at = self.now;

@@ -180,6 +180,7 @@ impl World {
             }
             let Some(job) = node.reserved.pop_front() else { return };
             node.active.push(job);
+            node.begun += 1;
             let epoch = node.epoch;
             self.jobs[job].started_at = self.now;
             self.members[m].nodes[n].worked_at = self.now;

@@ -43,6 +43,10 @@ pub struct Node {
     pub garbled: Option<(Discriminant<Order>, u64)>,
     /// SIGTERM came while it was frozen.
     pub told_to_end: bool,
+    /// When the process was started.
+    pub started_at: u64,
+    /// How many jobs it has begun.
+    pub begun: u64,
     /// Queues that it takes jobs from, a bit each.
     pub consuming: u8,
     /// Those of them that were added while it ran.
@@ -77,6 +81,8 @@ impl Node {
             last_request: 0,
             garbled: None,
             told_to_end: false,
+            started_at: 0,
+            begun: 0,
             consuming: 0,
             added: 0,
             in_flight: Vec::new(),

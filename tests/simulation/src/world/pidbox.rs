@@ -31,16 +31,33 @@ pub struct Asked {
     /// What is asked for.
     pub order: Order,
     /// Who is asked; nobody in particular: everybody.
-    pub destination: Option<String>,
+    pub destination: Option<Vec<String>>,
     /// What the reply is known by.
     pub ticket: String,
     /// Where the reply goes: the number in the client's id.
     pub reply_to: u64,
 }
 
+impl Asked {
+    /// It is for this node, among others or alone.
+    pub fn is_for(&self, node: &str) -> bool {
+        self.destination.as_ref().is_none_or(|nodes| nodes.iter().any(|named| named == node))
+    }
+}
+
 /// A command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
+    /// `ping`.
+    Ping,
+    /// `stats`.
+    Stats,
+    /// `report`.
+    Report,
+    /// `conf`.
+    Conf,
+    /// `registered`.
+    Registered,
     /// `active_queues`.
     Queues,
     /// `reserved`.
@@ -80,6 +97,9 @@ struct Wire<'a> {
 #[serde(default, deny_unknown_fields)]
 struct Arguments<'a> {
     safe: Option<bool>,
+    with_defaults: Option<bool>,
+    #[serde(borrow)]
+    taskinfoitems: Option<Vec<&'a str>>,
     queue: Option<&'a str>,
     exchange: Option<&'a str>,
     exchange_type: Option<&'a str>,
@@ -104,6 +124,11 @@ pub fn read(body: &str) -> Result<Asked, String> {
         return Err(wrong("a pattern, or replies to nowhere"));
     }
     let order = match wire.method {
+        "ping" => Order::Ping,
+        "stats" => Order::Stats,
+        "report" => Order::Report,
+        "conf" => Order::Conf,
+        "registered" => Order::Registered,
         "active_queues" => Order::Queues,
         "reserved" => Order::Reserved,
         "active" => Order::Active,
@@ -112,14 +137,14 @@ pub fn read(body: &str) -> Result<Asked, String> {
         "add_consumer" => Order::Add(bound(&wire.arguments).ok_or_else(|| wrong("a queue that was never told so"))?),
         _ => return Err(wrong("an unknown method")),
     };
-    if order != Order::Active && wire.arguments.safe.is_some() {
-        return Err(wrong("TypeError: unexpected argument safe"));
+    let Arguments { safe, with_defaults, taskinfoitems, .. } = &wire.arguments;
+    let is_foreign = (order != Order::Active && safe.is_some())
+        || (order != Order::Conf && with_defaults.is_some())
+        || (order != Order::Registered && taskinfoitems.is_some());
+    if is_foreign {
+        return Err(wrong("TypeError: unexpected argument"));
     }
-    let destination = match wire.destination.as_deref() {
-        None => None,
-        Some([one]) => Some((*one).to_owned()),
-        Some(_) => return Err(wrong("several destinations")),
-    };
+    let destination = wire.destination.map(|nodes| nodes.into_iter().map(str::to_owned).collect());
     let reply_to = wire.reply_to.routing_key.parse().map_err(|_| wrong("an unknown client"))?;
     Ok(Asked { order, destination, ticket: wire.ticket.to_owned(), reply_to })
 }
@@ -145,6 +170,11 @@ impl World {
     /// What a worker answers to a question now; to an order, that it is done.
     pub(super) fn answer(&self, node: &Node, order: Order) -> String {
         match order {
+            Order::Ping => r#"{"ok": "pong"}"#.to_owned(),
+            Order::Stats => self.stats_told(node),
+            Order::Report => r#"{"ok": "\nsoftware -> celery:5.5.3 (immunity) kombu:5.5.4 py:3.11.7"}"#.to_owned(),
+            Order::Conf => r#"{"accept_content": ["json"], "worker_disable_rate_limits": false}"#.to_owned(),
+            Order::Registered => r#"["app.transcode [Strategy=celery.worker.strategy:default]"]"#.to_owned(),
             Order::Queues => queues(node.consuming),
             Order::Reserved => self.jobs_told(node, node.reserved.iter(), false),
             Order::Active => self.jobs_told(node, node.active.iter(), true),
@@ -152,6 +182,16 @@ impl World {
             Order::Cancel(queues) => format!(r#"{{"ok": "no longer consuming from {}"}}"#, name(queues)),
             Order::Add(queues) => format!(r#"{{"ok": "add consumer {}"}}"#, name(queues)),
         }
+    }
+
+    /// One process starts one worker: its number is that of the start.
+    fn stats_told(&self, node: &Node) -> String {
+        format!(
+            r#"{{"total": {{"app.transcode": {}}}, "pid": {}, "clock": "17", "uptime": {}}}"#,
+            node.begun,
+            7 + node.epoch,
+            (self.now - node.started_at) / 1000,
+        )
     }
 
     fn jobs_told<'a>(&self, node: &Node, ids: impl Iterator<Item = &'a JobId>, run: bool) -> String {
@@ -196,6 +236,8 @@ fn queues(consuming: u8) -> String {
 /// What a worker of another fleet answers.
 pub fn of_a_stranger(order: Order) -> &'static str {
     match order {
+        Order::Ping => r#"{"ok": "pong"}"#,
+        Order::Stats => r#"{"total": {"mail.send": 3}, "pid": 9, "uptime": 5}"#,
         Order::Queues => r#"[{"name": "mail", "exchange": {"name": "mail", "type": "direct"}, "routing_key": "mail"}]"#,
         Order::Active => r#"[{"id": "not-ours", "name": "mail.send", "time_start": 1767225600.25, "worker_pid": 9}]"#,
         _ => "[]",

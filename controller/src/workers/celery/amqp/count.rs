@@ -3,9 +3,12 @@
 
 use lapin::{Error, Queue, options::QueueDeclareOptions, types::FieldTable};
 use tokio::time::timeout;
-use worker_drain_plan::QueueName;
+use worker_drain_plan::{NodeName, QueueName};
 
-use super::{error::Problem, link::Link};
+use super::{
+    error::{Problem, is_locked, is_not_found},
+    link::Link,
+};
 use crate::workers::celery::transport::{Count, Delivered};
 
 impl Link {
@@ -16,6 +19,18 @@ impl Link {
         let declared = declared.map_err(|error| Problem::Count(queue.clone(), error))?;
         let consumers = u64::from(declared.consumer_count());
         Ok(Count { ready: u64::from(declared.message_count()), delivered: Delivered::To(consumers), known: true })
+    }
+
+    /// How many processes listen on a node's queue for requests. One that is exclusive has one listener, and tells nobody else.
+    pub(super) async fn listeners(&self, node: &NodeName, control_exchange: &str) -> Result<u32, Problem> {
+        let queue = QueueName::from(format!("{node}.{control_exchange}.pidbox"));
+        let asking = timeout(self.bound, self.declared(&queue));
+        match asking.await.map_err(|_| Problem::Silence(self.bound))? {
+            Ok(declared) => Ok(declared.consumer_count()),
+            Err(error) if is_locked(&error) => Ok(1),
+            Err(error) if is_not_found(&error) => Ok(0),
+            Err(error) => Err(Problem::Count(queue, error)),
+        }
     }
 
     async fn declared(&self, queue: &QueueName) -> Result<Queue, Error> {

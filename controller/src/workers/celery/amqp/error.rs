@@ -79,6 +79,11 @@ pub(super) fn is_not_found(error: &Error) -> bool {
     protocol_error(error).is_some_and(|error| error.get_id() == NOT_FOUND)
 }
 
+/// Whether the broker said that something is exclusive to another connection.
+pub(super) fn is_locked(error: &Error) -> bool {
+    protocol_error(error).is_some_and(|error| error.get_id() == RESOURCE_LOCKED)
+}
+
 const ACCESS_REFUSED: u16 = 403;
 const NOT_FOUND: u16 = 404;
 const RESOURCE_LOCKED: u16 = 405;

@@ -2,6 +2,7 @@
 //! reads.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -97,7 +98,7 @@ impl Link {
             }
             Err(problem) => return Err(problem),
         };
-        Ok(Sent { receivers: vec![receivers; requests.len()], replies })
+        Ok(Sent { receivers: vec![receivers; requests.len()], bound: BTreeSet::new(), replies })
     }
 
     fn silence(&self) -> Problem {

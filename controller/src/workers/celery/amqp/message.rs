@@ -90,7 +90,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::{Names, properties, seconds};
-    use crate::workers::celery::pidbox::{Method, Request};
+    use crate::workers::celery::pidbox::{Method, Recipients, Request};
 
     #[test]
     fn names_are_kombus() {
@@ -106,7 +106,7 @@ mod tests {
         let half: Timestamp = "2026-01-01T00:00:00.5Z".parse().unwrap();
         assert_eq!(seconds(half), 1_767_225_601);
         assert_eq!(seconds(Timestamp::UNIX_EPOCH), 0);
-        let properties = properties(&Request::new(Method::Active, None, half));
+        let properties = properties(&Request::new(Method::Active, Recipients::Everybody, half));
         assert!(properties.headers().as_ref().unwrap().inner().contains_key("expires"));
         assert_eq!(properties.content_type().as_ref().unwrap().as_str(), "application/json");
     }

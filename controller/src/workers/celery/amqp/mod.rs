@@ -12,14 +12,14 @@ mod message;
 mod reactor;
 mod socket;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep},
 };
 use worker_drain_plan::{
-    QueueName,
+    NodeName, QueueName,
     observation::{Failure, FailureKind},
 };
 
@@ -165,6 +165,19 @@ impl Transport for Amqp {
             });
         }
         counts
+    }
+
+    /// Before 5.7 Celery's queues for requests are not exclusive, so that two workers of one name share one.
+    async fn shared(&self, nodes: &BTreeSet<NodeName>) -> Result<BTreeSet<NodeName>, Failure> {
+        let mut shared = BTreeSet::new();
+        for node in nodes {
+            let (link, _) = self.link().await?;
+            let listeners = link.listeners(node, &self.control_exchange).await;
+            if listeners.map_err(|problem| problem.failure(&link.address))? > 1 {
+                shared.insert(node.clone());
+            }
+        }
+        Ok(shared)
     }
 
     async fn close(&self) {

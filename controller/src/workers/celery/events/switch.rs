@@ -94,15 +94,7 @@ mod tests {
         let queue = Queue::named("celery");
         let at = Timestamp::UNIX_EPOCH;
         let queues = Some(vec![queue; queues]);
-        let answer = Answer {
-            asked_at: at,
-            answered_at: at,
-            instance: None,
-            queues,
-            reserved: None,
-            active: None,
-            scheduled: None,
-        };
+        let answer = Answer { queues, ..Answer::new(at, at) };
         switches.observed(&[("a".into(), answer)].into(), &BTreeSet::new());
     }
 

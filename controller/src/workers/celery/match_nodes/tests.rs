@@ -32,11 +32,7 @@ fn task(address: &str, host_name: &str, runtime_id: &str) -> Expected {
 }
 
 fn answered(nodes: &[&str]) -> Answered {
-    Answered {
-        nodes: nodes.iter().map(|node| NodeName::from(*node)).collect(),
-        shared: BTreeSet::new(),
-        unreadable: false,
-    }
+    Answered { nodes: nodes.iter().map(|node| NodeName::from(*node)).collect(), ..Answered::default() }
 }
 
 fn nodes(names: &[&str]) -> Mapping {
@@ -148,28 +144,48 @@ fn a_node_that_was_seen_before_is_missed_by_name() {
 fn a_name_that_several_processes_share_is_nobodys() {
     let tasks = fleet(task("10.0.4.168", "", ""));
     let node = NodeName::from("a@ip-10-0-4-168");
-    let answered = Answered { nodes: [node.clone()].into(), shared: [node].into(), unreadable: false };
+    let answered = Answered { nodes: [node.clone()].into(), shared: [node].into(), ..Answered::default() };
     let found = match_nodes(&Naming::Automatic, &tasks, &answered);
     assert!(matches!(&found.tasks[&id(A)], Mapping::Ambiguous { why } if why.contains("several processes")));
 }
 
 #[test]
-fn with_a_template_only_the_exact_name_counts() {
-    let naming = Naming::Template("worker@{taskId}".parse().unwrap());
+fn what_no_template_names_is_recognised_all_the_same() {
+    let naming = Naming::Templates(vec!["worker@{taskId}".parse().unwrap()]);
     let tasks = fleet(task("10.0.4.168", "ip-10-0-4-168.ec2.internal", ""));
-    let (exact, near) = (format!("worker@{A}"), format!("worker@{B}-1"));
-    let found = match_nodes(&naming, &tasks, &answered(&[&exact, &near, "celery@ip-10-0-4-168"]));
-    assert_eq!(found.tasks[&id(A)], nodes(&[&exact]));
+    let (exact, forgotten) = (format!("worker@{A}"), "light@ip-10-0-4-168");
+    let found = match_nodes(&naming, &tasks, &answered(&[&exact, forgotten, "worker@elsewhere"]));
+    assert_eq!(found.tasks[&id(A)], nodes(&[&exact, forgotten]), "its second worker is its own");
     let Mapping::NotFound { hint } = &found.tasks[&id(B)] else { panic!("{found:?}") };
-    assert_eq!(
-        hint,
-        &format!("no node answered as worker@{B}; nodes that are no task's: worker@{B}-1, celery@ip-10-0-4-168")
-    );
+    assert_eq!(hint, &format!("no node answered as worker@{B}; nodes that are no task's: worker@elsewhere"));
+}
+
+#[test]
+fn one_that_is_bound_and_silent_is_its_tasks_where_its_name_is_unique() {
+    let tasks = fleet(task("10.0.4.168", "ip-10-0-4-168.ec2.internal", DOCKER));
+    let (heard, silent) = (format!("heavy@{A}"), format!("light@{A}"));
+    let names = [silent.as_str(), &heard, "old@ip-10-0-4-168", "old@10.0.9.9"];
+    let bound = names.into_iter().map(NodeName::from).collect();
+    let found = match_nodes(&Naming::Automatic, &tasks, &Answered { bound, ..answered(&[&heard]) });
+    assert_eq!(found.tasks[&id(A)], nodes(&[&heard, &silent]), "an address is used again, and an id is not");
+    assert!(matches!(&found.tasks[&id(B)], Mapping::NotFound { .. }));
+    assert!(found.unmatched_workers.is_empty());
+}
+
+#[test]
+fn one_that_says_whose_it_is_is_believed() {
+    let tasks = fleet(task("10.0.4.168", "ip-10-0-4-168.ec2.internal", ""));
+    let told = [("a@ip-10-0-4-168".into(), B.to_owned()), ("b@ip-10-0-4-168".into(), "another fleet's".into())];
+    let answered = Answered { told: told.into(), ..answered(&["a@ip-10-0-4-168", "b@ip-10-0-4-168"]) };
+    let found = match_nodes(&Naming::Automatic, &tasks, &answered);
+    assert_eq!(found.tasks[&id(B)], nodes(&["a@ip-10-0-4-168"]));
+    assert!(matches!(&found.tasks[&id(A)], Mapping::NotFound { .. }));
+    assert_eq!(found.unmatched_workers, ["b@ip-10-0-4-168".into()].into());
 }
 
 #[test]
 fn with_a_template_for_each_container_those_that_run_no_worker_are_not_waited_for() {
-    let naming = Naming::Template("{containerName}@{runtimeId}".parse().unwrap());
+    let naming = Naming::Templates(vec!["{containerName}@{runtimeId}".parse().unwrap()]);
     let mut ours = task("10.0.4.168", "", "r-1");
     ours.identity.containers.push(Container { name: "log-router".into(), runtime_id: Some("r-2".into()) });
     let found = match_nodes(&naming, &fleet(ours), &answered(&["worker@r-1"]));
@@ -237,8 +253,8 @@ proptest! {
         let tasks: BTreeMap<_, _> = ids.into_iter().map(id).zip(expected).collect();
         let nodes: BTreeSet<_> = nodes.into_iter().map(NodeName::from).collect();
         let shared = shared.into_iter().map(NodeName::from).filter(|node| nodes.contains(node)).collect();
-        let naming = template.map_or(Naming::Automatic, |template| Naming::Template(template.parse().unwrap()));
-        let answered = Answered { nodes, shared, unreadable: false };
+        let naming = template.map_or(Naming::Automatic, |template| Naming::Templates(vec![template.parse().unwrap()]));
+        let answered = Answered { nodes, shared, ..Answered::default() };
         let found = match_nodes(&naming, &tasks, &answered);
 
         prop_assert!(found.tasks.keys().eq(tasks.keys()), "every task that was asked about is told of");

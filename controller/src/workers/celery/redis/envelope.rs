@@ -79,14 +79,14 @@ mod tests {
 
     use super::{Names, Reply, unwrap, wrap};
     use crate::workers::celery::{
-        pidbox::{Method, Request},
+        pidbox::{Method, Recipients, Request},
         settings::CelerySettings,
     };
 
     #[test]
     fn a_request_expires() {
         let names = Names::new(&CelerySettings::new("redis://a"), 0);
-        let request = Request::new(Method::Active, None, "2026-01-01T00:00:00.5Z".parse().unwrap());
+        let request = Request::new(Method::Active, Recipients::Everybody, "2026-01-01T00:00:00.5Z".parse().unwrap());
         let envelope: Value = serde_json::from_str(&wrap(&request, &names)).unwrap();
         assert_eq!(envelope["headers"]["expires"], json!(1_767_225_600.5));
         let body = STANDARD.decode(envelope["body"].as_str().unwrap()).unwrap();

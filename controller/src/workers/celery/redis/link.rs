@@ -11,6 +11,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tracing::debug;
+use worker_drain_plan::NodeName;
 
 use super::{
     address::Address,
@@ -78,7 +79,7 @@ impl Link {
     /// Announces our reply queue and publishes, all in one go. Announcing each time costs nothing more, and makes good
     /// what somebody else may have flushed or swept.
     pub(super) async fn publish(&self, requests: &[Request]) -> Result<Sent, Problem> {
-        self.must_agree_on_separator().await?;
+        let bound = self.must_agree_on_separator().await?;
         let replies = self.waiting.add(requests)?;
         let mut pipeline = pipe();
         pipeline.ignore_errors();
@@ -100,18 +101,18 @@ impl Link {
         must_have_worked(answers.by_ref().take(announced)).map_err(Problem::Publish)?;
         let answers: Vec<_> = answers.collect();
         let receivers = answers.chunks(self.names.channels.len()).map(|counts| receivers(counts).map(Some));
-        Ok(Sent { receivers: receivers.collect::<Result<_, _>>()?, replies })
+        Ok(Sent { receivers: receivers.collect::<Result<_, _>>()?, bound, replies })
     }
 
     /// Nothing is written where another client joins bindings with another separator than ours: a node that looks its own
     /// client up meets our entry too, fails, and on Celery 5.3 to 5.6 takes no more jobs until it is restarted (kombu#2023).
-    /// Such a client may come later, so this is asked each time, and then ours is taken away.
-    async fn must_agree_on_separator(&self) -> Result<(), Problem> {
+    /// Such a client may come later, so this is asked each time, and then ours is taken away. Returns the nodes of the set.
+    async fn must_agree_on_separator(&self) -> Result<BTreeSet<NodeName>, Problem> {
         let mut pipeline = pipe();
         pipeline.cmd("SMEMBERS").arg(self.names.node_bindings()).cmd("SMEMBERS").arg(self.names.bindings());
         let (nodes, clients): (BTreeSet<String>, BTreeSet<String>) = self.query(&pipeline, Problem::Publish).await?;
         let Some(other) = nodes.iter().chain(&clients).find(|binding| self.names.parts_of(binding).is_none()) else {
-            return Ok(());
+            return Ok(nodes.iter().filter_map(|binding| self.names.node_of(binding)).collect());
         };
         let withdrawal = withdrawal(&self.names);
         if let Err(problem) = self.query::<()>(&withdrawal, Problem::Publish).await {

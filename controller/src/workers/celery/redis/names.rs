@@ -2,6 +2,7 @@
 //! kombu 5.5.4 and 5.7.0.
 
 use uuid::Uuid;
+use worker_drain_plan::NodeName;
 
 use crate::workers::celery::{pidbox::ReplyTo, settings::CelerySettings};
 
@@ -93,6 +94,12 @@ impl Names {
     pub(super) fn oid_of<'a>(&self, binding: &'a str) -> Option<&'a str> {
         let (oid, _) = self.parts_of(binding)?;
         (oid.starts_with(OURS) && binding == self.binding_of(oid)).then_some(oid)
+    }
+
+    /// The node whose own queue this is the binding of.
+    pub(super) fn node_of(&self, binding: &str) -> Option<NodeName> {
+        let (_, queue) = self.parts_of(binding)?;
+        queue.strip_suffix(&format!(".{}", self.exchange)).map(NodeName::from)
     }
 
     pub(super) fn alive_of(&self, oid: &str) -> String {
@@ -215,6 +222,8 @@ mod tests {
         assert_eq!(names.parts_of("key::queue"), Some(("key", "queue")));
         assert_eq!(names.parts_of("\x06\x16\x06\x16worker@1.celery.pidbox"), None, "joined by another");
         assert_eq!(names.parts_of("a:b:c:d"), None, "one field too many, as kombu sees it");
+        assert_eq!(names.node_of("::heavy@1.celery.pidbox"), Some("heavy@1".into()));
+        assert_eq!(names.node_of("::heavy@1.another.queue"), None);
     }
 
     #[test]

@@ -1,0 +1,329 @@
+//! One observation of all nodes.
+//!
+//! Everybody on the broker is asked for a sign of life, and nothing else; only nodes that are a task's own are asked what they
+//! do, each in the way that its version bears ([`profile`](super::profile)). A node that is met for the first time is first asked
+//! how it wants to be asked, so that its answers come in the same observation.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::{Mutex, PoisonError},
+};
+
+use worker_drain_plan::{
+    NodeName, TaskId,
+    observation::{Answer, Failure, WorkersView},
+};
+
+use super::{
+    account,
+    match_nodes::{Answered, Matched, Naming, match_nodes},
+    pidbox::{Method, Recipients, Request},
+    poll::{Awaited, Heard, Poll},
+    profile::{Gaps, Kind, Profile},
+    remote::{Remote, next},
+    transport::{Replies, Transport},
+};
+use crate::identity::Expected;
+
+/// What is kept of nodes from one observation to the next.
+#[derive(Default)]
+pub(super) struct Known(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    profiles: BTreeMap<NodeName, Profile>,
+    /// What was asked in the last observation of those who were met in it. A reply that came too late for it counts in the next
+    /// one: before anything is proven, everybody had from one observation to another to answer.
+    late: Vec<(Poll, Replies)>,
+}
+
+impl Known {
+    fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        act(&mut inner)
+    }
+
+    fn profile(&self, node: &NodeName) -> Option<Profile> {
+        self.with(|inner| inner.profiles.get(node).cloned())
+    }
+
+    /// Nodes that were met before, with what they told of their tasks.
+    fn met(&self) -> Answered {
+        self.with(|inner| {
+            let told = inner.profiles.iter().filter_map(|(node, profile)| match &profile.kind {
+                Kind::Package(package) => Some((node.clone(), package.task.clone()?)),
+                Kind::Lists(_) | Kind::Stranger => None,
+            });
+            Answered { told: told.collect(), nodes: inner.profiles.keys().cloned().collect(), ..Answered::default() }
+        })
+    }
+
+    /// Keeps what nodes told when they were asked how they want to be asked. One that has told a part only is asked again.
+    fn learn(&self, poll: &Poll) {
+        let profiles = poll.heard.iter().filter_map(|(node, heard)| Some((node.clone(), poll.profile(node, heard)?)));
+        self.with(|inner| inner.profiles.extend(profiles));
+    }
+}
+
+/// Asks, over one transport.
+pub(super) struct Look<'a, T> {
+    remote: &'a Remote<T>,
+    known: &'a Known,
+    late: Vec<(Poll, Replies)>,
+    answers: BTreeMap<NodeName, Answer>,
+    answered: Answered,
+}
+
+impl<'a, T: Transport> Look<'a, T> {
+    pub(super) fn new(remote: &'a Remote<T>, known: &'a Known) -> Self {
+        Self { remote, known, late: Vec::new(), answers: BTreeMap::new(), answered: Answered::default() }
+    }
+
+    /// All nodes of these tasks.
+    pub(super) async fn observe(
+        mut self,
+        naming: &Naming,
+        tasks: &BTreeMap<TaskId, Expected>,
+    ) -> Result<WorkersView, Failure> {
+        let own = |answered: &Answered| -> BTreeSet<NodeName> {
+            let unmatched = match_nodes(naming, tasks, answered).unmatched_workers;
+            &answered.nodes - &unmatched
+        };
+        self.hear_late();
+        let met = self.known.met();
+        let expected: BTreeSet<NodeName> = tasks.values().flat_map(|expected| expected.nodes.clone()).collect();
+        let unmet = expected.iter().filter(|node| !met.nodes.contains(*node)).cloned().collect();
+        let mut requests = vec![(Method::Ping, Recipients::Everybody)];
+        requests.extend(self.questions(&own(&met)));
+        requests.extend(introduction(&unmet));
+        let (poll, replies, bound) = self.ask(requests, |is_counted| Awaited::new(naming, tasks, is_counted)).await?;
+        self.answered.unreadable = poll.unreadable;
+        self.answered.bound = bound;
+        self.take_in(poll, replies);
+        let here = &self.answered.nodes | &expected;
+        self.known.with(|inner| inner.profiles.retain(|node, _| here.contains(node)));
+
+        let met = self.known.met();
+        let strangers: BTreeSet<NodeName> = &self.answered.nodes - &met.nodes;
+        let theirs = own(&Answered { nodes: strangers.clone(), ..Answered::default() });
+        self.meet(&strangers, &theirs).await?;
+        self.answered.told = self.known.met().told;
+        let unasked = own(&self.answered).into_iter().filter(|node| self.wants_asking(node)).collect();
+        self.question(&unasked).await?;
+        self.find_shared().await?;
+        let late = mem::take(&mut self.late);
+        self.known.with(|inner| inner.late = late);
+        Ok(self.finish(naming, tasks))
+    }
+
+    /// These nodes and no others, whosever they are.
+    pub(super) async fn question_all(
+        mut self,
+        nodes: &BTreeSet<NodeName>,
+    ) -> Result<BTreeMap<NodeName, Answer>, Failure> {
+        let is_met = |node: &NodeName| self.known.profile(node).is_some_and(|profile| profile.kind != Kind::Stranger);
+        let unmet: BTreeSet<NodeName> = nodes.iter().filter(|node| !is_met(node)).cloned().collect();
+        self.meet(&unmet, &unmet).await?;
+        self.question(nodes).await?;
+        self.answers.retain(|node, _| !self.answered.shared.contains(node));
+        Ok(self.answers)
+    }
+
+    /// What came after the last observation had ended.
+    fn hear_late(&mut self) {
+        for (mut poll, mut replies) in self.known.with(|inner| mem::take(&mut inner.late)) {
+            let now = self.remote.clock.now();
+            while let Some(Ok(reply)) = replies.at_hand() {
+                poll.hear(&reply, now);
+            }
+            self.answered.nodes.extend(poll.heard.keys().cloned());
+            self.known.learn(&poll);
+        }
+    }
+
+    /// Asks nodes that were never met how they want to be asked; those that are nobody's only for their counts, which does no
+    /// harm and tells whether they have the package.
+    async fn meet(&mut self, nodes: &BTreeSet<NodeName>, own: &BTreeSet<NodeName>) -> Result<(), Failure> {
+        let others: BTreeSet<NodeName> = nodes - own;
+        let mut requests = introduction(own);
+        if !others.is_empty() {
+            requests.push((Method::Stats, Recipients::Nodes(others)));
+        }
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let (poll, replies, _) = self.ask(requests, |_| Awaited::default()).await?;
+        self.take_in(poll, replies);
+        Ok(())
+    }
+
+    async fn question(&mut self, nodes: &BTreeSet<NodeName>) -> Result<(), Failure> {
+        let requests = self.questions(nodes);
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let (poll, replies, _) = self.ask(requests, |_| Awaited::default()).await?;
+        self.take_in(poll, replies);
+        Ok(())
+    }
+
+    /// What these nodes are asked, if they were met. In this order: a job moves from reserved to active and never back, so that
+    /// asking for `reserved` first cannot miss one on its way; what is taken from queues after they were listed shows in neither, so
+    /// they come before both; and a job that began before the count of those that began is in `active` still, or has ended.
+    fn questions(&self, nodes: &BTreeSet<NodeName>) -> Vec<(Method, Recipients)> {
+        let (mut packaged, mut sturdy, mut all) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for node in nodes {
+            match self.known.profile(node).map(|profile| profile.kind) {
+                Some(Kind::Package(_)) => drop(packaged.insert(node.clone())),
+                Some(Kind::Lists(gaps)) => {
+                    all.insert(node.clone());
+                    if !gaps.is_fragile {
+                        sturdy.insert(node.clone());
+                    }
+                }
+                Some(Kind::Stranger) | None => {}
+            }
+        }
+        asked_of([
+            (Method::WorkerDrain, packaged),
+            (Method::ActiveQueues, all.clone()),
+            (Method::Stats, all.clone()),
+            (Method::Reserved, sturdy.clone()),
+            (Method::Active, all),
+            (Method::Scheduled, sturdy),
+        ])
+    }
+
+    /// Asks, and waits until all have answered who may.
+    async fn ask(
+        &self,
+        questions: Vec<(Method, Recipients)>,
+        awaited: impl FnOnce(bool) -> Awaited,
+    ) -> Result<(Poll, Replies, BTreeSet<NodeName>), Failure> {
+        let asked_at = self.remote.clock.now();
+        let expires = self.remote.expires(asked_at);
+        let requests: Vec<Request> =
+            questions.into_iter().map(|(method, to)| Request::new(method, to, expires)).collect();
+        let mut sent = self.remote.transport.publish(&requests).await?;
+        let mut poll = Poll::new(asked_at, requests, &sent.receivers, awaited);
+        let deadline = self.remote.deadline();
+        while !poll.is_complete() {
+            let Some(reply) = next(&mut sent.replies, deadline).await? else { break };
+            poll.hear(&reply, self.remote.clock.now());
+        }
+        sent.replies.set_aside();
+        Ok((poll, sent.replies, sent.bound))
+    }
+
+    fn take_in(&mut self, mut poll: Poll, replies: Replies) {
+        self.known.learn(&poll);
+        self.answered.nodes.extend(poll.heard.keys().cloned());
+        self.answered.shared.extend(poll.shared.iter().cloned());
+        for (node, mut heard) in mem::take(&mut poll.heard) {
+            let known = self.known.profile(&node).filter(|_| !poll.introduces(&node));
+            let said = match known {
+                Some(profile) => Said::of(&profile, &mut heard),
+                None => Said::first(&mut heard),
+            };
+            match said {
+                Said::Answer(answer) => drop(self.answers.insert(node.clone(), answer)),
+                Said::Nothing => {}
+                Said::Anew => drop(self.known.with(|inner| inner.profiles.remove(&node))),
+            }
+            poll.heard.insert(node, heard);
+        }
+        self.late.push((poll, replies));
+    }
+
+    /// It is met, and has not answered in the way that it wants to be asked.
+    fn wants_asking(&self, node: &NodeName) -> bool {
+        self.answers.get(node).is_none_or(|answer| answer.unseen.as_deref() == Some(UNMET))
+    }
+
+    /// A node that seems to have nothing to do may be two, of which one was asked.
+    async fn find_shared(&mut self) -> Result<(), Failure> {
+        let seems_idle = |answer: &Answer| answer.queues.as_ref().is_some_and(Vec::is_empty);
+        let idle = self.answers.iter().filter(|(_, answer)| seems_idle(answer)).map(|(node, _)| node.clone());
+        let idle: BTreeSet<NodeName> = idle.collect();
+        if !idle.is_empty() {
+            self.answered.shared.extend(self.remote.transport.shared(&idle).await?);
+        }
+        Ok(())
+    }
+
+    fn finish(self, naming: &Naming, tasks: &BTreeMap<TaskId, Expected>) -> WorkersView {
+        let Matched { tasks, unmatched_workers } = match_nodes(naming, tasks, &self.answered);
+        let mut nodes = self.answers;
+        // Answers of several processes under one name are nobody's; those of unmatched workers are ignored.
+        nodes.retain(|node, _| !self.answered.shared.contains(node) && !unmatched_workers.contains(node));
+        let silent = self.answered.bound.iter().filter(|node| !self.answered.nodes.contains(*node));
+        let silences = silent.map(|node| (node.clone(), BOUND_AND_SILENT.to_owned())).collect();
+        WorkersView { tasks, nodes, unmatched_workers, silences }
+    }
+}
+
+/// Why nothing is proven of a node that was met just now.
+const UNMET: &str = "it has not said yet how it is to be asked";
+
+/// Of a node that is known by its queue only.
+const BOUND_AND_SILENT: &str = "it has a queue for requests on the broker, so that a worker of this name was there; if it is gone \
+                                for good, delete its binding (docs/brokers.md)";
+
+/// What a node is asked that was never met: how it wants to be asked, and what does no harm to any.
+fn introduction(nodes: &BTreeSet<NodeName>) -> Vec<(Method, Recipients)> {
+    let methods =
+        [Method::ActiveQueues, Method::Stats, Method::Active, Method::Report, Method::Conf, Method::Registered];
+    asked_of(methods.map(|method| (method, nodes.clone())))
+}
+
+fn asked_of<const N: usize>(questions: [(Method, BTreeSet<NodeName>); N]) -> Vec<(Method, Recipients)> {
+    let asked = questions.into_iter().filter(|(_, nodes)| !nodes.is_empty());
+    asked.map(|(method, nodes)| (method, Recipients::Nodes(nodes))).collect()
+}
+
+/// What a node's words amount to.
+enum Said {
+    Answer(Answer),
+    /// No more than that it is there.
+    Nothing,
+    /// Another start of it answered than was met.
+    Anew,
+}
+
+impl Said {
+    /// The words of one that was never met: they can show work, and never that there is none.
+    fn first(heard: &mut Heard) -> Self {
+        if heard.queues.is_none() && heard.active.is_none() {
+            return Self::Nothing;
+        }
+        Self::Answer(Answer { unseen: Some(UNMET.to_owned()), ..heard.lists() })
+    }
+
+    fn of(profile: &Profile, heard: &mut Heard) -> Self {
+        match &profile.kind {
+            Kind::Stranger => Self::Nothing,
+            Kind::Package(_) if heard.is_refused => Self::Anew,
+            Kind::Package(_) => {
+                let told = heard.account.take();
+                let account = told.and_then(|told| account::take_in(heard.lists(), &told));
+                account.map_or(Self::Nothing, Self::Answer)
+            }
+            Kind::Lists(gaps) => Self::listed(profile, gaps, heard),
+        }
+    }
+
+    fn listed(profile: &Profile, gaps: &Gaps, heard: &mut Heard) -> Self {
+        let stats = heard.stats.as_ref();
+        if stats.is_some_and(|stats| !stats.start.is(profile.start) || stats.package.is_some()) {
+            return Self::Anew;
+        }
+        if stats.is_none() && heard.queues.is_none() && heard.active.is_none() {
+            return Self::Nothing;
+        }
+        let uncounted = || String::from("it does not say how many jobs it has begun");
+        let unseen = gaps.unseen.clone().or_else(|| stats.is_none().then(uncounted));
+        let begun = stats.map(|stats| stats.begun);
+        Self::Answer(Answer { begun, unseen, settles_in: gaps.settles_in, ..heard.lists() })
+    }
+}
