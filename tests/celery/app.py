@@ -6,6 +6,8 @@ Settings come from the environment, so that one app serves every test:
     SAMPLE_SETTINGS     a JSON object of any other Celery settings, such as {"task_acks_late": true}
     SAMPLE_JOURNAL      a folder in which each job leaves a file of its own (see `work`)
     SAMPLE_TOLD         a folder in which jobs that work until they are told look for a file of their own
+    SAMPLE_HOARD        so many seconds: a strategy of its own keeps each job so long before the worker knows of it, as that of
+                        celery-batches does
     SAMPLE_HTTP         if it is set, the worker answers over HTTP, by contrib/celery/worker_drain_http.py
 """
 
@@ -49,7 +51,7 @@ def write_line(job_id, word, node):
 
 
 @app.task(name="sample.work", bind=True)
-def work(self, job_id, seconds):
+def work(self, job_id, seconds, odd=None):
     """Works for so many seconds, or, if that is None, until it is told. A job that is killed has no end line; one that
     ran twice has two start lines."""
     write_line(job_id, "start", self.request.hostname)
@@ -60,3 +62,19 @@ def work(self, job_id, seconds):
     else:
         time.sleep(seconds)
     write_line(job_id, "end", self.request.hostname)
+
+
+if os.environ.get("SAMPLE_HOARD"):
+
+    def hoarding(task, app, consumer):
+        """A strategy (Celery: `Task.Strategy`) that keeps what comes for a while, in no list."""
+        from celery.worker.strategy import default
+
+        take = default(task, app, consumer)
+
+        def keep(*delivery):
+            consumer.timer.call_after(float(os.environ["SAMPLE_HOARD"]), take, delivery)
+
+        return keep
+
+    work.Strategy = hoarding

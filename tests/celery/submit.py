@@ -38,6 +38,7 @@ def main():
     parser.add_argument("--routing-key", help="the routing key for that exchange")
     parser.add_argument("--priority", type=int, help="how urgent they are, as the broker takes it")
     parser.add_argument("--countdown", type=float, help="run them only so many seconds from now")
+    parser.add_argument("--pickled", action="store_true", help="with an argument that JSON cannot hold")
     options = parser.parse_args()
 
     random_ = random.Random(options.seed)
@@ -51,8 +52,9 @@ def main():
         where = {"queue": queues[number % len(queues)]}
         if exchange:
             where = {"exchange": exchange.name, "routing_key": options.routing_key, "declare": [exchange]}
+        odd = {"kwargs": {"odd": {1, 2}}, "serializer": "pickle"} if options.pickled else {}
         work.apply_async(
-            (job_id, seconds), task_id=job_id, countdown=options.countdown, priority=options.priority, **where
+            (job_id, seconds), task_id=job_id, **odd, countdown=options.countdown, priority=options.priority, **where
         )
         json.dump({"id": job_id, "seconds": seconds}, sys.stdout)
         print(flush=True)

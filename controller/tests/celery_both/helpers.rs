@@ -41,7 +41,7 @@ pub fn node(task: &str) -> NodeName {
 /// or look with a [`patient`] client.
 pub fn settings(url: &str) -> CelerySettings {
     CelerySettings {
-        node_name: Some("worker@{taskId}".into()),
+        node_names: vec!["worker@{taskId}".into()],
         reply_bound: Duration::from_secs(2),
         operation_bound: Duration::from_secs(10),
         ..CelerySettings::new(url)
@@ -69,8 +69,7 @@ pub async fn all_answer(celery: &Celery, tasks: &BTreeMap<TaskId, Expected>) -> 
 
 /// Whether all questions were answered. A worker that is slow may answer some of them in time.
 pub fn has_said_all(answer: &Answer) -> bool {
-    let Answer { queues, reserved, active, scheduled, .. } = answer;
-    queues.is_some() && reserved.is_some() && active.is_some() && scheduled.is_some()
+    answer.is_whole()
 }
 
 /// Whether this task's node was seen to consume these queues and no others.

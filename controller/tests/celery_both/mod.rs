@@ -14,5 +14,6 @@ mod observations;
 mod orders;
 mod outages;
 mod pools;
+mod unseen;
 
 pub use helpers::*;

@@ -93,7 +93,7 @@ async fn a_task_may_have_several_nodes_and_its_host_name_may_tell_it() {
         app.worker("a@else").spawn(),
     );
     let _workers = (workers.0.ready().await, workers.1.ready().await, workers.2.ready().await);
-    let celery = open(&CelerySettings { node_name: None, ..settings(&broker.url()) });
+    let celery = open(&CelerySettings { node_names: Vec::new(), ..settings(&broker.url()) });
 
     let mut tasks = tasks(&["one", "two"]);
     tasks.get_mut(&TaskId::from("one")).unwrap().identity.host_names.insert(host.into());

@@ -239,6 +239,13 @@ impl Jobs {
         self.with("--countdown", seconds.to_string())
     }
 
+    /// With an argument that JSON cannot hold, in a message that is pickled.
+    #[must_use]
+    pub fn pickled(mut self) -> Self {
+        self.arguments.push("--pickled".into());
+        self
+    }
+
     fn with(mut self, option: &str, value: String) -> Self {
         self.arguments.extend([option.into(), value]);
         self

@@ -73,11 +73,20 @@ pub(super) struct Look<'a, T> {
     late: Vec<(Poll, Replies)>,
     answers: BTreeMap<NodeName, Answer>,
     answered: Answered,
+    /// Nodes that it depends on the version of how they are to be asked.
+    wants_version: BTreeSet<NodeName>,
 }
 
 impl<'a, T: Transport> Look<'a, T> {
     pub(super) fn new(remote: &'a Remote<T>, known: &'a Known) -> Self {
-        Self { remote, known, late: Vec::new(), answers: BTreeMap::new(), answered: Answered::default() }
+        Self {
+            remote,
+            known,
+            late: Vec::new(),
+            answers: BTreeMap::new(),
+            answered: Answered::default(),
+            wants_version: BTreeSet::new(),
+        }
     }
 
     /// All nodes of these tasks.
@@ -150,16 +159,17 @@ impl<'a, T: Transport> Look<'a, T> {
         if !others.is_empty() {
             requests.push((Method::Stats, Recipients::Nodes(others)));
         }
-        if requests.is_empty() {
-            return Ok(());
-        }
-        let (poll, replies, _) = self.ask(requests, |_| Awaited::default()).await?;
-        self.take_in(poll, replies);
-        Ok(())
+        self.ask_these(requests).await?;
+        let mut requests = introduction(&mem::take(&mut self.wants_version));
+        requests.extend(requests.first().map(|(_, nodes)| (Method::Report, nodes.clone())));
+        self.ask_these(requests).await
     }
 
     async fn question(&mut self, nodes: &BTreeSet<NodeName>) -> Result<(), Failure> {
-        let requests = self.questions(nodes);
+        self.ask_these(self.questions(nodes)).await
+    }
+
+    async fn ask_these(&mut self, requests: Vec<(Method, Recipients)>) -> Result<(), Failure> {
         if requests.is_empty() {
             return Ok(());
         }
@@ -220,6 +230,7 @@ impl<'a, T: Transport> Look<'a, T> {
         self.known.learn(&poll);
         self.answered.nodes.extend(poll.heard.keys().cloned());
         self.answered.shared.extend(poll.shared.iter().cloned());
+        self.wants_version.extend(poll.wants_version());
         for (node, mut heard) in mem::take(&mut poll.heard) {
             let known = self.known.profile(&node).filter(|_| !poll.introduces(&node));
             let said = match known {
@@ -272,8 +283,7 @@ const BOUND_AND_SILENT: &str = "it has a queue for requests on the broker, so th
 
 /// What a node is asked that was never met: how it wants to be asked, and what does no harm to any.
 fn introduction(nodes: &BTreeSet<NodeName>) -> Vec<(Method, Recipients)> {
-    let methods =
-        [Method::ActiveQueues, Method::Stats, Method::Active, Method::Report, Method::Conf, Method::Registered];
+    let methods = [Method::ActiveQueues, Method::Stats, Method::Active, Method::Conf, Method::Registered];
     asked_of(methods.map(|method| (method, nodes.clone())))
 }
 

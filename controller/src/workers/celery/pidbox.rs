@@ -57,7 +57,7 @@ pub enum Method {
     Stats,
     /// Versions, as text.
     Report,
-    /// Its configuration, with its defaults. Secrets are masked by Celery.
+    /// Its configuration, without its defaults. Secrets are masked by Celery.
     Conf,
     /// The kinds of job that it knows, with rate limit and strategy of each.
     Registered,
@@ -141,13 +141,13 @@ impl Method {
             Self::Ping
             | Self::Stats
             | Self::Report
+            | Self::Conf
             | Self::WorkerDrain
             | Self::ActiveQueues
             | Self::Reserved
             | Self::Scheduled
             | Self::EnableEvents
             | Self::DisableEvents => json!({}),
-            Self::Conf => json!({"with_defaults": true}),
             Self::Registered => json!({"taskinfoitems": ["rate_limit", "Strategy"]}),
             // "safe" has arguments shown as their short text; the rest of the commands have no such switch.
             Self::Active => json!({"safe": true}),
@@ -176,7 +176,7 @@ pub struct Said {
 
 /// Reads a reply's body. `None`: it is no reply at all.
 pub fn parse_reply(body: &[u8]) -> Option<Said> {
-    let Value::Object(reply) = serde_json::from_slice(body).ok()? else { return None };
+    let Value::Object(reply) = serde_json::from_slice(body).ok().or_else(|| python_json(body))? else { return None };
     let mut entries = reply.into_iter();
     let (node, answer) = entries.next()?;
     if node.is_empty() || entries.next().is_some() {
@@ -187,6 +187,14 @@ pub fn parse_reply(body: &[u8]) -> Option<Said> {
         None => Ok(answer),
     };
     Some(Said { node: node.into(), answer: answer.map_err(|error| error.chars().take(ERROR_LENGTH).collect()) })
+}
+
+/// JSON as Python writes it: with numbers that JSON has not, of which Celery's configuration has some.
+fn python_json(body: &[u8]) -> Option<Value> {
+    let text = ["-Infinity", "Infinity", "NaN"]
+        .iter()
+        .fold(String::from_utf8(body.to_vec()).ok()?, |text, number| text.replace(number, "null"));
+    serde_json::from_str(&text).ok()
 }
 
 /// Reads the answer to [`Method::ActiveQueues`]. `None`: it is not one, and one entry that cannot be read spoils it all,
@@ -299,6 +307,12 @@ mod tests {
     #[case::two_at_once(b"{\"a@x\": [], \"b@x\": []}")]
     fn junk_is_no_reply(#[case] body: &[u8]) {
         assert_eq!(parse_reply(body), None);
+    }
+
+    #[test]
+    fn numbers_that_only_python_has_do_not_spoil_a_reply() {
+        let said = parse_reply(br#"{"w@x": {"result_backend_max_retries": Infinity}}"#).unwrap();
+        assert_eq!(said.answer, Ok(json!({"result_backend_max_retries": null})));
     }
 
     #[test]

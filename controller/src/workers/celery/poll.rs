@@ -223,13 +223,23 @@ impl Poll {
         let Stats { start, package, .. } = heard.stats.clone()?;
         let kind = match package {
             Some(package) => Kind::Package(package),
-            None if self.introduces(node) && self.has_answered_all(node) => {
+            None if self.introduces(node) && self.has_answered_all(node) && !self.needs_version(node, heard) => {
                 Kind::Lists(Gaps::of(heard.version, heard.conf.as_ref(), heard.registered.as_deref()))
             }
             None if !self.asks(node, &Method::ActiveQueues) => Kind::Stranger,
             None => return None,
         };
         Some(Profile { start, kind })
+    }
+
+    /// Nodes that have told how they want to be asked but for their version, on which it depends.
+    pub(super) fn wants_version(&self) -> impl Iterator<Item = NodeName> {
+        let wants = |(node, heard): &(&NodeName, &Heard)| self.introduces(node) && self.needs_version(node, heard);
+        self.heard.iter().filter(wants).map(|(node, _)| node.clone())
+    }
+
+    fn needs_version(&self, node: &NodeName, heard: &Heard) -> bool {
+        heard.conf.as_ref().is_some_and(|conf| conf.takes_more_than_json) && !self.asks(node, &Method::Report)
     }
 
     fn asks(&self, node: &NodeName, method: &Method) -> bool {

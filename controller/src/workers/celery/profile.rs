@@ -102,17 +102,18 @@ pub(super) fn parse_version(answer: &Value) -> Option<(u32, u32)> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Conf {
     /// It takes jobs whose arguments came in something else than JSON, so that they may not fit into a reply.
-    takes_more_than_json: bool,
+    pub(super) takes_more_than_json: bool,
     limits_rates: bool,
 }
 
-/// Reads the answer to `conf`.
+/// Reads the answer to `conf`, in which what has its default is left out: JSON alone is accepted, and rates are limited.
 pub(super) fn parse_conf(answer: &Value) -> Option<Conf> {
-    let accepted = answer["accept_content"].as_array()?;
+    let answer = answer.as_object()?;
     let is_json = |kind: &Value| kind.as_str().is_some_and(|kind| ["json", "application/json"].contains(&kind));
+    let takes_more = |accepted: &Value| !accepted.as_array().is_some_and(|kinds| kinds.iter().all(is_json));
     Some(Conf {
-        takes_more_than_json: !accepted.iter().all(is_json),
-        limits_rates: answer["worker_disable_rate_limits"].as_bool() != Some(true),
+        takes_more_than_json: answer.get("accept_content").is_some_and(takes_more),
+        limits_rates: answer.get("worker_disable_rate_limits").and_then(Value::as_bool) != Some(true),
     })
 }
 

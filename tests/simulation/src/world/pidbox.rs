@@ -97,7 +97,6 @@ struct Wire<'a> {
 #[serde(default, deny_unknown_fields)]
 struct Arguments<'a> {
     safe: Option<bool>,
-    with_defaults: Option<bool>,
     #[serde(borrow)]
     taskinfoitems: Option<Vec<&'a str>>,
     queue: Option<&'a str>,
@@ -137,10 +136,9 @@ pub fn read(body: &str) -> Result<Asked, String> {
         "add_consumer" => Order::Add(bound(&wire.arguments).ok_or_else(|| wrong("a queue that was never told so"))?),
         _ => return Err(wrong("an unknown method")),
     };
-    let Arguments { safe, with_defaults, taskinfoitems, .. } = &wire.arguments;
-    let is_foreign = (order != Order::Active && safe.is_some())
-        || (order != Order::Conf && with_defaults.is_some())
-        || (order != Order::Registered && taskinfoitems.is_some());
+    let Arguments { safe, taskinfoitems, .. } = &wire.arguments;
+    let is_foreign =
+        (order != Order::Active && safe.is_some()) || (order != Order::Registered && taskinfoitems.is_some());
     if is_foreign {
         return Err(wrong("TypeError: unexpected argument"));
     }
@@ -173,7 +171,7 @@ impl World {
             Order::Ping => r#"{"ok": "pong"}"#.to_owned(),
             Order::Stats => self.stats_told(node),
             Order::Report => r#"{"ok": "\nsoftware -> celery:5.5.3 (immunity) kombu:5.5.4 py:3.11.7"}"#.to_owned(),
-            Order::Conf => r#"{"accept_content": ["json"], "worker_disable_rate_limits": false}"#.to_owned(),
+            Order::Conf => r#"{"broker_url": "redis://:********@broker/0"}"#.to_owned(),
             Order::Registered => r#"["app.transcode [Strategy=celery.worker.strategy:default]"]"#.to_owned(),
             Order::Queues => queues(node.consuming),
             Order::Reserved => self.jobs_told(node, node.reserved.iter(), false),

@@ -83,8 +83,8 @@ pub async fn measure(looks: usize) {
 
 async fn ours(url: &str, count: usize, looks: usize) -> Vec<Duration> {
     let open = |reply_bound: Duration| {
-        let node_name = Some("worker@{taskId}".into());
-        let settings = CelerySettings { node_name, reply_bound, operation_bound: LONG, ..CelerySettings::new(url) };
+        let node_names = vec!["worker@{taskId}".into()];
+        let settings = CelerySettings { node_names, reply_bound, operation_bound: LONG, ..CelerySettings::new(url) };
         Celery::open(&settings, Arc::new(SystemClock)).expect("the settings are good")
     };
     let running = Expected { running: true, ..Expected::default() };
