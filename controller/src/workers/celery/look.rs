@@ -48,6 +48,11 @@ impl Known {
         self.with(|inner| inner.profiles.get(node).cloned())
     }
 
+    /// It was never met, or as nobody's.
+    fn is_strange(&self, node: &NodeName) -> bool {
+        self.profile(node).is_none_or(|profile| profile.kind == Kind::Stranger)
+    }
+
     /// Nodes that were met before, with what they told of their tasks.
     fn met(&self) -> Answered {
         self.with(|inner| {
@@ -113,10 +118,11 @@ impl<'a, T: Transport> Look<'a, T> {
         let here = &self.answered.nodes | &expected;
         self.known.with(|inner| inner.profiles.retain(|node, _| here.contains(node)));
 
-        let met = self.known.met();
-        let strangers: BTreeSet<NodeName> = &self.answered.nodes - &met.nodes;
-        let theirs = own(&Answered { nodes: strangers.clone(), ..Answered::default() });
-        self.meet(&strangers, &theirs).await?;
+        // One that was nobody's is somebody's as soon as more is known of that task.
+        let theirs: BTreeSet<NodeName> =
+            own(&self.answered).into_iter().filter(|node| self.known.is_strange(node)).collect();
+        let unmet = &(&self.answered.nodes - &self.known.met().nodes) | &theirs;
+        self.meet(&unmet, &theirs).await?;
         self.answered.told = self.known.met().told;
         let unasked = own(&self.answered).into_iter().filter(|node| self.wants_asking(node)).collect();
         self.question(&unasked).await?;
@@ -131,8 +137,7 @@ impl<'a, T: Transport> Look<'a, T> {
         mut self,
         nodes: &BTreeSet<NodeName>,
     ) -> Result<BTreeMap<NodeName, Answer>, Failure> {
-        let is_met = |node: &NodeName| self.known.profile(node).is_some_and(|profile| profile.kind != Kind::Stranger);
-        let unmet: BTreeSet<NodeName> = nodes.iter().filter(|node| !is_met(node)).cloned().collect();
+        let unmet = nodes.iter().filter(|node| self.known.is_strange(node)).cloned().collect();
         self.meet(&unmet, &unmet).await?;
         self.question(nodes).await?;
         self.answers.retain(|node, _| !self.answered.shared.contains(node));
@@ -151,7 +156,7 @@ impl<'a, T: Transport> Look<'a, T> {
         }
     }
 
-    /// Asks nodes that were never met how they want to be asked; those that are nobody's only for their counts, which does no
+    /// Asks nodes that are strange how they want to be asked; those that are nobody's only for their counts, which does no
     /// harm and tells whether they have the package.
     async fn meet(&mut self, nodes: &BTreeSet<NodeName>, own: &BTreeSet<NodeName>) -> Result<(), Failure> {
         let others: BTreeSet<NodeName> = nodes - own;

@@ -131,6 +131,15 @@ async fn the_questions_are_asked_in_their_order_and_expire() {
     }
 }
 
+#[tokio::test]
+async fn one_that_was_nobodys_is_asked_once_it_is_somebodys() {
+    let celery = celery(SHORT, None, Some(1), |request: &Request, sink: &ReplySink| answer_as("w@a", request, sink));
+    let before = celery.observe(&tasks(&["b"])).await.unwrap();
+    assert_eq!(before.unmatched_workers, ["w@a".into()].into());
+    let after = celery.observe(&tasks(&["a"])).await.unwrap();
+    assert!(after.nodes[&"w@a".into()].is_whole(), "{after:?}");
+}
+
 /// What came too late for one observation counts in the next, before anything can be proven.
 #[tokio::test]
 async fn one_that_answers_too_late_is_met_in_the_next_look() {
