@@ -17,7 +17,7 @@ use worker_drain_plan::{
 
 use super::{
     account,
-    match_nodes::{Answered, Matched, Naming, match_nodes},
+    match_nodes::{Answered, Matched, NOT_READ, Naming, match_nodes},
     pidbox::{Method, Recipients, Request},
     poll::{Awaited, Heard, Poll},
     profile::{Gaps, Kind, Profile},
@@ -274,7 +274,12 @@ impl<'a, T: Transport> Look<'a, T> {
         // Answers of several processes under one name are nobody's; those of unmatched workers are ignored.
         nodes.retain(|node, _| !self.answered.shared.contains(node) && !unmatched_workers.contains(node));
         let silent = self.answered.bound.iter().filter(|node| !self.answered.nodes.contains(*node));
-        let silences = silent.map(|node| (node.clone(), BOUND_AND_SILENT.to_owned())).collect();
+        let why = if self.answered.unreadable {
+            format!("{NOT_READ}; {BOUND_AND_SILENT}")
+        } else {
+            BOUND_AND_SILENT.to_owned()
+        };
+        let silences = silent.map(|node| (node.clone(), why.clone())).collect();
         WorkersView { tasks, nodes, unmatched_workers, silences }
     }
 }

@@ -34,6 +34,10 @@ const UNIQUE_LENGTH: usize = 32;
 /// How much of a container's id Docker makes its host name.
 const DOCKER_HOST_LENGTH: usize = 12;
 
+/// Why a node may be missing that did answer.
+pub(super) const NOT_READ: &str =
+    "some replies could not be read: workers reply in their task_serializer, which must be json";
+
 /// How a task's nodes are recognised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Naming {
@@ -274,11 +278,7 @@ fn hint(
             (format!("no node that answered has the host {}", bounded_to(5, known.into_iter(), " or ")), like)
         }
     };
-    let not_read = if unreadable {
-        "; some replies could not be read: workers reply in their task_serializer, which must be json"
-    } else {
-        ""
-    };
+    let not_read = if unreadable { format!("; {NOT_READ}") } else { String::new() };
     format!("{looked_for}; {}{not_read}", nearest(&like, unmatched_workers))
 }
 
