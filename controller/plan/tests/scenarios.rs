@@ -42,6 +42,24 @@ fn a_rollout_waits_for_the_jobs_of_the_old_revision() {
 }
 
 #[test]
+fn the_last_consumer_of_a_queue_that_would_be_deleted_keeps_it() {
+    let mut world = World::of(2).settled();
+    world.node("t1").queues.insert("passing".into());
+    world.say("t1 also takes jobs from a queue that goes with its last consumer; revision 2 is deployed");
+    world.deploy("app:2").schedule().reconcile();
+    for _ in 0..4 {
+        world.later(SECOND).schedule().reconcile();
+    }
+    assert_eq!(world.node("t1").queues, ["passing".to_owned()].into());
+    world.say("a new task takes jobs from it too").node("t3").queues.insert("passing".into());
+    for _ in 0..4 {
+        world.later(SECOND * 2).schedule().reconcile();
+    }
+    assert!(world.plan().report.settled);
+    told!(world);
+}
+
+#[test]
 fn a_forced_deployment_of_the_same_definition_is_a_rollout() {
     let mut world = World::of(2).settled();
     world.say("the same task definition is deployed again").deploy("app:1").schedule();

@@ -1,17 +1,20 @@
 //! Puts the whole into words: phase, verdicts and counts, made from the words for each task.
 
+use std::collections::BTreeSet;
+
 use super::{
     gate,
-    words::{age, short_names},
+    words::{age, names, short_names},
 };
 use crate::{
     actions::Step,
     evidence::MAX_ANSWER_LAG,
     memory::{Memory, Retry, Rollout, Why},
+    names::QueueName,
     observation::{FailureKind, Observation, Seen},
     policy::{HoldMode, Mode, Policy},
     report::{Counts, Phase, Reason, Report, RolloutReport, TaskPhase, TaskReport, Verdict},
-    rules::{Decision, capacity, give_back, hold},
+    rules::{Decision, cancel, capacity, give_back, hold},
     situation::{Member, Situation, count},
 };
 
@@ -335,7 +338,18 @@ fn notes(situation: &Situation<'_>) -> Vec<String> {
         )
     });
     let turns = situation.memory.is_turning().then(|| turns(situation));
-    races.into_iter().chain(turns).collect()
+    races.into_iter().chain(turns).chain(auto_deleted(situation)).collect()
+}
+
+/// Said before it comes to that: a queue that only the old revision takes jobs from keeps its last task for ever.
+fn auto_deleted(situation: &Situation<'_>) -> Option<String> {
+    let queues: BTreeSet<&QueueName> = situation.running().flat_map(cancel::auto_deleted).collect();
+    (!queues.is_empty()).then(|| {
+        format!(
+            "the broker deletes {} with the jobs in it when nobody takes jobs from it any more (auto_delete): the last task that does is not told to stop",
+            names(queues.into_iter()),
+        )
+    })
 }
 
 fn turns(situation: &Situation<'_>) -> String {

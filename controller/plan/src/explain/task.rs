@@ -13,7 +13,7 @@ use crate::{
     observation::{HoldState, Life},
     policy::DeadlineAction,
     report::{TaskPhase, TaskReport},
-    rules::{Decision, give_back, hold},
+    rules::{Decision, cancel, give_back, hold},
     situation::{Member, Situation},
 };
 
@@ -178,6 +178,11 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
         TaskPhase::Held if situation.is_behind_gate(member) => {
             String::from("it keeps its queues until those of drain.gate are empty")
         }
+        TaskPhase::Held if !cancel::last_consumed(situation, &[member]).is_empty() => format!(
+            "it is the last that takes jobs from {}, which the broker would delete with the jobs in it (auto_delete): let another \
+             worker take jobs from it, or declare it without auto_delete",
+            names(cancel::last_consumed(situation, &[member]).into_iter()),
+        ),
         TaskPhase::Held => String::from("it keeps its queues until more tasks are seen consuming"),
         TaskPhase::Cancelling => String::from("it was told to stop consuming; that is read back next"),
         TaskPhase::Busy => jobs(situation, member),

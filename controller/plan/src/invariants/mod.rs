@@ -16,9 +16,11 @@
 //!     empty, never on one that could not be counted.
 //! 14. An older revision that is shown as current again is believed when it was seen for some seconds; until then nothing
 //!     is done but to hold.
+//! 15. The last consumer of a queue that the broker would delete is not cancelled.
 //!
 //! (11, the token bucket, is not policy: it is held where the calls are made.)
 
+mod auto_delete;
 mod gate;
 mod judged;
 mod raw;
@@ -32,9 +34,10 @@ use self::gate::{is_awaited, is_behind_gate};
 use self::judged::demand;
 use self::raw::{
     answer, at_work, cancels, consumes, current, floor, holds, idle, is_full, is_live, is_turning, may_be_stopped,
-    nodes, number, permits, workers,
+    nodes, number, permits, takes_from, workers,
 };
 pub use self::{
+    auto_delete::rule_15,
     gate::rule_13,
     judged::{Check, Judged, Violation},
     rollback::rule_14,
@@ -61,7 +64,8 @@ pub fn check(judged: Judged<'_>) -> Check {
     rule_10(judged)?;
     every_step_is_taken(judged)?;
     rule_13(judged)?;
-    rule_14(judged)
+    rule_14(judged)?;
+    rule_15(judged)
 }
 
 /// A stop is permitted only on proof: every node's cancel read back and every node idle, freshly and at least twice,
@@ -340,6 +344,7 @@ pub fn rule_9(judged: Judged<'_>) -> Check {
         let known = memory.tasks.get(*task);
         known.is_some_and(|known| known.leaving.is_some() && known.nodes.values().any(|node| !node.taken.is_empty()))
             && consumes(judged, fleet, task)
+            && takes_from(judged, task).any(|queue| !queue.auto_delete)
             && !cancelled.contains(*task)
             && !is_behind_gate(judged, task)
     });
@@ -377,7 +382,8 @@ pub fn every_step_is_taken(judged: Judged<'_>) -> Check {
     let left: Vec<&TaskId> =
         fleet.tasks.keys().filter(|task| !cancelled.contains(task) && consumes(judged, fleet, task)).collect();
     let leaves = |task: &TaskId| memory.tasks.get(task).is_some_and(|known| known.leaving.is_some());
-    let waits = left.iter().find(|task| leaves(task) && !is_behind_gate(judged, task));
+    let may_go = |task: &TaskId| takes_from(judged, task).any(|queue| !queue.auto_delete);
+    let waits = left.iter().find(|task| leaves(task) && may_go(task) && !is_behind_gate(judged, task));
     demand(12, waits.is_none() || number(left.len()) <= keep, || {
         format!("{waits:?} keeps its queues though {} consume and {keep} must", left.len())
     })

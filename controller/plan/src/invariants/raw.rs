@@ -8,7 +8,7 @@ use super::judged::Judged;
 use crate::{
     Action, Ground, NodeName, Plan, RevisionId, TaskId,
     evidence::FRESH_FOR,
-    observation::{Answer, FleetView, HoldState, Life, Mapping, Task, WorkersView},
+    observation::{Answer, FleetView, HoldState, Life, Mapping, Queue, Task, WorkersView},
     policy::{DeadlineAction, MinConsuming, Scheduled, percent_of},
 };
 
@@ -81,6 +81,11 @@ pub(super) fn consumes(judged: Judged<'_>, fleet: &FleetView, task: &TaskId) -> 
             .iter()
             .filter_map(|node| answer(judged, node)?.queues.as_ref())
             .any(|queues| !queues.is_empty())
+}
+
+/// The queues that its nodes are seen to take jobs from.
+pub(super) fn takes_from<'a>(judged: Judged<'a>, task: &TaskId) -> impl Iterator<Item = &'a Queue> {
+    nodes(judged, task).into_iter().filter_map(move |node| answer(judged, &node)?.queues.as_ref()).flatten()
 }
 
 /// Nothing holds it, or not for long, or its deadline lets it go.

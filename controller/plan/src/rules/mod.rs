@@ -4,7 +4,7 @@ pub mod capacity;
 pub mod give_back;
 pub mod hold;
 
-mod cancel;
+pub(crate) mod cancel;
 mod permit;
 mod release;
 

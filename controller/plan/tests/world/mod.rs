@@ -279,8 +279,9 @@ fn consuming() -> Node {
     Node { queues: BTreeSet::from(["video".to_owned()]), ..Node::default() }
 }
 
+/// The broker deletes queues whose names begin with `passing` when nobody takes jobs from them.
 pub fn queue(name: &str) -> Queue {
-    Queue::named(name)
+    Queue { auto_delete: name.starts_with("passing"), ..Queue::named(name) }
 }
 
 pub fn task_id(name: &str) -> TaskId {
