@@ -1,7 +1,7 @@
 //! What the counts of a gate's queues prove. Empty means: no message waits in the queue, and none is delivered and not
 //! acknowledged. A queue that cannot be counted is not empty.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -9,7 +9,7 @@ use super::{FRESH_FOR, fresh, held};
 use crate::{
     memory::Memory,
     names::{NodeName, QueueName},
-    observation::{Answer, Delivered, FailureKind, Observation, QueueCount, Seen, WorkersView},
+    observation::{Answer, Delivered, FailureKind, Observation, Queue, QueueCount, Seen, WorkersView},
     policy::{Gate, Scheduled},
 };
 
@@ -91,6 +91,11 @@ fn state(
         Some(Seen::Ok { value, .. }) => value,
     };
     let delivered = match &count.delivered {
+        // One message that went to two queues may be counted once for both, and not at all after the first acknowledgement
+        // (seen on Redis with Celery 5.7: one entry in `unacked`).
+        Delivered::Counted(0) if shares_messages(name, workers, memory) => {
+            told(name, 0, &own_takers(name, workers), workers, memory, now)
+        }
         Delivered::Counted(delivered) => Ok(*delivered),
         Delivered::Told { consumers, nodes } => told(name, *consumers, nodes, workers, memory, now),
     };
@@ -139,6 +144,22 @@ fn told(
         jobs = jobs.saturating_add(held.into());
     }
     Ok(jobs)
+}
+
+/// Some message may be both in this queue and in another one that our nodes take jobs from, or did.
+fn shares_messages(name: &QueueName, workers: Option<&WorkersView>, memory: &Memory) -> bool {
+    let answers = workers.into_iter().flat_map(|workers| workers.nodes.values());
+    let seen = answers.filter_map(|answer| answer.queues.as_ref()).flatten();
+    let taken = memory.tasks.values().flat_map(|task| task.nodes.values()).flat_map(|node| &node.taken);
+    let queues: BTreeSet<&Queue> = seen.chain(taken).collect();
+    let own = queues.iter().filter(|queue| queue.name == *name);
+    own.into_iter().any(|queue| queues.iter().any(|other| other.name != *name && queue.may_share(other)))
+}
+
+fn own_takers(name: &QueueName, workers: Option<&WorkersView>) -> BTreeMap<NodeName, Answer> {
+    let takes = |answer: &Answer| answer.queues.iter().flatten().any(|queue| queue.name == *name);
+    let nodes = workers.into_iter().flat_map(|workers| &workers.nodes);
+    nodes.filter(|(_, answer)| takes(answer)).map(|(node, answer)| (node.clone(), answer.clone())).collect()
 }
 
 /// Nodes of tasks that live from which we took this queue.

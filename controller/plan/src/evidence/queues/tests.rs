@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     memory::TaskMemory,
-    observation::{Failure, Job, Queue},
+    observation::{Binding, Failure, Job, Queue},
 };
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -120,4 +120,29 @@ fn a_failure_and_an_old_count_prove_nothing() {
     let seen = Seen::Ok { value: count(0, Delivered::Counted(0)), at: NOW };
     assert_eq!(judge(Some(&seen), NOW + FRESH_FOR), QueueState::Empty);
     assert!(why(judge(Some(&seen), NOW + FRESH_FOR + SignedDuration::from_secs(1))).contains("too long ago"));
+}
+
+#[test]
+fn what_may_be_in_two_queues_is_counted_by_those_who_hold_it() {
+    let bound = |name: &str, key: &str| {
+        let (exchange, exchange_type) = ("media".into(), "topic".into());
+        let binding = Some(Binding { exchange, exchange_type, routing_key: key.into() });
+        Queue { binding, ..Queue::named(name) }
+    };
+    let (slow, all, other) = (bound("slow", "video.hd"), bound("all", "video.#"), bound("other", "audio"));
+    let counted = || count(0, Delivered::Counted(0));
+    let busy = |queues: &[Queue]| answer(queues, Some(1), 0, 0);
+    let alone = judged(counted(), &[("w@1", busy(&[slow.clone(), other]))], &Memory::default());
+    assert_eq!(alone, QueueState::Empty, "what runs is of the other queue");
+    let shared = judged(counted(), &[("w@1", busy(&[slow.clone(), all.clone()]))], &Memory::default());
+    assert_eq!(shared, QueueState::Holds { ready: 0, delivered: Some(1) });
+    let idle = judged(counted(), &[("w@1", answer(&[slow, all], Some(0), 0, 0))], &Memory::default());
+    assert_eq!(idle, QueueState::Empty);
+}
+
+#[test]
+fn who_may_hold_messages_unseen_leaves_it_unknown() {
+    let hidden = Answer { unseen: Some("batches".into()), ..answer(&[queue()], Some(0), 0, 0) };
+    let nodes = [("w@1", hidden)];
+    assert!(why(judged(count(0, told(1, &nodes)), &[], &Memory::default())).contains("batches"));
 }
