@@ -229,6 +229,18 @@ pub struct NodeMemory {
     /// Which start of it answered last, if it said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
+    /// Queues that this start was seen to take jobs from first, or says it was started with: only these are given back. Others it
+    /// may have taken up by itself (celery#10348: until 5.6.3 a worker without `-Q` takes jobs after a reconnect from queues that it
+    /// only publishes to). Empty: it was never seen to take jobs.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub own: BTreeSet<QueueName>,
+}
+
+impl NodeMemory {
+    /// This queue is its own, as far as that is known.
+    pub fn owns(&self, queue: &QueueName) -> bool {
+        self.own.is_empty() || self.own.contains(queue)
+    }
 }
 
 /// Why a task will leave.

@@ -13,7 +13,10 @@ use worker_drain::workers::{
     Workers as _,
     http::{HttpSettings, Scheme},
 };
-use worker_drain_plan::{Outcome, observation::FailureKind};
+use worker_drain_plan::{
+    Outcome,
+    observation::{FailureKind, Queue},
+};
 
 use crate::{TOKEN, at, hint, node, open, queues, settings, task};
 

@@ -45,13 +45,14 @@ pub fn is_kept(situation: &Situation<'_>, holds: &Holds, member: &Member<'_>) ->
     situation.is_behind_gate(member) && capacity::can_come_back(situation, holds, member)
 }
 
-/// Queues that we took from each node of a task and that it is seen not to take jobs from. A node that does not answer
+/// Queues of its own that we took from each node of a task and that it is seen not to take jobs from. A node that does not answer
 /// is not in it: there is nothing to be known of it now.
 pub fn missing<'a>(member: &'a Member<'_>) -> impl Iterator<Item = (&'a NodeName, Vec<&'a Queue>)> {
     member.memory.nodes.iter().filter_map(|(name, node)| {
         let consumed = member.evidence.queues(name)?;
+        let is_missing = |taken: &&Queue| consumed.iter().all(|queue| queue.name != taken.name);
         let missing: Vec<&Queue> =
-            node.taken.iter().filter(|taken| consumed.iter().all(|queue| queue.name != taken.name)).collect();
+            node.taken.iter().filter(|taken| node.owns(&taken.name)).filter(is_missing).collect();
         (!missing.is_empty()).then_some((name, missing))
     })
 }

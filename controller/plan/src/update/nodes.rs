@@ -1,8 +1,10 @@
 //! Which nodes are a task's own, and which start of each answered last.
 
+use std::{collections::BTreeSet, mem};
+
 use super::view::View;
 use crate::{
-    memory::Memory,
+    memory::{Memory, NodeMemory},
     names::RevisionId,
     observation::{Mapping, WorkersView},
     situation::count,
@@ -19,12 +21,19 @@ pub fn learn(workers: Option<&WorkersView>, memory: &mut Memory) {
     }
 }
 
-/// Which start of each node answered. Comes after what is proven of it was judged: a restart is seen by the difference.
+/// Which start of each node answered, and which queues are its own. Comes after what is proven of it was judged: a restart is seen by the difference.
 pub fn learn_instances(view: &View<'_>, memory: &mut Memory) {
     for (id, evidence) in &view.evidence {
         let Some(task) = memory.tasks.get_mut(id) else { continue };
-        for (node, instance) in evidence.instances() {
-            task.nodes.entry(node).or_default().instance = Some(instance);
+        for (name, answer) in evidence.nodes.iter().filter_map(|(name, answer)| Some((name, (*answer)?))) {
+            let node = task.nodes.entry(name.clone()).or_default();
+            if answer.instance.is_some() && answer.instance != node.instance {
+                *node = NodeMemory { instance: answer.instance.clone(), own: BTreeSet::new(), ..mem::take(node) };
+            }
+            if node.own.is_empty() {
+                let seen = || answer.queues.iter().flatten().map(|queue| queue.name.clone()).collect();
+                node.own = answer.own_queues.clone().unwrap_or_else(seen);
+            }
         }
     }
 }
@@ -49,7 +58,7 @@ mod tests {
     use super::*;
     use crate::{
         evidence::Work,
-        observation::{Life, Seen},
+        observation::{Answer, Life, Queue, Seen},
         update::testing::{Stage, at, idle},
     };
 
@@ -98,5 +107,29 @@ mod tests {
         }
         stage.policy.drain.workers_per_task = Some(1);
         assert_eq!(stage.view(at(0)).evidence[&"t2".into()].work, Work::Idle, "the user knows better");
+    }
+
+    #[test]
+    fn a_queue_that_a_worker_took_up_by_itself_is_not_its_own() {
+        let mut stage = Stage::with_task("t", Life::Running);
+        let takes = |names: &[&str]| {
+            let queues = names.iter().map(|name| Queue::named(*name)).collect();
+            Answer { queues: Some(queues), ..idle(at(0)) }
+        };
+        let mut own = |answer: Answer| {
+            stage.answers("t", "w@1", answer);
+            let mut memory = stage.memory.clone();
+            learn_instances(&stage.view(at(0)), &mut memory);
+            stage.memory = memory;
+            let node = &stage.memory.tasks[&"t".into()].nodes[&"w@1".into()];
+            ["slow", "sent"].map(|name| node.owns(&name.into()))
+        };
+        assert_eq!(own(takes(&[])), [true, true], "nothing is known");
+        assert_eq!(own(takes(&["slow"])), [true, false]);
+        assert_eq!(own(takes(&["sent", "slow"])), [true, false], "after a reconnect");
+        let again = |answer: Answer| Answer { instance: Some("b".into()), ..answer };
+        assert_eq!(own(again(takes(&["sent"]))), [false, true], "another start of it");
+        let told = Answer { own_queues: Some(["slow".into()].into()), instance: Some("c".into()), ..takes(&["sent"]) };
+        assert_eq!(own(told), [true, false], "it says so itself");
     }
 }

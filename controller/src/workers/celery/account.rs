@@ -1,9 +1,14 @@
 //! What a worker with the package `celery-worker-drain` says of itself: everything at once, from inside
 //! (docs/celery-package.md; contrib/celery has the package).
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde_json::Value;
-use worker_drain_plan::observation::{Answer, Job, Strength};
+use worker_drain_plan::{
+    QueueName,
+    observation::{Answer, Job, Strength},
+};
 
 use super::pidbox::{parse_jobs, parse_queues};
 
@@ -16,6 +21,7 @@ struct Account {
     instance: String,
     pool: Option<String>,
     queues: Value,
+    own_queues: Option<BTreeSet<QueueName>>,
     active: Value,
     reserved: Value,
     limited: Value,
@@ -27,20 +33,18 @@ struct Account {
 struct Counts {
     active: u32,
     reserved: u32,
-    limited: u32,
-    scheduled: u32,
+    /// All that the pool has, as it counts itself.
     pool: Option<u32>,
-    unacknowledged: Option<u32>,
+    /// Messages whose job is in none of the lists.
+    unlisted: Option<u32>,
 }
 
 impl Counts {
-    /// Jobs that are in none of its lists: the pool has more than run or are reserved, or the broker waits for more than all of
-    /// these to be acknowledged. Too few as long as there is any listed job, and never none where there is one.
+    /// Jobs that are in none of its lists. What the pool has runs or is reserved: so many more are counted as there are too many,
+    /// which is none only if there is none.
     fn unlisted(&self) -> u32 {
-        let begun = self.active.saturating_add(self.reserved);
-        let all = begun.saturating_add(self.limited).saturating_add(self.scheduled);
-        let beyond = |count: Option<u32>, listed: u32| count.unwrap_or_default().saturating_sub(listed);
-        beyond(self.pool, begun).max(beyond(self.unacknowledged, all))
+        let listed = self.active.saturating_add(self.reserved);
+        self.pool.unwrap_or_default().saturating_sub(listed).max(self.unlisted.unwrap_or_default())
     }
 }
 
@@ -48,12 +52,13 @@ impl Counts {
 pub(super) fn take_in(answer: Answer, told: &Value) -> Option<Answer> {
     let account = Account::deserialize(told).ok().filter(|account| account.contract == CONTRACT)?;
     let reserved: Vec<Job> = [parse_jobs(&account.reserved)?, parse_jobs(&account.limited)?].concat();
-    let unseen = (account.counts.pool.is_none() || account.counts.unacknowledged.is_none()).then(|| {
+    let unseen = (account.counts.pool.is_none() || account.counts.unlisted.is_none()).then(|| {
         let pool = account.pool.as_deref().unwrap_or("unknown");
         format!("its pool ({pool}) is not one that celery-worker-drain can count")
     });
     Some(Answer {
         instance: Some(account.instance.clone()),
+        own_queues: account.own_queues,
         queues: parse_queues(&account.queues),
         active: parse_jobs(&account.active),
         scheduled: parse_jobs(&account.scheduled),
@@ -80,7 +85,10 @@ mod tests {
             "pool": "threads", "task": null, "connection_losses": 1,
             "queues": [{"name": "slow", "routing_key": "slow", "exchange": {"name": "slow", "type": "direct"}, "auto_delete": false}],
             "own_queues": ["slow"], "active": [], "reserved": [], "limited": [], "scheduled": [],
-            "counts": {"active": 0, "reserved": 0, "limited": 0, "scheduled": 0, "pool": 0, "unacknowledged": 0},
+            "counts": {
+                "active": 0, "reserved": 0, "limited": 0, "scheduled": 0, "pool": 0, "unacknowledged": 0, "unlisted": 0,
+                "queues": 1, "own_queues": 1,
+            },
         })
     }
 
@@ -89,7 +97,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case::a_batch_that_waits("unacknowledged", 3, "active", 0, 3)]
+    #[case::a_batch_that_waits("unlisted", 3, "active", 0, 3)]
     #[case::a_pool_after_a_reconnect("pool", 4, "active", 1, 3)]
     #[case::what_runs_is_in_the_pool("pool", 1, "active", 1, 0)]
     #[case::what_is_scheduled_is_not_acknowledged("unacknowledged", 2, "scheduled", 2, 0)]

@@ -14,6 +14,7 @@ mod socket;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use futures::{StreamExt, stream};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep},
@@ -30,6 +31,8 @@ use super::{
     transport::{Count, Events, Sent, Transport},
 };
 
+/// On how many channels at once queues are asked for.
+const CHANNELS: usize = 16;
 /// The first pause before connecting again; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -169,12 +172,16 @@ impl Transport for Amqp {
 
     /// Before 5.7 Celery's queues for requests are not exclusive, so that two workers of one name share one.
     async fn shared(&self, nodes: &BTreeSet<NodeName>) -> Result<BTreeSet<NodeName>, Failure> {
+        let (link, _) = self.link().await?;
+        let counts = stream::iter(nodes.iter().cloned()).map(|node| {
+            let link = link.clone();
+            async move { (link.listeners(&node, &self.control_exchange).await, node) }
+        });
+        let counts: Vec<_> = counts.buffer_unordered(CHANNELS).collect().await;
         let mut shared = BTreeSet::new();
-        for node in nodes {
-            let (link, _) = self.link().await?;
-            let listeners = link.listeners(node, &self.control_exchange).await;
+        for (listeners, node) in counts {
             if listeners.map_err(|problem| problem.failure(&link.address))? > 1 {
-                shared.insert(node.clone());
+                shared.insert(node);
             }
         }
         Ok(shared)
