@@ -223,8 +223,8 @@ impl Poll {
         let Stats { start, package, .. } = heard.stats.clone()?;
         let kind = match package {
             Some(package) => Kind::Package(package),
-            None if self.introduces(node) && self.has_answered_all(node) && !self.needs_version(node, heard) => {
-                Kind::Lists(Gaps::of(heard.version, heard.conf.as_ref(), heard.registered.as_deref()))
+            None if self.introduces(node) && !self.needs_version(node, heard) => {
+                Kind::Lists(Gaps::of(heard.version, heard.conf.as_ref()?, heard.registered.as_deref()?))
             }
             None if !self.asks(node, &Method::ActiveQueues) => Kind::Stranger,
             None => return None,
@@ -244,10 +244,6 @@ impl Poll {
 
     fn asks(&self, node: &NodeName, method: &Method) -> bool {
         self.questions.iter().any(|question| question.method == *method && question.is_for(node))
-    }
-
-    fn has_answered_all(&self, node: &NodeName) -> bool {
-        self.questions.iter().all(|question| !question.is_for(node) || question.heard.contains(node))
     }
 
     /// Whether nobody can be left who will still answer, so that waiting longer is of no use.

@@ -158,14 +158,10 @@ fn interval(rate: &str) -> Option<f64> {
 }
 
 impl Gaps {
-    /// What follows from what a node said; `None`: that it did not say.
-    pub(super) fn of(version: Option<(u32, u32)>, conf: Option<&Conf>, registered: Option<&[Hidden]>) -> Self {
-        let Some((conf, hidden)) = conf.zip(registered) else {
-            let unseen = "it does not tell its configuration and its registered tasks, from which that would be known";
-            return Self { unseen: Some(unseen.to_owned()), is_fragile: true, ..Self::default() };
-        };
+    /// What follows from what a node said. Its version need not be known.
+    pub(super) fn of(version: Option<(u32, u32)>, conf: &Conf, registered: &[Hidden]) -> Self {
         let mut gaps = Self::default();
-        for hidden in hidden {
+        for hidden in registered {
             match hidden {
                 Hidden::Limited { name, rate, seconds } if conf.limits_rates => gaps.limited(name, rate, *seconds),
                 Hidden::Limited { .. } => {}
@@ -201,7 +197,7 @@ mod tests {
     use rstest::rstest;
     use serde_json::{Value, json};
 
-    use super::{Conf, Gaps, Hidden, interval, parse_conf, parse_registered, parse_stats, parse_version};
+    use super::{Gaps, Hidden, interval, parse_conf, parse_registered, parse_stats, parse_version};
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds)
@@ -265,24 +261,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_counts_against_the_node() {
+    fn what_lists_would_not_show_follows_from_limits_and_contents() {
         let conf = |accepted: Value, disabled: bool| {
-            parse_conf(&json!({"accept_content": accepted, "worker_disable_rate_limits": disabled}))
+            parse_conf(&json!({"accept_content": accepted, "worker_disable_rate_limits": disabled})).unwrap()
         };
         let limited = parse_registered(&json!(["b [rate_limit=2/m]"]));
         let plain = || conf(json!(["application/json"]), false);
-        let limited = limited.as_deref();
-        let gaps = |version, conf: Option<Conf>, registered| Gaps::of(version, conf.as_ref(), registered);
-        assert_eq!(gaps(None, plain(), Some(&[])), Gaps::default());
-        assert_eq!(gaps(None, plain(), limited).settles_in, SignedDuration::from_secs(32));
-        assert_eq!(gaps(None, conf(json!(["json"]), true), limited), Gaps::default(), "limits are disabled");
-        for (conf, registered) in [(None, Some([].as_slice())), (plain(), None)] {
-            let gaps = gaps(Some((5, 7)), conf, registered);
-            assert!(gaps.unseen.is_some() && gaps.is_fragile);
-        }
+        let limited = limited.unwrap();
+        assert_eq!(Gaps::of(None, &plain(), &[]), Gaps::default());
+        assert_eq!(Gaps::of(None, &plain(), &limited).settles_in, SignedDuration::from_secs(32));
+        assert_eq!(Gaps::of(None, &conf(json!(["json"]), true), &limited), Gaps::default(), "limits are disabled");
         for (version, is_fragile) in [(None, true), (Some((5, 6)), true), (Some((5, 7)), false), (Some((5, 10)), false)]
         {
-            let gaps = gaps(version, conf(json!(["json", "pickle"]), false), Some(&[]));
+            let gaps = Gaps::of(version, &conf(json!(["json", "pickle"]), false), &[]);
             assert_eq!((gaps.is_fragile, gaps.unseen.is_some()), (is_fragile, is_fragile), "{version:?}");
         }
     }
