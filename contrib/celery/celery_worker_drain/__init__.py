@@ -207,9 +207,11 @@ class Inside:
     def queues(self):
         consumer = self.worker.consumer
         taken = consumer.task_consumer if consumer.connection else None
-        queues = [queue for queue in taken.queues if taken.consuming_from(queue.name)] if taken else []
-        wanted = list(consumer.app.amqp.queues.consume_from)
-        return queues if queues or not wanted else None
+        queues = list(taken.queues) if taken else []
+        if queues:
+            # None consumed from: it begins, or a cancel is on its way to the broker, whose last deliveries may be too.
+            return queues if any(taken.consuming_from(queue.name) for queue in queues) else None
+        return None if list(consumer.app.amqp.queues.consume_from) else []
 
     def unacknowledged(self):
         received = self.received
