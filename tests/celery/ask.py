@@ -10,7 +10,7 @@ import json
 from app import app
 
 # Seconds. It ends as soon as all have answered.
-PATIENCE = 5
+PATIENCE = 3
 
 
 def main():

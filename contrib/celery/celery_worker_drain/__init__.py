@@ -9,8 +9,8 @@ Install the package, and let the worker import it. The start command stays as it
     app.conf.imports = ["celery_worker_drain"]              # or
     celery --app app worker -I celery_worker_drain
 
-It adds one command, `celery --app app inspect worker_drain`, and one key to the answer of `inspect stats`. It changes
-nothing in how jobs are received and run. The answer contains the ids and the registered names of jobs, never their
+It adds one remote control command, `worker_drain`, and one key to the answer of `inspect stats`. It changes nothing in
+how jobs are received and run. The answer contains the ids and the registered names of jobs, never their
 arguments. Its form is in docs/celery-package.md of worker-drain; each claim about Celery here was read in its versions
 5.3 to 5.7 and seen on workers of them.
 """

@@ -7,13 +7,12 @@ use test_support::{CeleryWorker, Jobs, RabbitMq, Redis, SampleApp, python_with_c
 
 use crate::{Told, ask, told, with_package};
 
-/// Eight workers on a small machine, and each question is a Python that starts.
+/// Seven workers on a small machine, and each question is a Python that starts.
 const VERY_LONG: Duration = Duration::from_mins(3);
 /// Celery 5.3 to 5.5 empty the prefork pool's table of jobs, and list some that are over for ever (celery#8541). Threads
 /// and greenlets go on with what they have, which Celery forgets to list.
-const WORKERS: [(&str, &str); 8] = [
+const WORKERS: [(&str, &str); 7] = [
     ("5.3", "prefork"),
-    ("5.3", "threads"),
     ("5.4", "gevent"),
     ("5.5", "prefork"),
     ("5.6", "threads"),
