@@ -50,7 +50,8 @@ fn files(folder: &Path) -> Vec<String> {
 /// What a wheel and a source distribution both install.
 fn is_whole(installed: &Path) {
     let all = files(installed);
-    let code: Vec<&str> = all.iter().filter(|path| path.ends_with(".py")).map(String::as_str).collect();
+    let code: Vec<&str> =
+        all.iter().filter(|path| Path::new(path).extension() == Some("py".as_ref())).map(String::as_str).collect();
     let modules = [
         "celery_worker_drain/__init__.py",
         "celery_worker_drain/pools.py",
@@ -125,7 +126,7 @@ async fn it_is_built_and_added_in_each_way_that_the_page_names() {
 async fn an_answer_has_every_member_and_no_argument_of_a_job() {
     let redis = Redis::start().await;
     let uri = format!("http://127.0.0.1:1/v4/{TASK}-1234567890");
-    let app = with_package(redis.url(), &[], json!({})).variable("ECS_CONTAINER_METADATA_URI_V4", uri);
+    let app = with_package(redis.url(), &[], &json!({})).variable("ECS_CONTAINER_METADATA_URI_V4", uri);
     let worker = app.worker("worker@one").queues(["slow", "fast"]).prefetch(9).start().await;
     // The id is the first argument of each job, so ids of Celery's own stand in for it here.
     let secret = "a-secret-argument";
@@ -188,7 +189,7 @@ async fn an_answer_has_every_member_and_no_argument_of_a_job() {
 #[tokio::test]
 async fn lists_are_cut_and_counts_are_not() {
     let redis = Redis::start().await;
-    let app = with_package(redis.url(), &[], json!({}));
+    let app = with_package(redis.url(), &[], &json!({}));
     let _worker = app.worker("worker@one").start().await;
     app.submit(Jobs::new(150).countdown(3600.0)).await;
     let told = told_until(&app, "it holds all", |told| told.count("scheduled") == Some(150)).await;

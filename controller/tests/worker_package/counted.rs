@@ -9,7 +9,7 @@ use crate::{ask, celery_lists, told_until, with_package};
 async fn jobs_that_wait_for_a_rate_limit_or_for_their_time_are_counted() {
     let redis = Redis::start().await;
     let limited = json!({"task_annotations": {"sample.limited": {"rate_limit": "1/h"}}});
-    let app = with_package(redis.url(), &["limited"], limited);
+    let app = with_package(redis.url(), &["limited"], &limited);
     let _worker = app.worker("worker@one").prefetch(9).start().await;
     let jobs = app.submit(Jobs::new(3).task("sample.limited").seconds(0.0, 0.0)).await;
     app.journal().wait_finished(&jobs[..1]).await;
@@ -40,7 +40,7 @@ async fn jobs_of_batches_are_counted_on_rabbitmq() {
 }
 
 async fn batches_are_counted(url: String) {
-    let app = with_package(url, &["batches"], json!({})).python(python_with_celery("5.6"));
+    let app = with_package(url, &["batches"], &json!({})).python(python_with_celery("5.6"));
     let _worker = app.worker("worker@one").prefetch(9).start().await;
     let jobs = app.submit(Jobs::with_ids(["a", "b", "c"]).task("sample.batch").until_told()).await;
     app.journal().wait_started(&jobs[..2], 2).await;
@@ -61,7 +61,7 @@ async fn batches_are_counted(url: String) {
 #[tokio::test]
 async fn a_solo_worker_counts_what_waits_between_its_jobs() {
     let redis = Redis::start().await;
-    let app = with_package(redis.url(), &[], json!({}));
+    let app = with_package(redis.url(), &[], &json!({}));
     let _worker = app.worker("worker@one").pool("solo").start().await;
     let jobs = app.submit(Jobs::new(2).seconds(0.2, 0.2)).await;
     app.journal().wait_finished(&jobs).await;
@@ -74,7 +74,7 @@ async fn a_solo_worker_counts_what_waits_between_its_jobs() {
 async fn nothing_is_kept_of_jobs_that_are_over() {
     let redis = Redis::start().await;
     for pool in ["prefork", "threads"] {
-        let app = with_package(redis.url(), &["leaks"], json!({}));
+        let app = with_package(redis.url(), &["leaks"], &json!({}));
         let mut worker = app.worker("worker@one").pool(pool).concurrency(2).prefetch(10).start().await;
         let (_, before) = left_behind(&app).await;
         app.submit(Jobs::new(1000).prefix(pool).task("sample.nothing")).await;

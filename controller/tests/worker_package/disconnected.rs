@@ -69,7 +69,7 @@ struct Fleet {
 
 impl Fleet {
     async fn start(url: &str) -> Self {
-        let app = with_package(url, &[], json!({}));
+        let app = with_package(url, &[], &json!({}));
         let mut started = Vec::new();
         let mut names = Vec::new();
         for (version, pool) in WORKERS {

@@ -49,7 +49,7 @@ fn package() -> PathBuf {
 }
 
 /// The sample app, whose workers include the package and these modules.
-fn with_package(broker: impl Into<String>, modules: &[&str], settings: Value) -> SampleApp {
+fn with_package(broker: impl Into<String>, modules: &[&str], settings: &Value) -> SampleApp {
     let mut all = settings.as_object().cloned().unwrap_or_default();
     let include: Vec<&str> = ["celery_worker_drain"].iter().chain(modules).copied().collect();
     all.insert("include".into(), json!(include));
