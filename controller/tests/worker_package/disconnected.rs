@@ -1,11 +1,11 @@
 //! A connection that is lost while jobs run and wait. Celery forgets a part of them; the package must not.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, process::Command, time::Duration};
 
 use serde_json::json;
 use test_support::{CeleryWorker, Jobs, RabbitMq, Redis, SampleApp, python_with_celery, wait_until};
 
-use crate::{Told, ask, told, with_package};
+use crate::{Told, ask, told, told_until, with_package};
 
 /// Seven workers on a small machine, and each question is a Python that starts.
 const VERY_LONG: Duration = Duration::from_mins(3);
@@ -31,6 +31,26 @@ async fn jobs_are_counted_to_their_end_after_a_lost_connection_to_redis() {
 async fn jobs_are_counted_to_their_end_after_a_lost_connection_to_rabbitmq() {
     let rabbit = RabbitMq::shared().await;
     jobs_are_counted_to_their_end(&rabbit.url(), async || rabbit.close_all_connections().await).await;
+}
+
+/// Celery 5.5 hears no more of such a job, neither its end nor the end of its process.
+#[tokio::test]
+async fn a_job_is_over_when_its_process_dies_after_a_lost_connection() {
+    let redis = Redis::start().await;
+    let app = with_package(redis.url(), &[], &json!({})).python(python_with_celery("5.5"));
+    let _worker = app.worker("worker@one").start().await;
+    let jobs = app.submit(Jobs::new(1).until_told()).await;
+    app.journal().wait_started(&jobs, 1).await;
+    redis.cut_connections();
+    let lost = |told: &Told| told.0["connection_losses"].as_u64() > Some(0);
+    let told = told_until(&app, "it is back", lost).await;
+    assert_eq!(told.counts(["active", "pool"]), [1, 1], "{}", told.0);
+
+    let stats = ask(&app, "stats", &["worker@one".into()], json!({})).await;
+    let process = stats["worker@one"]["pool"]["processes"][0].to_string();
+    assert!(Command::new("kill").args(["-KILL", &process]).status().unwrap().success());
+    told_until(&app, "nothing is left", |told| !told.has_work()).await;
+    assert!(app.journal().tally(&jobs).finished.is_empty());
 }
 
 async fn jobs_are_counted_to_their_end(url: &str, cut_connections: impl AsyncFn()) {
