@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, process::Command, time::Duration};
 use serde_json::json;
 use test_support::{CeleryWorker, Jobs, RabbitMq, Redis, SampleApp, python_with_celery, wait_until};
 
-use crate::{Told, ask, told, told_until, with_package};
+use crate::{Told, ask, celery_lists, told, told_until, with_package};
 
 /// Seven workers on a small machine, and each question is a Python that starts.
 const VERY_LONG: Duration = Duration::from_mins(3);
@@ -51,6 +51,23 @@ async fn a_job_is_over_when_its_process_dies_after_a_lost_connection() {
     assert!(Command::new("kill").args(["-KILL", &process]).status().unwrap().success());
     told_until(&app, "nothing is left", |told| !told.has_work()).await;
     assert!(app.journal().tally(&jobs).finished.is_empty());
+}
+
+/// Celery 5.7 cancels the timers of jobs that it gives back, and goes on listing them as scheduled.
+#[tokio::test]
+async fn jobs_that_the_broker_has_again_are_not_scheduled_any_more() {
+    let redis = Redis::start().await;
+    let app = with_package(redis.url(), &[], &json!({}));
+    let _worker = app.worker("worker@one").start().await;
+    app.submit(Jobs::new(1).countdown(3600.0)).await;
+    told_until(&app, "it waits for its time", |told| told.count("scheduled") == Some(1)).await;
+    ask(&app, "cancel_consumer", &["worker@one".into()], json!({"queue": "celery"})).await;
+    told_until(&app, "it takes no more", |told| !told.consumes()).await;
+    redis.cut_connections();
+    let lost = |told: &Told| told.0["connection_losses"].as_u64() > Some(0);
+    let told = told_until(&app, "it is back", lost).await;
+    assert_eq!(told.counts(["scheduled", "unacknowledged", "pool"]), [0; 3], "{}", told.0);
+    assert_eq!(celery_lists(&app, "worker@one").await, [0, 0, 1], "Celery lists it still");
 }
 
 async fn jobs_are_counted_to_their_end(url: &str, cut_connections: impl AsyncFn()) {
