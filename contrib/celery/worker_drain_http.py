@@ -3,7 +3,7 @@
 On Amazon SQS Celery has no remote control, so a worker there cannot be drained without this. It also works with other
 brokers, and answers in more situations than remote control: even a worker of the solo pool answers while it runs a job.
 
-Copy this file beside your application (it needs nothing but Celery) and install it:
+It is in the package celery-worker-drain. Add it to your application:
 
     from worker_drain_http import install
     install(app)
@@ -25,14 +25,11 @@ import contextlib
 import hmac
 import json
 import os
-import re
 import socket
 import socketserver
 import ssl
 import threading
 import time
-import urllib.request
-import uuid
 from collections import deque
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler
@@ -40,8 +37,8 @@ from http.server import BaseHTTPRequestHandler
 from celery import bootsteps
 from celery.exceptions import ImproperlyConfigured
 from celery.utils.log import get_logger
-from celery.worker import state as worker_state
-from celery.worker.request import Request
+
+from celery_worker_drain import WorkerDrain, told_job, told_message
 
 __all__ = ("install", "WorkerDrainHttp")
 
@@ -56,6 +53,8 @@ LOOP_AT_LAST = 4.0
 POLL_MARGIN = 2.0
 # At most this many jobs are listed: that a list is not empty is all that matters.
 MOST_JOBS = 1000
+# Stands for a job that the pool has and Celery does not list.
+UNKNOWN_JOB = {"id": "unknown", "name": "unknown"}
 MOST_BODY = 64 * 1024
 MOST_CALLERS = 16
 SHORTEST_TOKEN = 16
@@ -84,7 +83,8 @@ class WorkerDrainHttp(bootsteps.StartStopStep):
     It lives as long as the worker does: a worker that loses its broker still answers.
     """
 
-    requires = ("celery.worker.components:Pool",)
+    # Through it the pool too.
+    requires = (WorkerDrain,)
 
     def __init__(self, worker, **options):
         super().__init__(worker, **options)
@@ -192,9 +192,7 @@ class Drainable:
 
     def __init__(self, worker):
         self.worker = worker
-        self.instance = uuid.uuid4().hex
-        self.started_at = time.time()
-        self.task = ecs_task()
+        self.inside = worker.worker_drain
         self.alarm = Alarm()
         self.orders = deque()
         # Until when a cancelled queue may still bring jobs, on a monotonic clock.
@@ -271,37 +269,29 @@ class Drainable:
         return None
 
     def snapshot(self):
-        """The whole state, read in the order in which jobs move: one that moves meanwhile is seen twice, not never."""
-        queues = self.queues()
-        scheduled = [job(request, eta=request.eta) for request in requests_on_timer(self.worker.consumer.timer)]
-        limited = [request for bucket in list(self.worker.consumer.task_buckets.values()) if bucket
-                   for request, _ in list(bucket.contents)]
-        reserved = [*worker_state.reserved_requests, *limited]
-        active = list(worker_state.active_requests)
-        active.sort(key=lambda request: request.time_start or 0)
-        running = {request.id for request in active}
+        """The worker's state, as docs/http-worker.md describes it."""
+        coming = self.still_coming_now()
+        seen = self.inside.snapshot()
+        queues = [queue.name for queue in seen.queues or ()]
+        active = [job(request, startedAt=request.time_start) for request in seen.active]
+        reserved = [job(request) for request in [*seen.reserved, *seen.limited]]
+        reserved += [told_message(message) for message in seen.unlisted or ()]
+        # What only the pool knows of: jobs that it had when the broker was lost, and batches of jobs.
+        reserved += [UNKNOWN_JOB] * ((seen.pool or 0) - len(active) - len(reserved))
         return {
-            "instance": self.instance,
+            "instance": self.inside.instance,
             "worker": self.worker.hostname,
-            "task": self.task,
-            "startedAt": timestamp(self.started_at),
-            "queues": queues,
-            "active": [job(request, startedAt=request.time_start) for request in active[:MOST_JOBS]],
-            "reserved": [job(request) for request in reserved if request.id not in running][:MOST_JOBS],
-            "scheduled": scheduled[:MOST_JOBS],
+            "task": self.inside.task,
+            "startedAt": timestamp(self.inside.started_at),
+            "queues": None if seen.queues is None and not coming else sorted({*queues, *coming}),
+            "active": active[:MOST_JOBS],
+            "reserved": reserved[:MOST_JOBS],
+            "scheduled": [job(request, eta=request.eta) for request in seen.scheduled[:MOST_JOBS]],
         }
 
-    def queues(self):
-        """The queues that the worker consumes from; None if that is unknown, as between two broker connections."""
-        consumer = self.worker.consumer
+    def still_coming_now(self):
         now = time.monotonic()
-        coming = [queue for queue, until in list(self.still_coming.items()) if until > now]
-        taken = consumer.task_consumer if consumer.connection else None
-        names = [queue.name for queue in taken.queues if taken.consuming_from(queue.name)] if taken else []
-        wanted = list(consumer.app.amqp.queues.consume_from)
-        if names or coming:
-            return sorted({*names, *coming})
-        return None if wanted else []
+        return [queue for queue, until in list(self.still_coming.items()) if until > now]
 
 
 def poll_time(consumer):
@@ -312,17 +302,8 @@ def poll_time(consumer):
     return float(consumer.task_consumer.channel.wait_time_seconds or 0) + POLL_MARGIN
 
 
-def requests_on_timer(timer):
-    """Jobs that wait for their time, as celery/worker/control.py finds them."""
-    for waiting in list(timer.schedule.queue):
-        arguments = getattr(waiting.entry, "args", None)
-        if arguments and isinstance(arguments[0], Request):
-            yield arguments[0]
-
-
 def job(request, **times):
-    """A job without its arguments, which may contain personal data or secrets."""
-    told = {"id": request.id, "name": request.name}
+    told = told_job(request)
     told.update((key, timestamp(value)) for key, value in times.items() if value is not None)
     return told
 
@@ -334,22 +315,6 @@ def timestamp(moment):
     elif moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
     return moment.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
-
-
-def ecs_task():
-    """The id of the ECS task that this runs in, or None."""
-    uri = os.environ.get("ECS_CONTAINER_METADATA_URI_V4", "").rstrip("/")
-    fargate = re.search(r"/([0-9a-f]{32})-[0-9]+$", uri)
-    if fargate or not uri:
-        return fargate[1] if fargate else None
-    # Never through a proxy: the endpoint is an address of the container's own host.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"{uri}/task", timeout=2) as answer:
-            return json.load(answer)["TaskARN"].rsplit("/", 1)[-1]
-    except (OSError, ValueError, KeyError) as failure:
-        logger.warning("worker-drain: the ECS task's id could not be read, so it is not reported: %r", failure)
-        return None
 
 
 class Server(socketserver.ThreadingTCPServer):
@@ -452,7 +417,7 @@ class Handler(BaseHTTPRequestHandler):
         queues = body.get("queues")
         if not isinstance(queues, list) or not all(isinstance(queue, str) and queue for queue in queues):
             raise Refused(400, "queues must be a list of names")
-        if body.get("instance") != self.server.drainable.instance:
+        if body.get("instance") != self.server.drainable.inside.instance:
             raise Refused(409, "instance is not this worker's: it was restarted, get its state again")
         # Not in time is no failure: it is done before any later order.
         return (200, {"done": True}) if carry_out(queues) else (202, {"done": False})

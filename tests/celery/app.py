@@ -50,15 +50,20 @@ def write_line(job_id, word, node):
         os.close(file)
 
 
+def wait_until_told(job_id):
+    """Until the folder SAMPLE_TOLD has a file of the job's name."""
+    told = Path(os.environ["SAMPLE_TOLD"]) / job_id
+    while not told.exists():
+        time.sleep(0.05)
+
+
 @app.task(name="sample.work", bind=True)
 def work(self, job_id, seconds, odd=None):
     """Works for so many seconds, or, if that is None, until it is told. A job that is killed has no end line; one that
     ran twice has two start lines."""
     write_line(job_id, "start", self.request.hostname)
     if seconds is None:
-        told = Path(os.environ["SAMPLE_TOLD"]) / job_id
-        while not told.exists():
-            time.sleep(0.05)
+        wait_until_told(job_id)
     else:
         time.sleep(seconds)
     write_line(job_id, "end", self.request.hostname)

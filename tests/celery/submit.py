@@ -12,10 +12,11 @@ import argparse
 import json
 import random
 import sys
+from functools import partial
 
 from kombu import Exchange
 
-from app import work
+from app import app, work
 
 
 def seconds_range(text):
@@ -37,6 +38,8 @@ def main():
     parser.add_argument("--exchange-type", default="direct", help="the type of that exchange")
     parser.add_argument("--routing-key", help="the routing key for that exchange")
     parser.add_argument("--priority", type=int, help="how urgent they are, as the broker takes it")
+    parser.add_argument("--unnamed", action="store_true", help="give them ids of Celery's own; --ids are arguments only")
+    parser.add_argument("--task", default="sample.work", help="the task that they are of")
     parser.add_argument("--countdown", type=float, help="run them only so many seconds from now")
     parser.add_argument("--pickled", action="store_true", help="with an argument that JSON cannot hold")
     options = parser.parse_args()
@@ -47,14 +50,18 @@ def main():
     ]
     queues = options.queue.split(",")
     exchange = Exchange(options.exchange, type=options.exchange_type) if options.exchange else None
+    send = work.apply_async
+    if options.task != work.name:
+        send = partial(app.send_task, options.task, ignore_result=True)
     for number, job_id in enumerate(ids):
         seconds = None if options.until_told else round(random_.uniform(*options.seconds), 3)
         where = {"queue": queues[number % len(queues)]}
         if exchange:
             where = {"exchange": exchange.name, "routing_key": options.routing_key, "declare": [exchange]}
         odd = {"kwargs": {"odd": {1, 2}}, "serializer": "pickle"} if options.pickled else {}
-        work.apply_async(
-            (job_id, seconds), task_id=job_id, **odd, countdown=options.countdown, priority=options.priority, **where
+        task_id = None if options.unnamed else job_id
+        send(
+            (job_id, seconds), task_id=task_id, **odd, countdown=options.countdown, priority=options.priority, **where
         )
         json.dump({"id": job_id, "seconds": seconds}, sys.stdout)
         print(flush=True)

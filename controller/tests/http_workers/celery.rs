@@ -173,6 +173,27 @@ async fn a_job_that_is_held_back_by_a_rate_limit_is_work() {
     pair.until("the second job is told of", held).await;
 }
 
+/// Celery itself lists none of them any more: the pool is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_a_thread_pool_has_are_told_after_a_lost_connection() {
+    let (redis, port) = (Redis::start().await, free_port());
+    let app = listening(SampleApp::new(redis.url()), port);
+    let worker = app.worker("worker@one").pool("threads").prefetch(9).start().await;
+    let pair = Pair { app, worker, workers: open(&settings(port)) };
+    let jobs = pair.app.submit(Jobs::new(3).until_told()).await;
+    let sizes = |answer: &Answer| [&answer.active, &answer.reserved].map(|jobs| jobs.as_ref().map(Vec::len));
+    pair.until("it has all", |answer| sizes(answer) == [Some(1), Some(2)]).await;
+    pair.cancel().await;
+    pair.until("it takes no more", |answer| queues(answer).is_some_and(|queues| queues.is_empty())).await;
+    redis.cut_connections();
+    let lost = |answer: &Answer| answer.reserved.iter().flatten().any(|job| job.name == "unknown");
+    let answer = pair.until("Celery has forgotten those that wait", lost).await;
+    assert_eq!(sizes(&answer), [Some(1), Some(2)]);
+    pair.app.tell(&jobs);
+    pair.until("it is drained", drained).await;
+    assert_eq!(pair.app.journal().tally(&jobs).finished.len(), 3, "it had them all the time");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_and_a_queue_that_was_given_back_outlast_the_brokers_restart() {
     outlasts(python()).await;

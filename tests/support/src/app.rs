@@ -246,6 +246,19 @@ impl Jobs {
         self
     }
 
+    /// Under ids that Celery makes up; the ids that are returned are arguments of the jobs, and name them in the journal.
+    #[must_use]
+    pub fn unnamed(mut self) -> Self {
+        self.arguments.push("--unnamed".into());
+        self
+    }
+
+    /// Of this task instead of `sample.work`.
+    #[must_use]
+    pub fn task(self, name: &str) -> Self {
+        self.with("--task", name.to_owned())
+    }
+
     fn with(mut self, option: &str, value: String) -> Self {
         self.arguments.extend([option.into(), value]);
         self

@@ -53,9 +53,9 @@ fn the_helper_prints_the_tasks_id() {
 }
 
 #[test]
-fn the_http_workers_file_reads_the_tasks_id_without_a_proxy() {
+fn the_package_reads_the_tasks_id_without_a_proxy() {
     let mut command = Command::new(python());
-    command.args(["-c", "from worker_drain_http import ecs_task; print(ecs_task())"]);
+    command.args(["-c", "from celery_worker_drain import ecs_task; print(ecs_task())"]);
     command.current_dir(repository().join("contrib/celery")).env("PYTHONDONTWRITEBYTECODE", "1");
     command.env("ECS_CONTAINER_METADATA_URI_V4", metadata_endpoint(0)).env("http_proxy", "http://127.0.0.1:1");
     assert_eq!(String::from_utf8_lossy(&command.output().unwrap().stdout), format!("{TASK}\n"));
