@@ -60,9 +60,8 @@ def main():
             where = {"exchange": exchange.name, "routing_key": options.routing_key, "declare": [exchange]}
         odd = {"kwargs": {"odd": {1, 2}}, "serializer": "pickle"} if options.pickled else {}
         task_id = None if options.unnamed else job_id
-        send(
-            (job_id, seconds), task_id=task_id, **odd, countdown=options.countdown, priority=options.priority, **where
-        )
+        how = {"countdown": options.countdown, "priority": options.priority, **odd, **where}
+        send((job_id, seconds), task_id=task_id, **how)
         json.dump({"id": job_id, "seconds": seconds}, sys.stdout)
         print(flush=True)
 

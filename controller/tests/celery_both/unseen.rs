@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use test_support::{Jobs, LONG, SampleApp, Signal, python_with_celery, wait_until};
+use test_support::{Jobs, LONG, SampleApp, Signal, python_with_celery, repository, wait_until};
 use worker_drain::workers::celery::{Celery, CelerySettings};
 use worker_drain_plan::{Memory, report::TaskPhase};
 
@@ -187,4 +187,48 @@ async fn a_look_leaves_a_worker_as_it_was_whatever_jobs_wait_in_it() {
 async fn celery_observes(celery: &Celery) {
     use worker_drain::workers::Workers;
     celery.observe(&tasks(&["one"])).await.unwrap();
+}
+
+/// Two workers with the package in one task, with rate-limited jobs that a strategy of its own keeps for a while, through a lost
+/// connection: the task is permitted to stop when its last job has ended, and nothing is lost.
+#[tokio::test]
+async fn a_task_whose_workers_account_for_every_job_is_drained_whatever_they_hold() {
+    let broker = a_broker().await;
+    let package = repository().join("contrib/celery");
+    let app = SampleApp::new(broker.url())
+        .settings(json!({
+            "include": ["celery_worker_drain"], "task_annotations": {"sample.work": {"rate_limit": "30/m"}},
+        }))
+        .variable("PYTHONPATH", package.display().to_string())
+        .variable("SAMPLE_HOARD", "2");
+    let started = [("quick@one", "quick", "prefork"), ("deep@one", "deep", "threads"), ("quick@two", "x", "prefork")]
+        .map(|(name, queue, pool)| app.worker(name).queues([queue]).pool(pool).prefetch(4).spawn());
+    let mut workers = Vec::new();
+    for worker in started {
+        workers.push(worker.ready().await);
+    }
+    let jobs =
+        ["quick", "deep"].map(|queue| Jobs::with_ids(["a", "b", "c"].map(|job| format!("{queue}-{job}"))).queue(queue));
+    let [quick, deep] = jobs.map(|jobs| app.submit(jobs.seconds(1.5, 1.5)));
+    let jobs = [quick.await, deep.await].concat();
+    app.journal().wait_started(&jobs, 2).await;
+
+    let mut drain = drain_one(open(&CelerySettings { node_names: Vec::new(), ..settings(&broker.url()) }));
+    drain.policy.drain.workers_per_task = Some(2);
+    drain.reconcile().await.unwrap();
+    cut_connections(&broker).await;
+    wait_until("the old task is permitted to stop", LONG * 2, async || {
+        let _ = drain.reconcile().await;
+        drain.fleet.released() == ["one"]
+    })
+    .await;
+    let begun = app.journal().tally(&jobs);
+    assert_eq!(begun.started, begun.finished, "released with a job that ran");
+    for worker in &mut workers[..2] {
+        worker.process().signal(Signal::TERM);
+        worker.process().ended(LONG).await;
+    }
+    assert_eq!(app.journal().tally(&jobs).started, begun.started, "one of them held another when it was released");
+    let _heir = app.worker("worker@heir").queues(["quick", "deep"]).concurrency(4).start().await;
+    app.journal().wait_finished(&jobs).await;
 }
