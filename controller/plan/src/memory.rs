@@ -178,6 +178,10 @@ pub struct TaskMemory {
     /// Its stop was about to be permitted, and it is not known whether that took effect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub permitting: Option<Permitted>,
+    /// Its stop was permitted before it was wanted again, and since then it was neither seen held nor given work: the
+    /// scheduler may have decided to stop it meanwhile, and if it ends now, it ends by that permit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub released: Option<Permitted>,
     /// What was last tried with it, and not done.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub retries: BTreeMap<Step, Retry>,
@@ -198,15 +202,15 @@ pub struct TaskMemory {
 impl TaskMemory {
     /// The permit by which it ended, now that it has: one of which nobody heard that it took effect is as good as one that did.
     pub fn let_go(&self) -> Option<&Permitted> {
-        self.permitted.as_ref().or(self.permitting.as_ref())
+        self.permitted.as_ref().or(self.permitting.as_ref()).or(self.released.as_ref())
     }
 
-    /// The task will not leave any more: all that was proven or permitted for its leaving is void.
+    /// The task will not leave any more: all that was proven or permitted for its leaving is void. That its hold was
+    /// released is a fact all the same, until it is held again.
     pub fn stay(&mut self) {
         self.leaving = None;
         self.idle = None;
-        self.permitted = None;
-        self.permitting = None;
+        self.released = self.permitted.take().or(self.permitting.take()).or(self.released.take());
     }
 
     /// Its hold was refused, or cannot be set.

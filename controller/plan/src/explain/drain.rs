@@ -8,7 +8,7 @@ use crate::{
     actions::Step,
     evidence::MAX_ANSWER_LAG,
     memory::{Memory, Retry, Rollout, Why},
-    observation::{FailureKind, Observation, Seen},
+    observation::{FailureKind, Life, Observation, Seen},
     policy::{HoldMode, Mode, Policy},
     report::{Counts, Phase, Reason, Report, RolloutReport, TaskPhase, TaskReport, Verdict},
     rules::{Decision, capacity, give_back, hold},
@@ -97,10 +97,9 @@ pub fn blind(policy: &Policy, observation: &Observation, memory: &Memory) -> Rep
 fn phase(situation: &Situation<'_>, tasks: &[TaskReport]) -> Phase {
     let policy = situation.policy;
     if policy.withdrawn {
-        let left = situation.running().any(|member| member.memory.held);
         // A worker that does not answer may still lack what was taken from it.
         let restoring = !situation.live().all(is_whole);
-        return if left || restoring { Phase::Withdrawing } else { Phase::Withdrawn };
+        return if restoring || may_be_left(situation) { Phase::Withdrawing } else { Phase::Withdrawn };
     }
     match &situation.memory.rollout {
         _ if policy.paused => Phase::Paused,
@@ -111,6 +110,17 @@ fn phase(situation: &Situation<'_>, tasks: &[TaskReport]) -> Phase {
         }
         None => Phase::Steady,
     }
+}
+
+/// A hold of ours, or a queue that we took, may be left on a task that this answer of the scheduler leaves out, or shows as
+/// it was before it ran: the answer may be from the past.
+fn may_be_left(situation: &Situation<'_>) -> bool {
+    situation.memory.tasks.iter().any(|(id, task)| {
+        let life = situation.fleet.tasks.get(id).map(|seen| &seen.life);
+        let is_unseen = !task.gone && matches!(life, None | Some(Life::Missing));
+        let lives = life.is_some_and(Life::is_live);
+        (task.held && (lives || is_unseen)) || (is_unseen && task.nodes.values().any(|node| !node.taken.is_empty()))
+    })
 }
 
 fn running(situation: &Situation<'_>) -> Option<RolloutReport> {

@@ -69,6 +69,7 @@ impl SimRecord<'_> {
         tap.decide(now, ms);
         if let Some(plan) = &tap.plan {
             world.tally.planned(plan);
+            world.asks_back(plan);
             if world.judge.is_telling() {
                 tell(world, self.who, plan);
             }

@@ -9,7 +9,7 @@ use worker_drain_plan::{
     report::{PastRollout, RolloutOutcome, TaskPhase, TaskReport},
 };
 
-use super::{CLUSTER, Job, JobId, Member, World};
+use super::{CLUSTER, Job, JobId, Member, Node, World};
 use crate::{
     fault::Fault,
     setup::{MINUTE, SECOND},
@@ -56,6 +56,8 @@ pub struct Track {
     pub at_stop: Option<(Option<u64>, bool)>,
     /// A job was cut off with it, and not after a permit on proof.
     pub cut: bool,
+    /// When it was last decided that its workers get queues back. Nobody but they can know what they took since.
+    pub asked_back_at: u64,
 }
 
 impl World {
@@ -223,6 +225,15 @@ impl World {
         responsible && runs && left < short && at_work && !excused && !acted
     }
 
+    /// A plan gives queues back to workers of these tasks.
+    pub fn asks_back(&mut self, plan: &Plan) {
+        for action in plan.actions.iter().filter(|action| matches!(action, Action::GiveBack { .. })) {
+            if let Some(m) = self.member_named(action.task()) {
+                self.members[m].track.asked_back_at = self.now;
+            }
+        }
+    }
+
     /// The scheduler's decision to stop a task is seen: what was told of it until now counts.
     pub(super) fn stop_was_decided(&mut self, m: usize) {
         self.disturbed_at = self.now;
@@ -338,7 +349,8 @@ impl World {
                 return false;
             };
             let Change::Drained(asked, _) = track.change else { return false };
-            nodes.iter().all(|node| node.came_back_at.max(node.worked_at) < asked)
+            let at_work = |node: &Node| node.came_back_at.max(node.worked_at) >= asked;
+            track.asked_back_at < asked && !nodes.iter().any(at_work)
         };
         // One of several workers that was frozen from the first, and never heard of, may take jobs when it thaws; a drain that
         // is withdrawn takes its permits back; and by a clock that jumps a task ends before its time.
