@@ -5,6 +5,7 @@
 
 mod world;
 
+use jiff::SignedDuration;
 use worker_drain_plan::{
     Plan,
     actions::Step,
@@ -215,6 +216,7 @@ fn counts_are_of_what_people_mean_by_them() {
         consuming: 3,
         floor: 3,
         held: 3,
+        unheld: 2,
         busy: 3,
         unknown: 1,
         permitted: 1,
@@ -331,4 +333,96 @@ fn an_answer_from_the_past_begins_no_rollout_again() {
     world.later(SECOND * 2).reconcile();
     let plan = world.later(SECOND * 10).reconcile();
     assert!(!plan.memory.tasks.contains_key(&task_id("t1")), "it is forgotten in the end");
+}
+
+/// A container that does not pass SIGTERM on, or a worker that does not end in time: ECS kills it after `stopTimeout`.
+#[test]
+fn whoever_was_drained_and_is_killed_all_the_same_is_counted_and_named() {
+    for (exit_code, outcome, killed) in [(137, RolloutOutcome::Killed, 1), (0, RolloutOutcome::Drained, 0)] {
+        let mut world = World::of(2).settled();
+        world.deploy("app:2").schedule();
+        while !world.tasks["t1"].permitted {
+            world.later(SECOND * 2).reconcile();
+        }
+        world.stop("t1");
+        world.task("t1").life = Life::Stopped { reason: "Scaling activity".into(), exit_code: Some(exit_code) };
+        let plan = world.say("t1 ends").later(SECOND).reconcile();
+        assert_eq!((plan.report.killed.total, plan.report.killed.tasks.len()), (killed, killed as usize));
+        let told = &plan.report.tasks.iter().find(|task| task.task == "t1".into()).unwrap().waiting_for;
+        assert_eq!(told.starts_with("it was drained and permitted to stop, and was killed"), killed == 1, "{told}");
+        world.run(12);
+        let report = world.plan().report;
+        assert_eq!(
+            (report.past[0].outcome, report.past[0].killed, report.past[0].ended_unpermitted),
+            (outcome, killed, 0)
+        );
+        assert_eq!(report.killed.total, killed, "it is remembered after the rollout");
+    }
+}
+
+#[test]
+fn a_task_of_a_scale_in_that_is_drained_and_killed_is_counted_too() {
+    let mut world = World::of(2).settled();
+    world.say("one task too many").desired = 1;
+    let name = loop {
+        world.later(SECOND * 2).reconcile();
+        if let Some((name, _)) = world.tasks.iter().find(|(_, task)| task.permitted) {
+            break name.clone();
+        }
+    };
+    world.stop(&name);
+    world.task(&name).life = Life::Stopped { reason: "Scaling activity".into(), exit_code: Some(137) };
+    world.run(3);
+    assert_eq!(world.plan().report.killed.total, 1, "{}", world.story);
+}
+
+#[test]
+fn old_tasks_that_had_ended_before_the_first_look_ended_without_our_permit() {
+    for (minimum, stopped, unseen) in [(0, &["t1"][..], 1), (0, &["t1", "t2", "t3"], 3), (0, &[], 0), (100, &["t1"], 1)]
+    {
+        let mut world = World::of(3);
+        world.minimum_percent = minimum;
+        world.deploy("app:2").start_all();
+        if minimum < 100 {
+            // It stops old tasks before new ones are there.
+            world.tasks.retain(|_, task| task.revision == 0);
+        }
+        for name in stopped {
+            world.stop(name);
+        }
+        let plan = world.later(SECOND * 5).reconcile();
+        let says = plan.report.notes.iter().any(|note| note.contains("before worker-drain first saw this service"));
+        assert_eq!(says, unseen > 0 && unseen < 3, "{minimum}, {stopped:?}: {:?}", plan.report.notes);
+        world.start_all().all_jobs_end().run(20);
+        let past = world.plan().report.past[0].clone();
+        let outcome = if unseen > 0 { RolloutOutcome::EndedUnpermitted } else { RolloutOutcome::Drained };
+        assert_eq!((past.outcome, past.unseen, past.ended_unpermitted), (outcome, unseen, unseen), "{}", world.story);
+    }
+}
+
+#[test]
+fn a_service_that_was_deployed_long_ago_or_is_new_had_no_tasks_that_nobody_saw() {
+    let mut old = World::of(3);
+    old.minimum_percent = 0;
+    old.deploy("app:2").tasks.clear();
+    old.start_all().later(SignedDuration::from_mins(10)).run(3);
+    assert_eq!(old.plan().report.past, [], "the deployment is ten minutes old");
+    let mut new = World::of(3);
+    new.now = new.revisions[0].0.created_at.unwrap();
+    new.run(3);
+    assert_eq!(new.plan().report.past, [], "it is the first deployment of the service");
+}
+
+#[test]
+fn current_tasks_for_which_no_hold_is_left_are_told_until_old_ones_have_ended() {
+    let note = |plan: &Plan| plan.report.notes.iter().find(|note| note.contains("not held")).cloned();
+    let mut world = World::of(2).settled();
+    world.job("t1").job("t2").deploy("app:2").start_all().later(SECOND).reconcile();
+    let plan = world.later(SECOND * 2).reconcile();
+    assert_eq!(plan.report.counts.unheld, 2, "{}", world.story);
+    let says = "2 current tasks are not held: another deployment, or a lower desired count, cuts their jobs";
+    assert!(note(&plan).is_some_and(|note| note.starts_with(says)), "{:?}", plan.report.notes);
+    world.all_jobs_end().run(12);
+    let plan = world.plan();
+    assert_eq!((plan.report.counts.unheld, note(&plan)), (0, None), "{}", world.story);
 }
