@@ -243,8 +243,8 @@ impl TaskMemory {
     pub fn stay(&mut self) {
         self.leaving = None;
         self.idle = None;
-        let known = self.permitted.take().or_else(|| self.permitting.take());
-        self.released = known.or_else(|| self.released.take());
+        let permitting = self.permitting.take();
+        self.released = self.permitted.take().or(permitting).or_else(|| self.released.take());
     }
 
     /// Its hold was refused, or cannot be set.

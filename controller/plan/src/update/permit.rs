@@ -152,8 +152,9 @@ mod tests {
             stage.task("t").hold = hold;
             stage.answers("t", "w@1", answer);
             let task = stage.memory.tasks.entry("t".into()).or_default();
-            task.permitted = Some(permit(ground));
+            (task.permitted, task.permitting) = (Some(permit(ground.clone())), Some(permit(ground)));
             task.stay();
+            assert_eq!((&task.permitted, &task.permitting), (&None, &None), "it is void");
             let mut memory = stage.memory.clone();
             forget_released(&stage.view(at(seconds)), &mut memory);
             assert_eq!(memory.tasks[&"t".into()].let_go().is_some(), remembered, "{what}");
