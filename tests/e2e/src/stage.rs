@@ -117,8 +117,7 @@ impl Stage {
         // As the first process of a container, a shell without a trap would ignore the signal, too.
         let shell = ["sh", "-c", "trap : TERM; \"$@\"", "sh"].map(str::to_owned);
         let shell = if self.setup.passes_sigterm { &[][..] } else { &shell };
-        let mut command: Vec<String> =
-            wrapper.iter().chain(shell).cloned().chain(self.app.worker_command()).collect();
+        let mut command: Vec<String> = wrapper.iter().chain(shell).cloned().chain(self.app.worker_command()).collect();
         command.push(format!("--concurrency={}", self.setup.concurrency));
         command.push(match (self.setup.prefetch, self.setup.broker) {
             (0, BrokerKind::Redis) => "--disable-prefetch".to_owned(),

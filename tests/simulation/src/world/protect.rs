@@ -339,7 +339,9 @@ impl World {
         // Nor is it known of a worker that was proven idle, and came back, what it was doing when its task ended.
         let permitted = |id: &TaskId| before.tasks.get(id).and_then(|known| known.permitted.as_ref());
         let proven = |id: &&TaskId| permitted(id).is_some_and(|permitted| permitted.ground == Ground::Drained);
-        let ended = old().filter(ends).filter(|id| !proven(id)).filter_map(|id| self.member_named(id));
+        // How it ended tells: its worker was killed, and did not end by itself.
+        let killed = |id: &&TaskId| matches!(life(id), Some(Life::Stopped { exit_code: Some(137), .. }));
+        let ended = old().filter(ends).filter(|id| !proven(id) || killed(id)).filter_map(|id| self.member_named(id));
         let cut = ended.into_iter().find(|m| self.members[*m].track.cut);
         let same = before.rollout.as_ref().is_some_and(|rollout| rollout.to == told.to);
         let all_permitted = same && old().all(|id| permitted(id).is_some()) && old().count() == told.tasks as usize;
@@ -367,6 +369,11 @@ impl World {
             }
             (RolloutOutcome::EndedUnpermitted, _) if all_permitted || (same && all_let_go) => {
                 self.broken("a rollout is told as it went", || format!("{said:?}, and each task was permitted"));
+            }
+            (RolloutOutcome::Drained | RolloutOutcome::RolledBack | RolloutOutcome::EndedUnpermitted, _)
+                if old().any(|id| proven(&id) && killed(&id)) =>
+            {
+                self.broken("a rollout is told as it went", || format!("{said:?}, and a drained task was killed"));
             }
             _ => {}
         }
