@@ -402,11 +402,14 @@ fn old_tasks_that_had_ended_before_the_first_look_ended_without_our_permit() {
 
 #[test]
 fn a_service_that_was_deployed_long_ago_or_is_new_had_no_tasks_that_nobody_saw() {
-    let mut old = World::of(3);
-    old.minimum_percent = 0;
-    old.deploy("app:2").tasks.clear();
-    old.start_all().later(SignedDuration::from_mins(10)).run(3);
-    assert_eq!(old.plan().report.past, [], "the deployment is ten minutes old");
+    for (minutes, left, unseen) in [(10, true, 0), (9, true, 2), (2, false, 0), (1, false, 3)] {
+        let mut world = World::of(3);
+        world.minimum_percent = 0;
+        world.deploy("app:2").tasks.retain(|name, _| left && name == "t1");
+        world.start_all().later(SignedDuration::from_mins(minutes)).run(12);
+        let seen: u32 = world.plan().report.past.iter().map(|past| past.unseen).sum();
+        assert_eq!(seen, unseen, "the deployment is {minutes} minutes old, and an old task is left: {left}");
+    }
     let mut new = World::of(3);
     new.now = new.revisions[0].0.created_at.unwrap();
     new.run(3);

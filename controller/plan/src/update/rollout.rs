@@ -40,9 +40,11 @@ pub fn follow(view: &View<'_>, memory: &mut Memory) {
     }
 }
 
-/// A deployment that is older than this when a fleet is first observed is none that anybody drains: what its old tasks did
-/// is not asked.
+/// If a deployment is older than this when a fleet is first observed, an earlier process, whose memory is lost, may have drained
+/// those of its old tasks that are gone.
 const YOUNG: SignedDuration = SignedDuration::from_mins(10);
+/// The same, if none of its old tasks is left: that process may have been done with it.
+const YOUNG_AND_OVER: SignedDuration = SignedDuration::from_mins(2);
 
 /// The fleet is observed for the very first time, and fewer old tasks are left than were wanted: the others had ended before
 /// that, held by nobody.
@@ -54,12 +56,13 @@ fn count_unseen(view: &View<'_>, old: &BTreeSet<TaskId>, memory: &mut Memory) {
     let made_at = fleet.revisions.get(&fleet.current).and_then(|revision| revision.created_at);
     // The first deployment of a fleet has no old tasks.
     let is_first = made_at.is_none() || fleet.made_at.is_none_or(|made| made_at <= Some(made + FIRST_WITHIN));
-    let is_young = made_at.is_some_and(|made| view.observed_at.duration_since(made) < YOUNG);
+    let young = if memory.rollout.is_some() { YOUNG } else { YOUNG_AND_OVER };
+    let is_young = made_at.is_some_and(|made| view.observed_at.duration_since(made) < young);
     let runs = |task: &Task| task.revision == fleet.current && task.life == Life::Running;
     let replaced = count(fleet.tasks.values().filter(|task| runs(task)));
     let missing = fleet.desired.saturating_sub(count(old.iter()));
     let unseen = if fleet.minimum_healthy_percent < 100 { missing } else { missing.min(replaced) };
-    if unseen > 0 && (memory.rollout.is_some() || (is_young && !is_first)) {
+    if unseen > 0 && is_young && !is_first {
         let rollout = memory.rollout.get_or_insert_with(|| Rollout::to(fleet.current.clone(), view.now));
         rollout.unseen = unseen;
     }
