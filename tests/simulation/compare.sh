@@ -33,8 +33,8 @@ seconds() {
         return 1
     }
     # The second line is of the children: minutes and seconds, of the user and of the system.
-    tail -n 1 "$scratch/times" | awk '{ split($1, user, /[ms]/); split($2, system, /[ms]/)
-        print user[1] * 60 + user[2] + system[1] * 60 + system[2] }'
+    tail -n 1 "$scratch/times" | awk '{ split($1, u, /[ms]/); split($2, s, /[ms]/)
+        print u[1] * 60 + u[2] + s[1] * 60 + s[2] }'
 }
 
 printf 'round  before  now  ratio\n'
