@@ -10,7 +10,7 @@ use worker_drain_plan::{
     Plan,
     actions::Step,
     memory::Why,
-    observation::{FailureKind, Life},
+    observation::{FailureKind, HoldState, Life},
     policy::{Deadline, DeadlineAction, HoldMode},
     report::{Counts, Phase, Reason, RolloutOutcome},
 };
@@ -428,4 +428,25 @@ fn current_tasks_for_which_no_hold_is_left_are_told_until_old_ones_have_ended() 
     world.all_jobs_end().run(12);
     let plan = world.plan();
     assert_eq!((plan.report.counts.unheld, note(&plan)), (0, None), "{}", world.story);
+}
+
+#[test]
+fn a_lower_desired_count_in_mid_rollout_stops_only_what_was_told_not_to_be_held() {
+    let mut world = World::of(3).settled();
+    world.job("t1").job("t2").job("t3").deploy("app:2").start_all().later(SECOND).reconcile();
+    let plan = world.later(SECOND * 2).reconcile();
+    let is_free = |task: &&worker_drain_plan::report::TaskReport| task.hold == HoldState::Free;
+    let free: Vec<String> = plan.report.tasks.iter().filter(is_free).map(|task| task.task.to_string()).collect();
+    assert_eq!((plan.report.counts.unheld as usize, free.len()), (3, 3), "{}", world.story);
+    world.desired = 2;
+    world.say("one task fewer is wanted").schedule();
+    let ended = |world: &World| {
+        let ended = world.tasks.iter().filter(|(_, task)| matches!(task.life, Life::Stopped { .. }));
+        ended.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+    };
+    let stopped = ended(&world);
+    assert!(!stopped.is_empty() && stopped.iter().all(|name| free.contains(name)), "{stopped:?}\n{}", world.story);
+    world.all_jobs_end().run(20);
+    let plan = world.plan();
+    assert_eq!((plan.report.settled, plan.report.counts.unheld), (true, 0), "{}", world.story);
 }
