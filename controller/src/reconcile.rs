@@ -55,6 +55,7 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
     pub async fn reconcile(&self) -> Result<Reconciliation, Failure> {
         let mut done = self.observe_and_plan().await?;
         let plan = &mut done.plan;
+        self.record.decided(plan);
         self.record.save(&plan.memory, &plan.report).await?;
         if !plan.dry_run && !plan.actions.is_empty() {
             done.outcomes = self.act(plan).await;

@@ -156,6 +156,7 @@ fn busy(tasks: u128, now: Timestamp) -> Observation {
         current: "ecs-svc/2".into(),
         revisions: [("ecs-svc/1".into(), revision("app:1")), ("ecs-svc/2".into(), revision("app:2"))].into(),
         tasks: known,
+        made_at: None,
         longest_hold: SignedDuration::from_hours(48),
     };
     let workers = WorkersView { tasks: mapped, nodes, unmatched_workers: [].into(), silences: [].into() };

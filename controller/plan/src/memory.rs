@@ -33,6 +33,9 @@ pub struct Memory {
     pub gate: Option<GateMemory>,
     /// What deadlines with `PermitStop` have cut, ever.
     pub cut: Cut,
+    /// Tasks that were permitted to stop because they were drained, and ended by SIGKILL, ever.
+    #[serde(skip_serializing_if = "is_none")]
+    pub killed: u32,
     /// By task. A task is forgotten when it has been seen gone, and nothing counts it any more.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tasks: BTreeMap<TaskId, TaskMemory>,
@@ -134,13 +137,35 @@ pub struct Rollout {
     /// Tasks that ended without our permit (stopped by a person, failed, lost with their machine).
     #[serde(default)]
     pub ended_unpermitted: BTreeSet<TaskId>,
+    /// Tasks that were permitted to stop because they were drained, and ended by SIGKILL all the same.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub killed: BTreeSet<TaskId>,
+    /// How many old tasks fewer than were wanted the very first observation of the fleet saw: they had ended before that, and
+    /// nobody knows how.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unseen: u32,
+}
+
+/// Whether there are none of these.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Rollout {
     /// One to this revision, first seen now.
     pub fn to(to: RevisionId, now: Timestamp) -> Self {
-        let (old, ended, ended_unpermitted) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        Self { to, since: now, back: false, old, ended, jobs_cut: 0, ended_unpermitted }
+        Self {
+            to,
+            since: now,
+            back: false,
+            old: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            jobs_cut: 0,
+            ended_unpermitted: BTreeSet::new(),
+            killed: BTreeSet::new(),
+            unseen: 0,
+        }
     }
 }
 
@@ -181,6 +206,10 @@ pub struct TaskMemory {
     /// Its stop was about to be permitted, and it is not known whether that took effect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub permitting: Option<Permitted>,
+    /// Its stop was permitted before it was wanted again, and since then it was neither seen held nor given work: the
+    /// scheduler may have decided to stop it meanwhile, and if it ends now, it ends by that permit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub released: Option<Permitted>,
     /// What was last tried with it, and not done.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub retries: BTreeMap<Step, Retry>,
@@ -196,20 +225,29 @@ pub struct TaskMemory {
     /// It was seen to end.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gone: bool,
+    /// It was permitted to stop because it was drained, and ended by SIGKILL.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub killed: bool,
 }
 
 impl TaskMemory {
     /// The permit by which it ended, now that it has: one of which nobody heard that it took effect is as good as one that did.
     pub fn let_go(&self) -> Option<&Permitted> {
-        self.permitted.as_ref().or(self.permitting.as_ref())
+        self.permitted.as_ref().or(self.permitting.as_ref()).or(self.released.as_ref())
     }
 
-    /// The task will not leave any more: all that was proven or permitted for its leaving is void.
+    /// It was let go because it was drained.
+    pub fn let_go_by_proof(&self) -> bool {
+        self.let_go().is_some_and(|permitted| !permitted.by_deadline())
+    }
+
+    /// The task will not leave any more: all that was proven or permitted for its leaving is void. That its hold was
+    /// released is a fact all the same, until it is held again.
     pub fn stay(&mut self) {
         self.leaving = None;
         self.idle = None;
-        self.permitted = None;
-        self.permitting = None;
+        let permitting = self.permitting.take();
+        self.released = self.permitted.take().or(permitting).or_else(|| self.released.take());
     }
 
     /// Its hold was refused, or cannot be set.

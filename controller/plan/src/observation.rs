@@ -94,6 +94,9 @@ pub enum FailureKind {
 pub struct FleetView {
     /// How people call it, such as `media/transcoder`.
     pub name: String,
+    /// When it was made, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_at: Option<Timestamp>,
     /// How many tasks there should be.
     pub desired: u32,
     /// The scheduler's own floor in a rollout, in percent of `desired`.

@@ -36,6 +36,8 @@ pub struct Report {
     pub past: Vec<PastRollout>,
     /// What deadlines with `PermitStop` have cut, ever, in rollouts and scale-ins.
     pub cut: Cut,
+    /// What was killed though it was permitted to stop because it was drained, ever, in rollouts and scale-ins.
+    pub killed: Killed,
     /// How many tasks are where.
     pub counts: Counts,
     /// Every task, the most interesting first: leaving before staying, with problems before without.
@@ -178,8 +180,14 @@ pub struct PastRollout {
     pub outcome: RolloutOutcome,
     /// Jobs that were cut because a deadline had passed.
     pub jobs_cut: u32,
-    /// Old tasks that ended without our permit.
+    /// Old tasks that ended without our permit, those included that had ended before the fleet was ever observed.
     pub ended_unpermitted: u32,
+    /// Those of them that had ended before the fleet was ever observed.
+    #[serde(default)]
+    pub unseen: u32,
+    /// Old tasks that were permitted to stop because they were drained, and ended by SIGKILL.
+    #[serde(default)]
+    pub killed: u32,
 }
 
 /// How a rollout ended.
@@ -193,6 +201,8 @@ pub enum RolloutOutcome {
     JobsCut,
     /// Every old task is gone, and one or more ended without our permit.
     EndedUnpermitted,
+    /// Every old task is gone, and one or more ended by SIGKILL after they were permitted to stop because they were drained.
+    Killed,
 }
 
 /// What was cut because a deadline had passed and the user had said `PermitStop`.
@@ -202,6 +212,16 @@ pub struct Cut {
     pub tasks: u32,
     /// Jobs that were last seen in them; more, if one of them did not answer.
     pub jobs: u32,
+}
+
+/// Tasks that were permitted to stop because they were drained, and ended by SIGKILL (exit code 137) all the same: their
+/// workers did not end when they were asked to, or had got work that outlasted the time that they had.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Killed {
+    /// How many, ever.
+    pub total: u32,
+    /// Those of them that are still remembered.
+    pub tasks: Vec<TaskId>,
 }
 
 /// How many tasks are where.
@@ -219,6 +239,8 @@ pub struct Counts {
     pub floor: u32,
     /// Held, as read back.
     pub held: u32,
+    /// Of the current revision, running, and not held though they should be: another deployment may stop them at once.
+    pub unheld: u32,
     /// Leaving, with jobs.
     pub busy: u32,
     /// Running and without an answer, or unmapped.

@@ -352,6 +352,7 @@ fn fleet(task: &TaskId) -> FleetView {
         current: "new".into(),
         revisions: BTreeMap::new(),
         tasks: [(task.clone(), old)].into(),
+        made_at: None,
         longest_hold: SignedDuration::from_hours(48),
     }
 }

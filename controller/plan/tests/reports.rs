@@ -113,6 +113,26 @@ fn a_hold_that_somebody_else_set_keeps_no_drain_from_being_withdrawn() {
     assert!(world.task("t1").held_until.is_some(), "it is not ours to release");
 }
 
+#[test]
+fn a_held_task_that_an_old_answer_shows_as_starting_or_leaves_out_keeps_a_drain_from_being_withdrawn() {
+    for is_left_out in [false, true] {
+        let mut world = World::of(2).settled();
+        world.policy.withdrawn = true;
+        let member = world.task("t1").clone();
+        if is_left_out {
+            world.tasks.remove("t1");
+        } else {
+            world.task("t1").life = Life::Starting;
+        }
+        world.reconcile();
+        assert_eq!(world.later(SECOND).reconcile().report.phase, Phase::Withdrawing, "left out: {is_left_out}");
+        world.tasks.insert("t1".into(), member);
+        world.later(SECOND).reconcile();
+        assert_eq!(world.later(SECOND).reconcile().report.phase, Phase::Withdrawn, "left out: {is_left_out}");
+        assert!(world.tasks.values().all(|task| task.held_until.is_none()), "{}", world.story);
+    }
+}
+
 /// What is said of the first task, after this has happened to a service with one task.
 fn said(happens: impl FnOnce(&mut World)) -> String {
     let mut world = World::of(1).settled();

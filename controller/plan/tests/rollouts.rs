@@ -5,11 +5,12 @@
 
 mod world;
 
+use jiff::SignedDuration;
 use worker_drain_plan::{
     Plan,
     actions::Step,
     memory::Why,
-    observation::{FailureKind, Life},
+    observation::{FailureKind, HoldState, Life},
     policy::{Deadline, DeadlineAction, HoldMode},
     report::{Counts, Phase, Reason, RolloutOutcome},
 };
@@ -215,6 +216,7 @@ fn counts_are_of_what_people_mean_by_them() {
         consuming: 3,
         floor: 3,
         held: 3,
+        unheld: 2,
         busy: 3,
         unknown: 1,
         permitted: 1,
@@ -331,4 +333,120 @@ fn an_answer_from_the_past_begins_no_rollout_again() {
     world.later(SECOND * 2).reconcile();
     let plan = world.later(SECOND * 10).reconcile();
     assert!(!plan.memory.tasks.contains_key(&task_id("t1")), "it is forgotten in the end");
+}
+
+/// A container that does not pass SIGTERM on, or a worker that does not end in time: ECS kills it after `stopTimeout`.
+#[test]
+fn whoever_was_drained_and_is_killed_all_the_same_is_counted_and_named() {
+    for (exit_code, outcome, killed) in [(137, RolloutOutcome::Killed, 1), (0, RolloutOutcome::Drained, 0)] {
+        let mut world = World::of(2).settled();
+        world.deploy("app:2").schedule();
+        while !world.tasks["t1"].permitted {
+            world.later(SECOND * 2).reconcile();
+        }
+        world.stop("t1");
+        world.task("t1").life = Life::Stopped { reason: "Scaling activity".into(), exit_code: Some(exit_code) };
+        let plan = world.say("t1 ends").later(SECOND).reconcile();
+        assert_eq!((plan.report.killed.total, plan.report.killed.tasks.len()), (killed, killed as usize));
+        let told = &plan.report.tasks.iter().find(|task| task.task == "t1".into()).unwrap().waiting_for;
+        assert_eq!(told.starts_with("it was drained and permitted to stop, and was killed"), killed == 1, "{told}");
+        world.run(12);
+        let report = world.plan().report;
+        assert_eq!(
+            (report.past[0].outcome, report.past[0].killed, report.past[0].ended_unpermitted),
+            (outcome, killed, 0)
+        );
+        assert_eq!(report.killed.total, killed, "it is remembered after the rollout");
+    }
+}
+
+#[test]
+fn a_task_of_a_scale_in_that_is_drained_and_killed_is_counted_too() {
+    let mut world = World::of(2).settled();
+    world.say("one task too many").desired = 1;
+    let name = loop {
+        world.later(SECOND * 2).reconcile();
+        if let Some((name, _)) = world.tasks.iter().find(|(_, task)| task.permitted) {
+            break name.clone();
+        }
+    };
+    world.stop(&name);
+    world.task(&name).life = Life::Stopped { reason: "Scaling activity".into(), exit_code: Some(137) };
+    world.run(3);
+    assert_eq!(world.plan().report.killed.total, 1, "{}", world.story);
+}
+
+#[test]
+fn old_tasks_that_had_ended_before_the_first_look_ended_without_our_permit() {
+    for (minimum, stopped, unseen) in [(0, &["t1"][..], 1), (0, &["t1", "t2", "t3"], 3), (0, &[], 0), (100, &["t1"], 1)]
+    {
+        let mut world = World::of(3);
+        world.minimum_percent = minimum;
+        world.deploy("app:2").start_all();
+        if minimum < 100 {
+            // It stops old tasks before new ones are there.
+            world.tasks.retain(|_, task| task.revision == 0);
+        }
+        for name in stopped {
+            world.stop(name);
+        }
+        let plan = world.later(SECOND * 5).reconcile();
+        let says = plan.report.notes.iter().any(|note| note.contains("before worker-drain first saw this service"));
+        assert_eq!(says, unseen > 0 && unseen < 3, "{minimum}, {stopped:?}: {:?}", plan.report.notes);
+        world.start_all().all_jobs_end().run(20);
+        let past = world.plan().report.past[0].clone();
+        let outcome = if unseen > 0 { RolloutOutcome::EndedUnpermitted } else { RolloutOutcome::Drained };
+        assert_eq!((past.outcome, past.unseen, past.ended_unpermitted), (outcome, unseen, unseen), "{}", world.story);
+    }
+}
+
+#[test]
+fn a_service_that_was_deployed_long_ago_or_is_new_had_no_tasks_that_nobody_saw() {
+    for (minutes, left, unseen) in [(10, true, 0), (9, true, 2), (2, false, 0), (1, false, 3)] {
+        let mut world = World::of(3);
+        world.minimum_percent = 0;
+        world.deploy("app:2").tasks.retain(|name, _| left && name == "t1");
+        world.start_all().later(SignedDuration::from_mins(minutes)).run(12);
+        let seen: u32 = world.plan().report.past.iter().map(|past| past.unseen).sum();
+        assert_eq!(seen, unseen, "the deployment is {minutes} minutes old, and an old task is left: {left}");
+    }
+    let mut new = World::of(3);
+    new.now = new.revisions[0].0.created_at.unwrap();
+    new.run(3);
+    assert_eq!(new.plan().report.past, [], "it is the first deployment of the service");
+}
+
+#[test]
+fn current_tasks_for_which_no_hold_is_left_are_told_until_old_ones_have_ended() {
+    let note = |plan: &Plan| plan.report.notes.iter().find(|note| note.contains("not held")).cloned();
+    let mut world = World::of(2).settled();
+    world.job("t1").job("t2").deploy("app:2").start_all().later(SECOND).reconcile();
+    let plan = world.later(SECOND * 2).reconcile();
+    assert_eq!(plan.report.counts.unheld, 2, "{}", world.story);
+    let says = "2 current tasks are not held: another deployment, or a lower desired count, cuts their jobs";
+    assert!(note(&plan).is_some_and(|note| note.starts_with(says)), "{:?}", plan.report.notes);
+    world.all_jobs_end().run(12);
+    let plan = world.plan();
+    assert_eq!((plan.report.counts.unheld, note(&plan)), (0, None), "{}", world.story);
+}
+
+#[test]
+fn a_lower_desired_count_in_mid_rollout_stops_only_what_was_told_not_to_be_held() {
+    let mut world = World::of(3).settled();
+    world.job("t1").job("t2").job("t3").deploy("app:2").start_all().later(SECOND).reconcile();
+    let plan = world.later(SECOND * 2).reconcile();
+    let is_free = |task: &&worker_drain_plan::report::TaskReport| task.hold == HoldState::Free;
+    let free: Vec<String> = plan.report.tasks.iter().filter(is_free).map(|task| task.task.to_string()).collect();
+    assert_eq!((plan.report.counts.unheld as usize, free.len()), (3, 3), "{}", world.story);
+    world.desired = 2;
+    world.say("one task fewer is wanted").schedule();
+    let ended = |world: &World| {
+        let ended = world.tasks.iter().filter(|(_, task)| matches!(task.life, Life::Stopped { .. }));
+        ended.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+    };
+    let stopped = ended(&world);
+    assert!(!stopped.is_empty() && stopped.iter().all(|name| free.contains(name)), "{stopped:?}\n{}", world.story);
+    world.all_jobs_end().run(20);
+    let plan = world.plan();
+    assert_eq!((plan.report.settled, plan.report.counts.unheld), (true, 0), "{}", world.story);
 }

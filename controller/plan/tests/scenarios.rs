@@ -7,7 +7,8 @@ mod world;
 
 use jiff::SignedDuration;
 use worker_drain_plan::{
-    Action,
+    Action, Outcome,
+    actions::Step,
     observation::{FailureKind, Life, Mapping},
     policy::{Deadline, DeadlineAction, HoldMode, Mode, Policy, Scheduled},
     report::{Phase, Reason, RolloutOutcome, TaskPhase},
@@ -158,6 +159,30 @@ fn what_was_permitted_and_ended_unseen_ended_by_our_permit_though_the_drain_is_w
     world.policy.withdrawn = true;
     let plan = world.later(SECOND * 2).reconcile();
     assert_eq!(plan.report.past[0].outcome, RolloutOutcome::Drained, "{}", world.story);
+}
+
+#[test]
+fn whoever_was_let_go_in_a_scale_in_that_was_called_off_too_late_ended_by_our_permit() {
+    let mut world = World::of(2).settled();
+    world.say("one task too many").desired = 1;
+    let permitted = |world: &World| world.tasks.iter().find(|(_, task)| task.permitted).map(|(name, _)| name.clone());
+    let name = loop {
+        world.later(SECOND * 2).reconcile();
+        if let Some(name) = permitted(&world) {
+            break name;
+        }
+    };
+    world.say("it is wanted again, when the scheduler has decided to stop it and does not show that yet").desired = 2;
+    world.set_back.insert(Step::Hold, Outcome::Refused { reason: "TASK_NOT_VALID".into() });
+    world.later(SECOND).reconcile();
+    world.task(&name).life = Life::Stopping;
+    world.say("and a deployment begins while it stops").later(SECOND).reconcile();
+    world.set_back.clear();
+    world.deploy("app:2").start_all().later(SECOND).reconcile();
+    world.stop(&name);
+    world.run(12);
+    let past = &world.plan().report.past[0];
+    assert_eq!((past.outcome, past.tasks), (RolloutOutcome::Drained, 2), "{}", world.story);
 }
 
 #[test]

@@ -23,7 +23,7 @@ const LONGEST_MESSAGE: usize = 1024;
 /// they were, and the caller sets them. Conditions keep the time of their last transition while their answer is the same.
 pub fn render(old: Option<&WorkerDrainStatus>, report: &Report, now: Timestamp) -> WorkerDrainStatus {
     let Report { fleet: _, phase, ready, drained, stalled, settled: _, rollout, past, counts, tasks, .. } = report;
-    let Report { blocked_by, unmatched_workers: _, notes, .. } = report;
+    let Report { blocked_by, unmatched_workers: _, notes, killed, .. } = report;
     let known = old.map(|old| old.conditions.as_slice()).unwrap_or_default();
     let reconciling = reconciling(report);
     let condition = |type_: &str, verdict: &Verdict| render_condition(known, type_, verdict, now);
@@ -46,6 +46,7 @@ pub fn render(old: Option<&WorkerDrainStatus>, report: &Report, now: Timestamp) 
         tasks: tasks.iter().take(MOST_TASKS).map(render_task).collect(),
         tasks_omitted: u32::try_from(tasks.len().saturating_sub(MOST_TASKS)).unwrap_or(u32::MAX),
         past_rollouts: past.iter().take(MOST_PAST).map(render_past).collect(),
+        killed: killed.total,
         notes: notes.iter().take(10).map(|note| clipped(note, LONGEST_MESSAGE)).collect(),
         memory: old.and_then(|old| old.memory.clone()),
     };
@@ -93,8 +94,8 @@ fn render_rollout(RolloutReport { to, label, since, old, ended, jobs_cut }: &Rol
 }
 
 fn render_counts(counts: &Counts) -> CountsStatus {
-    let Counts { desired, live, old, consuming, floor, held, busy, unknown, permitted, jobs } = *counts;
-    CountsStatus { desired, live, old, consuming, floor, held, busy, unknown, permitted, jobs }
+    let Counts { desired, live, old, consuming, floor, held, unheld, busy, unknown, permitted, jobs } = *counts;
+    CountsStatus { desired, live, old, consuming, floor, held, unheld, busy, unknown, permitted, jobs }
 }
 
 fn render_task(task: &TaskReport) -> TaskStatus {
@@ -123,7 +124,7 @@ fn render_job(Job { id, name, started_at }: &Job) -> JobStatus {
 }
 
 fn render_past(past: &PastRollout) -> PastRolloutStatus {
-    let PastRollout { to, label, since, until, tasks, outcome, jobs_cut, ended_unpermitted } = past;
+    let PastRollout { to, label, since, until, tasks, outcome, jobs_cut, ended_unpermitted, unseen, killed } = past;
     PastRolloutStatus {
         id: to.to_string(),
         revision: label.clone(),
@@ -133,6 +134,8 @@ fn render_past(past: &PastRollout) -> PastRolloutStatus {
         old_tasks: *tasks,
         jobs_cut: *jobs_cut,
         ended_unpermitted: *ended_unpermitted,
+        unseen: *unseen,
+        killed: *killed,
     }
 }
 
@@ -163,7 +166,7 @@ mod tests {
         Report, TaskId,
         memory::Why,
         observation::{HoldState, Job},
-        report::{Counts, Cut, JobCounts, Phase, Reason, RolloutReport, TaskPhase, TaskReport, Verdict},
+        report::{Counts, Cut, JobCounts, Killed, Phase, Reason, RolloutReport, TaskPhase, TaskReport, Verdict},
     };
 
     use super::{clipped, render};
@@ -212,6 +215,7 @@ mod tests {
             }),
             past: Vec::new(),
             cut: Cut::default(),
+            killed: Killed { total: 1, tasks: Vec::new() },
             counts: Counts { busy: tasks, ..Counts::default() },
             tasks: (0..tasks).map(task).collect(),
             blocked_by: "JobsRunning".into(),
@@ -231,6 +235,7 @@ mod tests {
         assert_eq!(status.phase.as_deref(), Some("Draining"));
         assert_eq!(status.drained.as_deref(), Some("1/3"));
         assert_eq!(status.counts.busy, 3);
+        assert_eq!(status.killed, 1);
         assert_eq!(status.oldest_job_started_at, Some(Time(at(-2))));
         assert_eq!(status.blocked_by.as_deref(), Some("JobsRunning"));
         assert_eq!(status.tasks[0].jobs, Some(3), "what is scheduled for later does not count");

@@ -81,6 +81,13 @@ use super::{
         description = "What the drain waits for"
     ),
     printcolumn(
+        name = "Unheld",
+        type_ = "integer",
+        json_path = ".status.counts.unheld",
+        description = "Current tasks that are not held: another deployment cuts their jobs",
+        priority = 1
+    ),
+    printcolumn(
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp",

@@ -74,6 +74,10 @@ pub struct WorkerDrainStatus {
     #[schemars(length(max = 5), extend("x-kubernetes-list-type" = "atomic"))]
     #[serde(default)]
     pub past_rollouts: Vec<PastRolloutStatus>,
+    /// How many tasks were drained and permitted to stop, and ended by SIGKILL (exit code 137) all the same, ever: in rollouts and
+    /// in scale-ins.
+    #[serde(default)]
+    pub killed: u32,
     /// Advice that is neither a failure nor a reason to wait.
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
     #[serde(default)]
@@ -136,6 +140,10 @@ pub struct CountsStatus {
     /// Tasks that are held, as read back from the scheduler.
     #[serde(default)]
     pub held: u32,
+    /// Running tasks of the current revision that should be held and are not: another deployment, or a lower desired count,
+    /// cuts their jobs.
+    #[serde(default)]
+    pub unheld: u32,
     /// Leaving tasks with jobs.
     #[serde(default)]
     pub busy: u32,
@@ -211,8 +219,9 @@ pub struct PastRolloutStatus {
     pub started_at: Time,
     /// When the last old task had ended.
     pub ended_at: Time,
-    /// How it ended: `Drained`, `RolledBack`, `JobsCut` or `EndedUnpermitted` (one or more old tasks ended without a permit:
-    /// stopped by a person, failed, or lost with their machine).
+    /// How it ended: `Drained`, `RolledBack`, `JobsCut`, `Killed` (one or more old tasks were drained and permitted to stop, and
+    /// ended by SIGKILL) or `EndedUnpermitted` (one or more old tasks ended without a permit: stopped by a person, failed, or
+    /// lost with their machine).
     pub outcome: String,
     /// How many old tasks there were.
     pub old_tasks: u32,
@@ -220,4 +229,10 @@ pub struct PastRolloutStatus {
     pub jobs_cut: u32,
     /// How many old tasks ended without a permit.
     pub ended_unpermitted: u32,
+    /// How many of these had ended before worker-drain first saw the service.
+    #[serde(default)]
+    pub unseen: u32,
+    /// How many old tasks were drained and permitted to stop, and ended by SIGKILL (exit code 137).
+    #[serde(default)]
+    pub killed: u32,
 }

@@ -95,12 +95,11 @@ pub async fn drive<F: Fleet, W: Workers, R: Record, C: Clock>(
     stop: &CancellationToken,
 ) -> Option<End> {
     let began = drain.clock.now();
-    let cut_before = match stop.run_until_cancelled(first_observation(drain, patience.connect, reporter)).await? {
-        Ok(report) => report.cut,
+    let before = match stop.run_until_cancelled(first_observation(drain, patience.connect, reporter)).await? {
+        Ok(report) => Losses::of(&report),
         Err(end) => return Some(end),
     };
-    let mut progress =
-        Progress { patience, began, cut_before, saw_rollout: false, settled_passes: 0, invalid_passes: 0 };
+    let mut progress = Progress { patience, began, before, saw_rollout: false, settled_passes: 0, invalid_passes: 0 };
     loop {
         let (pause, may_hear) = match drain.reconcile().await {
             Ok(reconciliation) => {
@@ -185,7 +184,7 @@ fn jittered(pause: Duration) -> Duration {
 struct Progress {
     patience: Patience,
     began: Timestamp,
-    cut_before: Cut,
+    before: Losses,
     saw_rollout: bool,
     settled_passes: u32,
     invalid_passes: u32,
@@ -207,7 +206,7 @@ impl Progress {
         }
         let waited = Duration::try_from(now.duration_since(self.began)).unwrap_or_default();
         let enough = self.saw_rollout || self.patience.grace.is_some_and(|grace| waited >= grace);
-        enough.then(|| End::well(so_far(report, self.began, self.cut_before)))
+        enough.then(|| End::well(so_far(report, self.began, self.before)))
     }
 
     /// Learns whether the gate is open and every task held, as far as the scheduler grants holds. What only a person can
@@ -240,11 +239,29 @@ pub fn ended_since(report: &Report, began: Timestamp) -> impl Iterator<Item = &w
     report.past.iter().filter(move |past| past.until >= began)
 }
 
-/// How a run that began then would end if it ended with this report and well otherwise, having found so much cut at its
+/// What had been lost, ever, by a drain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// What deadlines have cut.
+    pub cut: Cut,
+    /// Tasks that were drained and permitted to stop, and ended by SIGKILL.
+    pub killed: u32,
+}
+
+impl Losses {
+    /// As this report tells it.
+    pub fn of(report: &Report) -> Self {
+        Self { cut: report.cut, killed: report.killed.total }
+    }
+}
+
+/// How a run that began then would end if it ended with this report and well otherwise, having found so much lost at its
 /// beginning. A task that did not answer when it was permitted to stop counts: it may have had jobs.
-pub fn so_far(report: &Report, began: Timestamp, cut_before: Cut) -> Exit {
-    if report.cut.tasks > cut_before.tasks {
+pub fn so_far(report: &Report, began: Timestamp, before: Losses) -> Exit {
+    if report.cut.tasks > before.cut.tasks {
         Exit::JobsCut
+    } else if report.killed.total > before.killed {
+        Exit::Killed
     } else if ended_since(report, began).any(|past| past.ended_unpermitted > 0) {
         Exit::EndedUnpermitted
     } else {

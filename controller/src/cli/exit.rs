@@ -13,6 +13,8 @@ pub enum Exit {
     CouldNotRun,
     /// No old task is left, but some ended without our permit: their jobs may be lost.
     EndedUnpermitted,
+    /// No old task is left, but some were drained and permitted to stop, and ended by SIGKILL.
+    Killed,
     /// Jobs were cut, because a deadline with `PermitStop` passed.
     JobsCut,
     /// The manifest or the arguments are wrong; nothing was done.
@@ -30,7 +32,7 @@ impl Exit {
             Self::BadInput => 2,
             Self::TimeLimit => 3,
             Self::JobsCut => 4,
-            Self::EndedUnpermitted => 5,
+            Self::EndedUnpermitted | Self::Killed => 5,
             Self::Interrupted => 130,
         }
     }
@@ -43,6 +45,7 @@ impl Exit {
             Self::CouldNotRun => "CouldNotRun",
             Self::JobsCut => "JobsCut",
             Self::EndedUnpermitted => "EndedUnpermitted",
+            Self::Killed => "Killed",
             Self::BadInput => "BadInput",
             Self::Interrupted => "Interrupted",
         }
@@ -105,8 +108,10 @@ mod tests {
 
     #[test]
     fn lost_jobs_are_worse_than_lost_time() {
-        let mut all = [Exit::TimeLimit, Exit::Done, Exit::JobsCut, Exit::EndedUnpermitted, Exit::CouldNotRun];
+        let mut all =
+            [Exit::TimeLimit, Exit::Done, Exit::JobsCut, Exit::Killed, Exit::EndedUnpermitted, Exit::CouldNotRun];
         all.sort();
-        assert_eq!(all.map(Exit::code), [0, 3, 1, 5, 4]);
+        assert_eq!(all.map(Exit::code), [0, 3, 1, 5, 5, 4]);
+        assert_eq!(all[4], Exit::Killed, "our own failure is told before somebody else's");
     }
 }

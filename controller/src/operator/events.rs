@@ -9,7 +9,7 @@ use std::{
 };
 
 use worker_drain_plan::{
-    Action, Outcome, Report,
+    Action, Outcome, Report, TaskId,
     actions::Ground,
     age, counted,
     report::{Phase, RolloutOutcome, TaskPhase},
@@ -59,6 +59,7 @@ pub struct Reported {
     tasks: BTreeMap<String, (String, bool)>,
     /// There are tasks that are not in `tasks`.
     partly: bool,
+    killed: u32,
     rollout: Option<String>,
     ended: Option<(String, String)>,
     blocked: Option<String>,
@@ -77,6 +78,7 @@ impl Reported {
                 .map(|task| (task.task.clone(), (task.phase.clone(), task.hold_refused.is_some())))
                 .collect(),
             partly: status.tasks_omitted > 0,
+            killed: status.killed,
             rollout: status.rollout.as_ref().map(|rollout| rollout.id.clone()),
             ended: status.past_rollouts.first().map(|PastRolloutStatus { id, ended_at, .. }| {
                 // Statuses have whole seconds.
@@ -97,6 +99,7 @@ impl Reported {
                 .map(|task| (task.task.short().to_owned(), (word(&task.phase), task.hold_refused.is_some())))
                 .collect(),
             partly: false,
+            killed: report.killed.total,
             rollout: report.rollout.as_ref().map(|rollout| rollout.to.to_string()),
             ended: report.past.first().map(|past| (past.to.to_string(), past.until.as_second().to_string())),
             blocked: Some(report.blocked_by.clone()).filter(|reason| is_blocked(reason)),
@@ -117,6 +120,7 @@ pub fn events_between(before: &Reported, report: &Report, outcomes: &[(Action, O
     events.extend(rollout_seen(before, report, &after));
     events.extend(tasks(before, &after));
     events.extend(cut(outcomes));
+    events.extend(killed(before, report));
     if after.blocked.is_some() && after.blocked != before.blocked {
         let verdict = if report.ready.answer == Some(true) { &report.drained } else { &report.ready };
         events.push(DrainEvent::warning("DrainBlocked", &report.blocked_by, &verdict.message));
@@ -202,6 +206,19 @@ fn cut(outcomes: &[(Action, Outcome)]) -> Option<DrainEvent> {
     Some(DrainEvent::warning("JobsCut", *first, note))
 }
 
+fn killed(before: &Reported, report: &Report) -> Option<DrainEvent> {
+    let more = report.killed.total.checked_sub(before.killed).filter(|more| *more > 0)?;
+    // Of those that are remembered nobody knows which were told before; there are more of them only for a while.
+    let names: Vec<&str> = report.killed.tasks.iter().map(TaskId::short).collect();
+    let subject = names.last().copied().unwrap_or("killed");
+    let note = format!(
+        "{}: {} drained and permitted to stop, and ended by SIGKILL (exit code 137); what was taken since may be lost. Does the container pass SIGTERM on to the worker, and is stopTimeout long enough?",
+        listed(&names),
+        if more == 1 { String::from("one was") } else { format!("{more} were") },
+    );
+    Some(DrainEvent::warning("TaskKilled", subject, note))
+}
+
 fn rollout_ended(before: &Reported, report: &Report, after: &Reported) -> Option<DrainEvent> {
     let past = report.past.first().filter(|_| after.ended != before.ended)?;
     let took = age(past.until.duration_since(past.since));
@@ -218,6 +235,10 @@ fn rollout_ended(before: &Reported, report: &Report, after: &Reported) -> Option
         }
         RolloutOutcome::EndedUnpermitted => {
             let _ = write!(note, "; {} of them without permission", past.ended_unpermitted);
+            true
+        }
+        RolloutOutcome::Killed => {
+            let _ = write!(note, "; {} of them killed after they were permitted to stop", past.killed);
             true
         }
     };
@@ -253,7 +274,7 @@ mod tests {
     use worker_drain_plan::{
         memory::Why,
         observation::HoldState,
-        report::{Counts, Cut, PastRollout, Reason, RolloutReport, TaskReport, Verdict},
+        report::{Counts, Cut, Killed, PastRollout, Reason, RolloutReport, TaskReport, Verdict},
     };
 
     use super::*;
@@ -289,6 +310,7 @@ mod tests {
             rollout: None,
             past: Vec::new(),
             cut: Cut::default(),
+            killed: Killed::default(),
             counts: Counts::default(),
             tasks: tasks.iter().map(task).collect(),
             blocked_by: String::new(),
@@ -371,6 +393,8 @@ mod tests {
             outcome,
             jobs_cut: 0,
             ended_unpermitted: 1,
+            unseen: 0,
+            killed: 2,
         }
     }
 
@@ -408,6 +432,20 @@ mod tests {
         let said = events_between(&Reported::default(), &report(&[]), &outcomes);
         assert!(said[0].warning);
         assert_eq!(said[0].note, "tasks a, b: the deadline has passed; jobs cut: 2 or more");
+    }
+
+    #[test]
+    fn drained_tasks_that_were_killed_are_named_once_and_by_no_second_process() {
+        let mut now = report(&[("a", TaskPhase::Stopped)]);
+        now.killed = Killed { total: 1, tasks: vec!["task/a".into()] };
+        let events = events_between(&Reported::of_report(&report(&[("a", TaskPhase::Permitted)])), &now, &[]);
+        assert_eq!((events.len(), events[0].warning, events[0].reason), (1, true, "TaskKilled"));
+        assert!(events[0].note.starts_with("task a: one was drained and permitted to stop, and ended by SIGKILL"));
+        let status = render(None, &now, Timestamp::UNIX_EPOCH);
+        assert_eq!(events_between(&Reported::of_status(&status), &now, &[]), []);
+        now.past = vec![past(RolloutOutcome::Killed)];
+        let said = said(&report(&[]), &now);
+        assert!(said[1].ends_with("; 2 of them killed after they were permitted to stop"), "{said:?}");
     }
 
     #[test]

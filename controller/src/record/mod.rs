@@ -8,7 +8,7 @@ pub mod resource;
 use std::future::Future;
 
 use serde::{Deserialize, Serialize};
-use worker_drain_plan::{Memory, Report, observation::Failure};
+use worker_drain_plan::{Memory, Plan, Report, observation::Failure};
 
 /// What is remembered of one drain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub trait Record: Send + Sync {
     /// What was remembered last; empty if nothing ever was. Errors: it cannot be read, or is not ours. A reconciliation without
     /// its memory must not act.
     fn load(&self) -> impl Future<Output = Result<Memory, Failure>> + Send;
+
+    /// A plan was made, and is about to be written down. For whoever judges plans; a record need not listen.
+    fn decided(&self, _plan: &Plan) {}
 
     /// Remembers, and makes the report known. Writes nothing if neither changed. Errors: it may not have been written.
     fn save(&self, memory: &Memory, report: &Report) -> impl Future<Output = Result<(), Failure>> + Send;

@@ -63,6 +63,7 @@ impl Fleet for SmallFleet {
             current: "new".into(),
             revisions: ["old", "new"].map(revision).into(),
             tasks,
+            made_at: None,
             longest_hold: SignedDuration::from_hours(48),
         };
         Ok(FleetObservation { view, identities: BTreeMap::new() })

@@ -40,6 +40,7 @@ impl Fleet for OneTask {
             current: "one".into(),
             revisions: [("one".into(), Revision { label: "app:1".into(), created_at: None })].into(),
             tasks: [(TaskId::from("one"), task)].into(),
+            made_at: None,
             longest_hold: SignedDuration::from_hours(48),
         };
         Ok(FleetObservation { view, identities: BTreeMap::new() })

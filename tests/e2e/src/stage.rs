@@ -39,6 +39,8 @@ pub struct Setup {
     pub prefetch: u32,
     /// From SIGTERM to SIGKILL.
     pub stop_timeout: Duration,
+    /// Whether the container passes SIGTERM on to the worker. One with a shell in front of it does not.
+    pub passes_sigterm: bool,
     /// Whether ECS rolls back a deployment whose tasks fail.
     pub rolls_back: bool,
     /// Celery settings besides the sample app's own.
@@ -57,6 +59,7 @@ impl Default for Setup {
             concurrency: 2,
             prefetch: 1,
             stop_timeout: Duration::from_secs(15),
+            passes_sigterm: true,
             rolls_back: false,
             settings: Value::Null,
             drain: "{}",
@@ -111,7 +114,10 @@ impl Stage {
 
     /// The worker's container. `wrapper` is run, if there is one, with the worker's command as its arguments.
     fn container(&self, wrapper: &[String]) -> ContainerDefinition {
-        let mut command: Vec<String> = wrapper.iter().cloned().chain(self.app.worker_command()).collect();
+        // As the first process of a container, a shell without a trap would ignore the signal, too.
+        let shell = ["sh", "-c", "trap : TERM; \"$@\"", "sh"].map(str::to_owned);
+        let shell = if self.setup.passes_sigterm { &[][..] } else { &shell };
+        let mut command: Vec<String> = wrapper.iter().chain(shell).cloned().chain(self.app.worker_command()).collect();
         command.push(format!("--concurrency={}", self.setup.concurrency));
         command.push(match (self.setup.prefetch, self.setup.broker) {
             (0, BrokerKind::Redis) => "--disable-prefetch".to_owned(),

@@ -158,6 +158,8 @@ async fn killable(
 fn after(sim: &Sim, who: usize, policy: &Policy, pass: &Reconciliation) -> u64 {
     let mut world = sim.world();
     world.tally.passes += 1;
+    let (decided, done) = (pass.plan.actions.len(), pass.outcomes.len());
+    assert!(pass.plan.dry_run || decided == done, "each action has one outcome: {decided} and {done}");
     for (action, outcome) in &pass.outcomes {
         world.tally.outcome(action, outcome);
         let told = |told: &TaskReport| told.task == *action.task() && told.hold_refused.is_some();

@@ -1,6 +1,10 @@
 //! One history, from a seed to its verdict; and how a failing one is made smaller.
 
-use std::sync::Arc;
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+};
 
 use futures::future::join;
 
@@ -59,7 +63,12 @@ async fn history(options: &Options) -> Outcome {
         );
         world.tell(|| format!("seed {}; faults {faults}\n{what}", options.seed));
     }
-    join(operate(&sim, 0), operate(&sim, 1)).await;
+    let mut operators = pin!(join(operate(&sim, 0), operate(&sim, 1)));
+    poll_fn(|context| {
+        sim.tick();
+        operators.as_mut().poll(context)
+    })
+    .await;
     let mut world = sim.world();
     Outcome {
         broken: world.judge.broken.take(),

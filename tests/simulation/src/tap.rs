@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use worker_drain_plan::{
     Memory, Observation, Plan, Policy, QueueName,
     observation::{FleetView, QueueCount, Seen},
-    plan,
 };
 
 /// When every history begins: 2026-01-01.
@@ -36,7 +35,7 @@ pub struct Tap {
     pub queues: Option<BTreeMap<QueueName, Seen<QueueCount>>>,
     /// All that was seen.
     pub observation: Option<Observation>,
-    /// What must have been decided on that.
+    /// What was decided on that.
     pub plan: Option<Plan>,
     /// When that was, on the operator's clock.
     pub planned_at: Timestamp,
@@ -54,11 +53,9 @@ impl Tap {
         *self = Self { policy: Some(policy), ..Self::default() };
     }
 
-    /// Decides again what the pass has just decided: the plan is a pure function.
-    pub fn decide(&mut self, now: Timestamp, now_ms: u64) {
+    /// This has been decided.
+    pub fn decided(&mut self, plan: &Plan, now: Timestamp, now_ms: u64) {
         (self.planned_at, self.planned_ms) = (now, now_ms);
-        if let (Some(policy), Some(observation), Some(before)) = (&self.policy, &self.observation, &self.before) {
-            self.plan = Some(plan(policy, observation, before, now));
-        }
+        self.plan = Some(plan.clone());
     }
 }

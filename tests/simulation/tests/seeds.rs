@@ -19,7 +19,7 @@ const FRESH_FOR: Duration = Duration::from_mins(1);
 const MOST_FRESH: u64 = 100_000;
 
 /// Seeds that once broke a rule, with what was found. They stay, whatever becomes of the script that they stand for.
-const FOUND: [(u64, &str); 22] = [
+const FOUND: [(u64, &str); 29] = [
     (3, "a clock one second behind had every hold set again on every look"),
     (231, "a drain of a deleted service could not be withdrawn"),
     (431, "a stale read showed a task living that had ended"),
@@ -42,6 +42,13 @@ const FOUND: [(u64, &str); 22] = [
     (25_326, "a permit that another operator kept from being written down was forgotten"),
     (42_041, "an answer from the past began a rollout again that was over"),
     (55_081, "a drain was withdrawn when it had just let go of a task"),
+    (414_965, "a task that was let go, and whose revision became current again, was said to have ended unpermitted"),
+    (415_997, "a task that was let go in a scale-in, and was told to take jobs again, was judged by what nobody knew"),
+    (420_767, "a task that was let go, and was to stay after all, was said to have ended unpermitted"),
+    (401_490, "a held task that an old answer showed as starting let its drain be withdrawn"),
+    (401_875, "the worker of another task was waited for, for which one answer had taken it"),
+    (20_069, "a task that stays after all kept one of its two permits"),
+    (411_222, "a task that was killed with jobs was believed to have ended by a release that never came about"),
 ];
 
 fn judge(seed: u64) -> Outcome {

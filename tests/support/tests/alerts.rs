@@ -23,6 +23,7 @@ fn written_out(tests: &str) -> String {
         .replace("labels: HOLDS", &format!("labels: {}", alert("WorkerDrainHoldsExpire", "critical")))
         .replace("labels: NOBODY", &format!("labels: {}", alert("WorkerDrainNoLeader", "warning")))
         .replace("labels: CUT", &format!("labels: {}", alert("WorkerDrainJobsCut", "warning")))
+        .replace("labels: KILLED", &format!("labels: {}", alert("WorkerDrainTaskKilled", "critical")))
         .replace("labels: UNPERMITTED", &format!("labels: {}", alert("WorkerDrainEndedUnpermitted", "warning")))
 }
 

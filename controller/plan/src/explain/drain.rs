@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 
 use super::{
     gate,
-    words::{age, names, short_names},
+    words::{age, counted, names, short_names},
 };
 use crate::{
     actions::Step,
     evidence::MAX_ANSWER_LAG,
     memory::{Memory, Retry, Rollout, Why},
     names::QueueName,
-    observation::{FailureKind, Observation, Seen},
+    observation::{FailureKind, HoldState, Life, Observation, Seen},
     policy::{HoldMode, Mode, Policy},
-    report::{Counts, Phase, Reason, Report, RolloutReport, TaskPhase, TaskReport, Verdict},
+    report::{Counts, Killed, Phase, Reason, Report, RolloutReport, TaskPhase, TaskReport, Verdict},
     rules::{Decision, cancel, capacity, give_back, hold},
     situation::{Member, Situation, count},
 };
@@ -42,14 +42,15 @@ pub fn report(
         rollout: running(situation),
         past: situation.memory.past.clone(),
         cut: situation.memory.cut,
-        counts: counts(situation, &tasks),
+        killed: killed(situation.memory),
+        counts: counts(situation, &tasks, decision),
         tasks,
         unmatched_workers: observation
             .workers
             .ok()
             .map(|seen| seen.unmatched_workers.iter().cloned().collect())
             .unwrap_or_default(),
-        notes: notes(situation),
+        notes: notes(situation, decision),
     }
 }
 
@@ -90,6 +91,7 @@ pub fn blind(policy: &Policy, observation: &Observation, memory: &Memory) -> Rep
         rollout: memory.rollout.as_ref().map(|rollout| rollout_report(rollout, rollout.to.to_string())),
         past: memory.past.clone(),
         cut: memory.cut,
+        killed: killed(memory),
         counts: Counts::default(),
         tasks: Vec::new(),
         unmatched_workers: Vec::new(),
@@ -100,10 +102,9 @@ pub fn blind(policy: &Policy, observation: &Observation, memory: &Memory) -> Rep
 fn phase(situation: &Situation<'_>, tasks: &[TaskReport]) -> Phase {
     let policy = situation.policy;
     if policy.withdrawn {
-        let left = situation.running().any(|member| member.memory.held);
         // A worker that does not answer may still lack what was taken from it.
         let restoring = !situation.live().all(is_whole);
-        return if left || restoring { Phase::Withdrawing } else { Phase::Withdrawn };
+        return if restoring || may_be_left(situation) { Phase::Withdrawing } else { Phase::Withdrawn };
     }
     match &situation.memory.rollout {
         _ if policy.paused => Phase::Paused,
@@ -114,6 +115,22 @@ fn phase(situation: &Situation<'_>, tasks: &[TaskReport]) -> Phase {
         }
         None => Phase::Steady,
     }
+}
+
+/// A hold of ours, or a queue that we took, may be left on a task that this answer of the scheduler leaves out, or shows as
+/// it was before it ran: the answer may be from the past.
+fn may_be_left(situation: &Situation<'_>) -> bool {
+    situation.memory.tasks.iter().any(|(id, task)| {
+        let life = situation.fleet.tasks.get(id).map(|seen| &seen.life);
+        let is_unseen = !task.gone && matches!(life, None | Some(Life::Missing));
+        let lives = life.is_some_and(Life::is_live);
+        (task.held && (lives || is_unseen)) || (is_unseen && task.nodes.values().any(|node| !node.taken.is_empty()))
+    })
+}
+
+fn killed(memory: &Memory) -> Killed {
+    let tasks = memory.tasks.iter().filter(|(_, task)| task.killed).map(|(id, _)| id.clone());
+    Killed { total: memory.killed, tasks: tasks.collect() }
 }
 
 fn running(situation: &Situation<'_>) -> Option<RolloutReport> {
@@ -132,7 +149,15 @@ fn rollout_report(rollout: &Rollout, label: String) -> RolloutReport {
     }
 }
 
-fn counts(situation: &Situation<'_>, tasks: &[TaskReport]) -> Counts {
+/// Tasks that stay, run, should be held, and are not, nor are about to be: another deployment makes them old, and may stop
+/// them before anybody can do anything about it. Neither are those whose hold could not be read.
+fn unheld<'a>(situation: &'a Situation<'_>, decision: &'a Decision) -> impl Iterator<Item = &'a Member<'a>> {
+    let stays = |member: &&Member<'_>| member.leaving.is_none() && hold::is_wanted(situation, member);
+    let is_free = |member: &&Member<'_>| member.task.hold == HoldState::Free && !decision.holds.asks_for(member.id);
+    situation.running().filter(stays).filter(move |member| is_free(member))
+}
+
+fn counts(situation: &Situation<'_>, tasks: &[TaskReport], decision: &Decision) -> Counts {
     let leaving = || tasks.iter().filter(|task| task.leaving.is_some());
     let is_busy = |task: &&TaskReport| task.jobs.is_some_and(|jobs| jobs.active + jobs.reserved > 0);
     Counts {
@@ -142,6 +167,7 @@ fn counts(situation: &Situation<'_>, tasks: &[TaskReport]) -> Counts {
         consuming: situation.consuming(),
         floor: situation.floor(),
         held: count(situation.live().filter(|member| member.is_held(situation.now))),
+        unheld: count(unheld(situation, decision)),
         busy: count(leaving().filter(is_busy)),
         unknown: count(tasks.iter().filter(|task| matches!(task.phase, TaskPhase::Unknown | TaskPhase::Unmapped))),
         permitted: count(leaving().filter(|task| task.phase == TaskPhase::Permitted)),
@@ -328,7 +354,7 @@ fn blocked_by(drained: &Verdict, ready: &Verdict) -> String {
     [ready, drained].into_iter().find(blocks).map(|verdict| verdict.reason.to_string()).unwrap_or_default()
 }
 
-fn notes(situation: &Situation<'_>) -> Vec<String> {
+fn notes(situation: &Situation<'_>, decision: &Decision) -> Vec<String> {
     let (policy, fleet) = (situation.policy, situation.fleet);
     let races = policy.hold.mode == HoldMode::OnRollout && fleet.minimum_healthy_percent < 100;
     let races = races.then(|| {
@@ -338,7 +364,18 @@ fn notes(situation: &Situation<'_>) -> Vec<String> {
         )
     });
     let turns = situation.memory.is_turning().then(|| turns(situation));
-    races.into_iter().chain(turns).chain(auto_deleted(situation)).collect()
+    let warnings = unseen(situation).into_iter().chain(cuts_next(situation, decision)).chain(auto_deleted(situation));
+    races.into_iter().chain(turns).chain(warnings).collect()
+}
+
+/// Old tasks had ended before anybody looked.
+fn unseen(situation: &Situation<'_>) -> Option<String> {
+    let unseen = situation.memory.rollout.as_ref().map(|rollout| rollout.unseen).filter(|unseen| *unseen > 0)?;
+    Some(format!(
+        "{} fewer than the {} that are wanted had ended before worker-drain first saw this service: nothing held them, and their jobs may be lost; let every task be held before a deployment begins",
+        counted(unseen, "old task"),
+        situation.fleet.desired,
+    ))
 }
 
 /// Said before it comes to that: a queue that only the old revision takes jobs from keeps its last task for ever.
@@ -348,6 +385,18 @@ fn auto_deleted(situation: &Situation<'_>) -> Option<String> {
         format!(
             "the broker deletes {} with the jobs in it when nobody takes jobs from it any more (auto_delete): the last task that does is not told to stop",
             names(queues.into_iter()),
+        )
+    })
+}
+
+/// What another deployment would do now.
+fn cuts_next(situation: &Situation<'_>, decision: &Decision) -> Option<String> {
+    let unheld = count(unheld(situation, decision));
+    let verb = if unheld == 1 { "is" } else { "are" };
+    (unheld > 0).then(|| {
+        format!(
+            "{} {verb} not held: another deployment, or a lower desired count, cuts their jobs; wait until old tasks have ended, or raise the desired count",
+            counted(unheld, "current task"),
         )
     })
 }

@@ -43,6 +43,9 @@ pub fn task(situation: &Situation<'_>, member: &Member<'_>, decision: &Decision)
 pub fn ended(situation: &Situation<'_>, id: &TaskId) -> Option<TaskReport> {
     let (task, memory) = (situation.fleet.tasks.get(id)?, situation.memory.tasks.get(id)?);
     let waiting_for = match &task.life {
+        Life::Stopped { reason, .. } if memory.killed => format!(
+            "it was drained and permitted to stop, and was killed (exit code 137, SIGKILL); what it had taken since may be lost; its container may not pass SIGTERM on to the worker (let its entrypoint exec it), its stopTimeout may be too short for the worker to end, or it had too little memory: {reason}"
+        ),
         Life::Stopped { reason, exit_code: Some(code) } => format!("it ended with exit code {code}: {reason}"),
         Life::Stopped { reason, exit_code: None } => format!("it ended: {reason}"),
         Life::Missing => String::from("its scheduler no longer knows it"),

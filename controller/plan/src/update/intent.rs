@@ -27,7 +27,9 @@ pub fn intend(memory: &mut Memory, actions: &[Action], workers: Option<&WorkersV
                 task.nodes.entry(node.clone()).or_default().taken.extend(queues(node).iter().cloned());
             }
             Action::Permit { ground, .. } => task.permitting = Some(Permitted { at: now, ground: ground.clone() }),
-            Action::GiveBack { .. } | Action::Release { .. } => {}
+            // It may take jobs from now on: that it had none when it was let go tells nothing of its end.
+            Action::GiveBack { .. } => task.released = task.released.take().filter(Permitted::by_deadline),
+            Action::Release { .. } => {}
         }
     }
 }
@@ -90,6 +92,7 @@ fn done(memory: &mut Memory, action: &Action, now: Timestamp) {
 mod tests {
     use super::*;
     use crate::{
+        actions::Ground,
         observation::Life,
         update::testing::{Stage, at, consuming},
     };
@@ -102,6 +105,17 @@ mod tests {
         intend(&mut stage.memory, &[cancel], stage.observation.workers.ok(), at(0));
         let taken = &stage.memory.tasks[&"t".into()].nodes[&"w@1".into()].taken;
         assert_eq!(taken.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>(), ["slow"]);
+    }
+
+    #[test]
+    fn whoever_gets_its_queues_back_is_let_go_by_no_earlier_proof() {
+        for (ground, kept) in [(Ground::Drained, false), (Ground::Deadline { jobs: Some(1) }, true)] {
+            let mut stage = Stage::with_task("t", Life::Running);
+            stage.memory.tasks.entry("t".into()).or_default().released = Some(Permitted { at: at(0), ground });
+            let give_back = Action::GiveBack { task: "t".into(), node: "w@1".into(), queues: Vec::new() };
+            intend(&mut stage.memory, &[give_back], None, at(1));
+            assert_eq!(stage.memory.tasks[&"t".into()].released.is_some(), kept);
+        }
     }
 
     #[test]

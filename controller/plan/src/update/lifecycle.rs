@@ -14,6 +14,10 @@ use crate::{
 /// task may be missing from one answer and be there in the next.
 const MISSING_FOR: SignedDuration = SignedDuration::from_secs(60);
 
+/// What a container exits with that was ended by SIGKILL: 128 + 9. ECS sends it to one that has not ended `stopTimeout` after
+/// SIGTERM (Amazon ECS API Reference, `ContainerDefinition`); the kernel does to one that is out of memory.
+const SIGKILLED: i32 = 137;
+
 /// Remembers every task that lives, and that it ended when it has. What ended before we ever saw it is no business of ours.
 pub fn follow(fleet: &FleetView, observed_at: Timestamp, memory: &mut Memory) {
     for (id, task) in &fleet.tasks {
@@ -22,7 +26,13 @@ pub fn follow(fleet: &FleetView, observed_at: Timestamp, memory: &mut Memory) {
         }
         let known = memory.tasks.entry(id.clone()).or_default();
         match task.life {
-            Life::Stopped { .. } => known.gone = true,
+            Life::Stopped { exit_code, .. } => {
+                known.gone = true;
+                if exit_code == Some(SIGKILLED) && !known.killed && known.let_go_by_proof() {
+                    known.killed = true;
+                    memory.killed = memory.killed.saturating_add(1);
+                }
+            }
             Life::Missing => missing(known, observed_at),
             Life::Starting | Life::Running | Life::Stopping => known.missing_since = None,
         }
@@ -54,7 +64,11 @@ pub fn forget(view: &View<'_>, memory: &mut Memory) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::update::testing::{Stage, at};
+    use crate::{
+        actions::Ground,
+        memory::Permitted,
+        update::testing::{Stage, at},
+    };
 
     #[test]
     fn a_task_that_is_missing_counts_as_ended_after_a_minute_or_once_permitted() {
@@ -64,6 +78,28 @@ mod tests {
         for (seconds, gone) in [(1, false), (60, false), (61, true)] {
             follow(&stage.fleet, at(seconds), &mut stage.memory);
             assert_eq!(stage.memory.tasks[&"t".into()].gone, gone, "after {seconds} s");
+        }
+    }
+
+    #[test]
+    fn who_was_permitted_on_proof_and_is_killed_is_counted_once() {
+        let drained = || Some(Permitted { at: at(0), ground: Ground::Drained });
+        let cut = || Some(Permitted { at: at(0), ground: Ground::Deadline { jobs: Some(1) } });
+        for (permitted, exit_code, killed) in [
+            (drained(), Some(137), 1),
+            (drained(), Some(0), 0),
+            (drained(), Some(143), 0),
+            (drained(), None, 0),
+            (cut(), Some(137), 0),
+            (None, Some(137), 0),
+        ] {
+            let mut stage = Stage::with_task("t", Life::Stopped { reason: String::new(), exit_code });
+            stage.memory.tasks.insert("t".into(), TaskMemory { permitted: permitted.clone(), ..TaskMemory::default() });
+            for seconds in [1, 2] {
+                follow(&stage.fleet, at(seconds), &mut stage.memory);
+            }
+            let (count, is_marked) = (stage.memory.killed, stage.memory.tasks[&"t".into()].killed);
+            assert_eq!((count, is_marked), (killed, killed == 1), "{permitted:?}, {exit_code:?}");
         }
     }
 

@@ -65,6 +65,7 @@ pub fn update<'a>(policy: &'a Policy, observation: &'a Observation, before: &'a 
     }
     permit::void(&view, &mut memory);
     permit::confirm(&view, &mut memory);
+    permit::forget_released(&view, &mut memory);
     proof::follow(&view, &mut memory);
     permit::take_free_for_permitted(&view, &mut memory);
     nodes::learn_instances(&view, &mut memory);

@@ -64,6 +64,20 @@ fn effect(task: &Task, permitting: &Permitted, evidence: &Evidence<'_>, observed
     }
 }
 
+/// A task that stays after all was let go before: that counts until it is held again, as read back, or at work again. A
+/// hold that is seen may be older than the release. What a deadline let go may have been at work all the time.
+pub fn forget_released(view: &View<'_>, memory: &mut Memory) {
+    for (id, evidence) in &view.evidence {
+        let (Some(seen), Some(task)) = (view.fleet.tasks.get(id), memory.tasks.get_mut(id)) else { continue };
+        let Some(released) = task.released.as_ref().filter(|_| seen.life == Life::Running) else { continue };
+        let is_old = view.observed_at.duration_since(released.at) >= MAX_ANSWER_LAG;
+        let is_held = matches!(seen.hold, HoldState::Until(_)) && is_old;
+        if is_held || (evidence.is_at_work() && !released.by_deadline()) {
+            task.released = None;
+        }
+    }
+}
+
 /// Drained and held by nothing: it may stop, whether we are the ones who released it or were killed meanwhile.
 pub fn take_free_for_permitted(view: &View<'_>, memory: &mut Memory) {
     for (id, seen) in &view.fleet.tasks {
@@ -121,6 +135,30 @@ mod tests {
             let task = &memory.tasks[&"t".into()];
             assert_eq!((task.permitted.is_some(), task.permitting.is_some()), (permitted, open), "{life:?}, {hold:?}");
             assert_eq!(memory.cut.jobs, if permitted { 2 } else { 0 });
+        }
+    }
+
+    #[test]
+    fn whoever_was_let_go_and_stays_ends_by_that_permit_until_it_is_held_or_at_work_again() {
+        let held = HoldState::Until(at(7200));
+        for (ground, hold, answer, seconds, remembered, what) in [
+            (Ground::Drained, HoldState::Free, idle(at(20)), 20, true, "nothing holds it and it has no work"),
+            (Ground::Drained, held, idle(at(9)), 9, true, "a hold that may be older than the release"),
+            (Ground::Drained, held, idle(at(10)), 10, false, "it is held again"),
+            (Ground::Drained, HoldState::Free, busy(at(1)), 1, false, "it has work again"),
+            (DEADLINE, HoldState::Free, busy(at(1)), 1, true, "it was at work when it was let go"),
+            (DEADLINE, held, busy(at(10)), 10, false, "it is held again, with its work"),
+        ] {
+            let mut stage = Stage::with_task("t", Life::Running);
+            stage.task("t").hold = hold;
+            stage.answers("t", "w@1", answer);
+            let task = stage.memory.tasks.entry("t".into()).or_default();
+            (task.permitted, task.permitting) = (Some(permit(ground.clone())), Some(permit(ground)));
+            task.stay();
+            assert_eq!((&task.permitted, &task.permitting), (&None, &None), "it is void");
+            let mut memory = stage.memory.clone();
+            forget_released(&stage.view(at(seconds)), &mut memory);
+            assert_eq!(memory.tasks[&"t".into()].let_go().is_some(), remembered, "{what}");
         }
     }
 

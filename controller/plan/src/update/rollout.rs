@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::view::View;
 use crate::{
     memory::{Memory, Permitted, Rollout},
     names::TaskId,
-    observation::{FleetView, Life},
+    observation::{FleetView, Life, Task},
     report::{PastRollout, RolloutOutcome},
 };
 
@@ -24,6 +24,9 @@ pub fn follow(view: &View<'_>, memory: &mut Memory) {
     if memory.rollout.is_none() && old.iter().any(|id| memory.tasks.get(id).is_some_and(|task| !task.gone)) {
         memory.rollout = Some(Rollout::to(fleet.current.clone(), now));
     }
+    if view.before.current.is_none() && !view.policy.withdrawn {
+        count_unseen(view, &old, memory);
+    }
     if let Some(mut rollout) = memory.rollout.take() {
         redirect(&mut rollout, fleet);
         rollout.old.extend(old);
@@ -36,6 +39,37 @@ pub fn follow(view: &View<'_>, memory: &mut Memory) {
         }
     }
 }
+
+/// If a deployment is older than this when a fleet is first observed, an earlier process, whose memory is lost, may have drained
+/// those of its old tasks that are gone.
+const YOUNG: SignedDuration = SignedDuration::from_mins(10);
+/// The same, if none of its old tasks is left: that process may have been done with it.
+const YOUNG_AND_OVER: SignedDuration = SignedDuration::from_mins(2);
+
+/// The fleet is observed for the very first time, and fewer old tasks are left than were wanted: the others had ended before
+/// that, held by nobody.
+///
+/// Where the scheduler starts new tasks before it stops old ones, as many old ones may have ended as new ones run; otherwise
+/// as many as are missing. That the desired count rose together with the deployment cannot be told from it.
+fn count_unseen(view: &View<'_>, old: &BTreeSet<TaskId>, memory: &mut Memory) {
+    let fleet = view.fleet;
+    let made_at = fleet.revisions.get(&fleet.current).and_then(|revision| revision.created_at);
+    // The first deployment of a fleet has no old tasks.
+    let is_first = made_at.is_none() || fleet.made_at.is_none_or(|made| made_at <= Some(made + FIRST_WITHIN));
+    let young = if memory.rollout.is_some() { YOUNG } else { YOUNG_AND_OVER };
+    let is_young = made_at.is_some_and(|made| view.observed_at.duration_since(made) < young);
+    let runs = |task: &Task| task.revision == fleet.current && task.life == Life::Running;
+    let replaced = count(fleet.tasks.values().filter(|task| runs(task)));
+    let missing = fleet.desired.saturating_sub(count(old.iter()));
+    let unseen = if fleet.minimum_healthy_percent < 100 { missing } else { missing.min(replaced) };
+    if unseen > 0 && is_young && !is_first {
+        let rollout = memory.rollout.get_or_insert_with(|| Rollout::to(fleet.current.clone(), view.now));
+        rollout.unseen = unseen;
+    }
+}
+
+/// A fleet and its first deployment are made in one call.
+const FIRST_WITHIN: SignedDuration = SignedDuration::from_secs(2);
 
 /// A task that ended before it would leave is counted by no rollout.
 fn is_counted(memory: &Memory, id: &TaskId) -> bool {
@@ -67,7 +101,14 @@ fn count_ended(rollout: &mut Rollout, fleet: &FleetView, memory: &Memory) {
         if ran && task.let_go().is_none() {
             rollout.ended_unpermitted.insert(id.clone());
         }
+        if task.killed {
+            rollout.killed.insert(id.clone());
+        }
     }
+}
+
+fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
 }
 
 fn past(rollout: &Rollout, fleet: &FleetView, memory: &Memory, now: Timestamp) -> PastRollout {
@@ -75,23 +116,26 @@ fn past(rollout: &Rollout, fleet: &FleetView, memory: &Memory, now: Timestamp) -
     let mut permits = rollout.old.iter().filter_map(|id| memory.tasks.get(id)?.let_go());
     let outcome = if permits.any(Permitted::by_deadline) {
         RolloutOutcome::JobsCut
-    } else if !rollout.ended_unpermitted.is_empty() {
+    } else if !rollout.killed.is_empty() {
+        RolloutOutcome::Killed
+    } else if !rollout.ended_unpermitted.is_empty() || rollout.unseen > 0 {
         RolloutOutcome::EndedUnpermitted
     } else if rollout.back {
         RolloutOutcome::RolledBack
     } else {
         RolloutOutcome::Drained
     };
-    let number = |items: &BTreeSet<TaskId>| u32::try_from(items.len()).unwrap_or(u32::MAX);
     PastRollout {
         to: rollout.to.clone(),
         label: fleet.label(&rollout.to),
         since: rollout.since,
         until: now,
-        tasks: number(&rollout.old),
+        tasks: count(rollout.old.iter()).saturating_add(rollout.unseen),
         outcome,
         jobs_cut: rollout.jobs_cut,
-        ended_unpermitted: number(&rollout.ended_unpermitted),
+        ended_unpermitted: count(rollout.ended_unpermitted.iter()).saturating_add(rollout.unseen),
+        unseen: rollout.unseen,
+        killed: count(rollout.killed.iter()),
     }
 }
 

@@ -65,6 +65,7 @@ impl Stage {
         let hold = HoldPolicy { mode: HoldMode::Standing, expires_in: SignedDuration::from_hours(2) };
         let fleet = FleetView {
             name: "media/transcoder".into(),
+            made_at: None,
             desired: 1,
             minimum_healthy_percent: 100,
             maximum_percent: 200,

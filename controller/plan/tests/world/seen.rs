@@ -64,6 +64,7 @@ impl World {
             current: self.revisions[self.current].1.as_str().into(),
             revisions: self.revisions.iter().map(|(known, id)| (id.as_str().into(), known.clone())).collect(),
             tasks: self.shown().map(|(name, member)| (name.as_str().into(), self.seen(member))).collect(),
+            made_at: self.revisions[0].0.created_at,
             longest_hold: HOUR * 48,
         }
     }

@@ -58,10 +58,11 @@ fn began(rollout: &RolloutReport) -> Value {
 }
 
 fn ended(past: &PastRollout) -> Value {
-    let PastRollout { to, label, since, until, tasks, outcome, jobs_cut, ended_unpermitted } = past;
+    let PastRollout { to, label, since, until, tasks, outcome, jobs_cut, ended_unpermitted, unseen, killed } = past;
     json!({
         "event": "rollout", "state": "Ended", "id": to, "revision": label, "since": since, "until": until,
         "oldTasks": tasks, "outcome": format!("{outcome:?}"), "jobsCut": jobs_cut, "endedUnpermitted": ended_unpermitted,
+        "unseen": unseen, "killed": killed,
     })
 }
 
@@ -104,13 +105,13 @@ pub fn task_object(report: &TaskReport) -> Value {
 
 /// How it ended for one drain.
 pub fn summary(drain: &Watched, exit: Exit, now: Timestamp) -> String {
-    let Balance { ended, unpermitted, cut } = drain.balance();
+    let Balance { ended, unpermitted, cut, killed } = drain.balance();
     let counts = drain.report.as_ref().map(|report| report.counts).unwrap_or_default();
     let outcome = if drain.awaits_gate && exit == Exit::Done { "QueuesEmpty" } else { exit.word() };
     json!({
         "time": now, "drain": drain.name, "event": "end", "outcome": outcome, "exitCode": exit.code(),
         "tasksDrained": ended, "oldTasksLeft": counts.old, "held": counts.held, "jobsCut": cut,
-        "endedUnpermitted": unpermitted, "seconds": now.duration_since(drain.began).as_secs(),
+        "endedUnpermitted": unpermitted, "killed": killed, "seconds": now.duration_since(drain.began).as_secs(),
     })
     .to_string()
 }

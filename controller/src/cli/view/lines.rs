@@ -57,12 +57,13 @@ fn answer(verdict: &Verdict) -> String {
 }
 
 fn ended(past: &PastRollout) -> String {
-    let PastRollout { since, until, tasks, outcome, jobs_cut, ended_unpermitted, .. } = past;
+    let PastRollout { since, until, tasks, outcome, jobs_cut, ended_unpermitted, unseen, killed, .. } = past;
     let outcome = match outcome {
         RolloutOutcome::Drained => "drained",
         RolloutOutcome::RolledBack => "rolled back",
         RolloutOutcome::JobsCut => "jobs were cut",
         RolloutOutcome::EndedUnpermitted => "not all of it by our permit",
+        RolloutOutcome::Killed => "drained tasks were killed",
     };
     let mut text = format!("{outcome}; {} in {}", counted(*tasks, "old task"), age(until.duration_since(*since)));
     if *jobs_cut > 0 {
@@ -70,6 +71,12 @@ fn ended(past: &PastRollout) -> String {
     }
     if *ended_unpermitted > 0 {
         let _ = write!(text, ", {ended_unpermitted} ended without our permit");
+    }
+    if *unseen > 0 {
+        let _ = write!(text, " ({unseen} before this service was first seen)");
+    }
+    if *killed > 0 {
+        let _ = write!(text, ", {killed} killed after our permit");
     }
     text
 }
@@ -79,13 +86,15 @@ pub fn summary(drain: &Watched, exit: Exit, now: Timestamp) -> String {
     if drain.awaits_gate {
         return waited(drain, exit, now);
     }
-    let Balance { ended, unpermitted, cut } = drain.balance();
+    let Balance { ended, unpermitted, cut, killed } = drain.balance();
     let left = drain.report.as_ref().map_or(0, |report| report.counts.old);
     let outcome = match exit {
         Exit::Done if drain.last_rollout().is_none() => String::from("nothing to do, no old task is left"),
         Exit::Done => String::from("done, no old task is left"),
         Exit::EndedUnpermitted if left == 0 => String::from("done, but not all by our permit"),
         Exit::EndedUnpermitted => format!("not all by our permit, and {} left", counted(left, "old task")),
+        Exit::Killed if left == 0 => String::from("done, but drained tasks were killed"),
+        Exit::Killed => format!("drained tasks were killed, and {} left", counted(left, "old task")),
         Exit::JobsCut if left == 0 => String::from("done, but jobs were cut"),
         Exit::JobsCut => format!("jobs were cut, and {} left", counted(left, "old task")),
         Exit::TimeLimit => format!("time limit reached, {} left and held", counted(left, "old task")),
@@ -102,6 +111,12 @@ pub fn summary(drain: &Watched, exit: Exit, now: Timestamp) -> String {
     if unpermitted > 0 {
         let _ = write!(text, "; {unpermitted} of them ended without our permit, and jobs on them may be lost");
     }
+    if killed > 0 {
+        let _ = write!(
+            text,
+            "; {killed} of them ended by SIGKILL (exit code 137) after our permit: does the container pass SIGTERM on to the worker, and is stopTimeout long enough?"
+        );
+    }
     text
 }
 
@@ -111,7 +126,7 @@ fn waited(drain: &Watched, exit: Exit, now: Timestamp) -> String {
         Exit::Done => "the queues are empty",
         Exit::TimeLimit => "time limit reached, and it is not sure that the queues are empty",
         Exit::Interrupted => "interrupted, and it is not sure that the queues are empty",
-        Exit::EndedUnpermitted | Exit::JobsCut | Exit::CouldNotRun | Exit::BadInput => "could not run",
+        Exit::EndedUnpermitted | Exit::Killed | Exit::JobsCut | Exit::CouldNotRun | Exit::BadInput => "could not run",
     };
     let held = u32::try_from(drain.held.len()).unwrap_or(u32::MAX);
     let until = drain.held.values().min().map(|first| first.round(Unit::Second).unwrap_or(*first));

@@ -6,13 +6,13 @@ use worker_drain_plan::{
     memory::Why,
     observation::{HoldState, Job},
     report::{
-        Counts, Cut, JobCounts, PastRollout, Phase, Reason, RolloutOutcome, RolloutReport, TaskPhase, TaskReport,
-        Verdict,
+        Counts, Cut, JobCounts, Killed, PastRollout, Phase, Reason, RolloutOutcome, RolloutReport, TaskPhase,
+        TaskReport, Verdict,
     },
 };
 
 use super::{Change, Size, Watched, change, json, lines, live};
-use crate::cli::exit::Exit;
+use crate::cli::{drive::Losses, exit::Exit};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
@@ -67,6 +67,7 @@ fn report(tasks: Vec<TaskReport>) -> Report {
         tasks,
         blocked_by: "JobsRunning".into(),
         cut: Cut::default(),
+        killed: Killed::default(),
         unmatched_workers: Vec::new(),
         notes: Vec::new(),
     }
@@ -91,6 +92,8 @@ fn steady() -> Report {
         outcome: RolloutOutcome::Drained,
         jobs_cut: 0,
         ended_unpermitted: 0,
+        unseen: 0,
+        killed: 0,
     }];
     report.rollout = None;
     report.phase = Phase::Steady;
@@ -139,6 +142,35 @@ fn what_ended_without_our_permit_in_this_run_is_told_at_its_end() {
     let drain = watched(report);
     assert_eq!(drain.so_far(), Exit::EndedUnpermitted);
     insta::assert_snapshot!(lines::summary(&drain, drain.so_far(), at(260)));
+}
+
+#[test]
+fn drained_tasks_that_were_killed_in_this_run_are_told_at_its_end() {
+    let mut report = steady();
+    report.past[0].outcome = RolloutOutcome::Killed;
+    report.past[0].killed = 1;
+    let mut drain = watched(report.clone());
+    (drain.lost_before, report.killed.total) = (Some(Losses { killed: 4, ..Losses::default() }), 5);
+    drain.report = Some(report);
+    assert_eq!((drain.so_far(), drain.so_far().code()), (Exit::Killed, 5));
+    let told = lines_between(Some(&draining()), drain.report.as_ref().unwrap());
+    insta::assert_snapshot!(told + &lines::summary(&drain, drain.so_far(), at(260)));
+    drain.lost_before = Some(Losses { killed: 5, ..Losses::default() });
+    assert_eq!(drain.so_far(), Exit::Done, "it was told by an earlier run");
+}
+
+#[test]
+fn tasks_that_had_ended_before_the_first_observation_are_told() {
+    let mut report = steady();
+    report.past[0] = PastRollout {
+        outcome: RolloutOutcome::EndedUnpermitted,
+        ended_unpermitted: 3,
+        unseen: 3,
+        ..report.past[0].clone()
+    };
+    let told = lines_between(Some(&draining()), &report);
+    assert!(told.contains("3 ended without our permit (3 before this service was first seen)"), "{told}");
+    assert_eq!(watched(report).so_far(), Exit::EndedUnpermitted);
 }
 
 #[test]

@@ -3,16 +3,12 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use worker_drain_plan::{
-    Action, Outcome, Report, TaskId,
-    observation::HoldState,
-    report::{Cut, PastRollout},
-};
+use worker_drain_plan::{Action, Outcome, Report, TaskId, observation::HoldState, report::PastRollout};
 
 use super::change::{Change, between};
 use crate::{
     cli::{
-        drive::{Update, ended_since, so_far},
+        drive::{Losses, Update, ended_since, so_far},
         exit::Exit,
     },
     reconcile::Reconciliation,
@@ -25,8 +21,8 @@ pub struct Watched {
     pub name: String,
     /// When the run began.
     pub began: Timestamp,
-    /// What had been cut when it began.
-    pub cut_before: Option<Cut>,
+    /// What had been lost when it began.
+    pub lost_before: Option<Losses>,
     /// The last report.
     pub report: Option<Report>,
     /// Until when tasks are held: as read back, and as granted since then.
@@ -45,7 +41,7 @@ impl Watched {
         Self {
             name,
             began,
-            cut_before: None,
+            lost_before: None,
             report: None,
             held: BTreeMap::new(),
             error: None,
@@ -65,7 +61,7 @@ impl Watched {
                     changes.insert(0, Change::Recovered);
                 }
                 if !report.fleet.is_empty() {
-                    self.cut_before.get_or_insert(report.cut);
+                    self.lost_before.get_or_insert_with(|| Losses::of(&report));
                 }
                 self.report = Some(report);
                 changes
@@ -80,7 +76,7 @@ impl Watched {
 
     /// How the run would end for this drain if it ended now and well.
     pub fn so_far(&self) -> Exit {
-        let so_far = |report: &Report| so_far(report, self.began, self.cut_before.unwrap_or(report.cut));
+        let so_far = |report: &Report| so_far(report, self.began, self.lost_before(report));
         self.report.as_ref().map_or(Exit::Done, so_far)
     }
 
@@ -98,8 +94,13 @@ impl Watched {
         Balance {
             ended: past().map(|past| past.tasks).chain(ended).sum(),
             unpermitted: past().map(|past| past.ended_unpermitted).sum(),
-            cut: report.cut.jobs.saturating_sub(self.cut_before.unwrap_or(report.cut).jobs),
+            cut: report.cut.jobs.saturating_sub(self.lost_before(report).cut.jobs),
+            killed: report.killed.total.saturating_sub(self.lost_before(report).killed),
         }
+    }
+
+    fn lost_before(&self, report: &Report) -> Losses {
+        self.lost_before.unwrap_or_else(|| Losses::of(report))
     }
 
     /// The rollout that ended last in this run.
@@ -117,6 +118,8 @@ pub(super) struct Balance {
     pub(super) unpermitted: u32,
     /// Jobs that were cut.
     pub(super) cut: u32,
+    /// Tasks that were drained and permitted to stop, and ended by SIGKILL.
+    pub(super) killed: u32,
 }
 
 /// Until when tasks are held after this reconciliation.

@@ -45,6 +45,7 @@ pub(super) struct ServiceFacts {
     pub(super) service: String,
     pub(super) service_arn: String,
     pub(super) cluster_arn: String,
+    made_at: Option<Timestamp>,
     desired: u32,
     minimum_healthy_percent: u32,
     maximum_percent: u32,
@@ -104,6 +105,7 @@ pub(super) fn service(target: &Target, answer: &DescribeServicesOutput) -> Resul
         service: service.service_name().unwrap_or_else(|| last_part(&target.service)).to_owned(),
         service_arn: service.service_arn().unwrap_or_default().to_owned(),
         cluster_arn: service.cluster_arn().unwrap_or_default().to_owned(),
+        made_at: service.created_at().and_then(timestamp),
         desired: count(service.desired_count()),
         minimum_healthy_percent: count(minimum),
         maximum_percent: count(maximum),
@@ -216,7 +218,8 @@ pub(super) fn join(
     described: &Described,
     holds: &BTreeMap<TaskId, HoldState>,
 ) -> FleetObservation {
-    let ServiceFacts { desired, minimum_healthy_percent, maximum_percent, current, mut revisions, .. } = service;
+    let ServiceFacts { made_at, desired, minimum_healthy_percent, maximum_percent, current, mut revisions, .. } =
+        service;
     let mut tasks = BTreeMap::new();
     let mut identities = BTreeMap::new();
     for (id, task) in &described.tasks {
@@ -239,6 +242,7 @@ pub(super) fn join(
     }
     let view = FleetView {
         name: target.label(),
+        made_at,
         desired,
         minimum_healthy_percent,
         maximum_percent,

@@ -44,6 +44,10 @@ pub struct Figures {
     expires_in: Option<SignedDuration>,
     oldest_job: Option<Timestamp>,
     jobs_cut: Option<u64>,
+    /// Tasks that were drained and permitted to stop, and ended by SIGKILL.
+    killed: u64,
+    /// Tasks that should be held and are not.
+    unheld: Option<u32>,
     /// Old tasks that ended without a permit, by the time at which their rollout began.
     unpermitted: BTreeMap<Timestamp, u64>,
     last_reconcile: Option<Timestamp>,
@@ -78,6 +82,9 @@ impl Figures {
             expires_in: Some(policy.hold.expires_in),
             oldest_job: report.tasks.iter().filter_map(|task| task.oldest_job.as_ref()?.started_at).min(),
             jobs_cut: Some(u64::from(report.cut.jobs)),
+            killed: u64::from(report.killed.total),
+            // Of a fleet that could not be seen nobody knows.
+            unheld: fleet.then_some(report.counts.unheld),
             unpermitted: past.chain(running).collect(),
             last_reconcile: Some(now),
         }
@@ -245,6 +252,11 @@ impl Collector for Drains {
         gauge("blocked", "1 while the drain waits for something other than the end of a job, by reason", &|figures| {
             figures.blocked.iter().map(|reason| (vec![("reason", reason.clone())], 1.0)).collect()
         })?;
+        let unheld =
+            "Tasks of the current revision that should be held and are not: another deployment cuts their jobs";
+        gauge("unheld_tasks", unheld, &|figures| {
+            figures.unheld.iter().map(|it| (Vec::new(), f64::from(*it))).collect()
+        })?;
         let oldest = "When the longest held of the leaving tasks began to leave; 0 if there is none";
         gauge("oldest_hold_timestamp_seconds", oldest, &|figures| time(figures.oldest_hold))?;
         gauge("oldest_job_timestamp_seconds", "When the oldest running job began; 0 if none runs", &|figures| {
@@ -272,6 +284,9 @@ impl Collector for Drains {
         };
         counter("jobs_cut", "Jobs that were cut because a deadline had passed", &|figures, _| {
             figures.jobs_cut.unwrap_or_default()
+        })?;
+        counter("killed_tasks", "Drained tasks that ended by SIGKILL after their permit", &|figures, _| {
+            figures.killed
         })?;
         counter("ended_unpermitted", "Old tasks that ended without a permit", &|_, unpermitted| unpermitted.total)
     }

@@ -9,7 +9,7 @@ use worker_drain_plan::{
     memory::{Leaving, Permitted, Rollout, TaskMemory, Why},
     observation::HoldState,
     policy::{Deadline, DeadlineAction, DrainPolicy, HoldMode, HoldPolicy, Mode, Scheduled},
-    report::{Counts, Cut, PastRollout, Phase, Reason, RolloutOutcome, TaskPhase, TaskReport, Verdict},
+    report::{Counts, Cut, Killed, PastRollout, Phase, Reason, RolloutOutcome, TaskPhase, TaskReport, Verdict},
 };
 
 use super::*;
@@ -66,7 +66,8 @@ fn report(tasks: &[(&str, TaskPhase, HoldState)]) -> (Report, Memory) {
         rollout: None,
         past: Vec::new(),
         cut: Cut { tasks: 1, jobs: 3 },
-        counts: Counts::default(),
+        killed: Killed { total: 2, tasks: Vec::new() },
+        counts: Counts { unheld: 1, ..Counts::default() },
         tasks: tasks.iter().map(task).collect(),
         blocked_by: String::new(),
         unmatched_workers: Vec::new(),
@@ -120,6 +121,8 @@ fn it_is_told_as_the_charts_alerts_read_it() {
         "hold_expires_in_seconds} 7200.0",
         "last_reconcile_timestamp_seconds} 1000.0",
         "jobs_cut_total} 3",
+        "killed_tasks_total} 2",
+        "unheld_tasks} 1.0",
         "ended_unpermitted_total} 0",
     ] {
         assert_tells(&metrics, line);
@@ -296,6 +299,8 @@ fn rollout(since: i64, ended: usize) -> Rollout {
         ended: BTreeSet::new(),
         jobs_cut: 0,
         ended_unpermitted: (0..ended).map(|number| format!("task/{number}").as_str().into()).collect(),
+        killed: BTreeSet::new(),
+        unseen: 0,
     }
 }
 
@@ -309,6 +314,8 @@ fn past_rollout(since: i64, ended_unpermitted: u32) -> PastRollout {
         outcome: RolloutOutcome::EndedUnpermitted,
         jobs_cut: 0,
         ended_unpermitted,
+        unseen: 0,
+        killed: 0,
     }
 }
 

@@ -5,6 +5,7 @@ mod broker_restart;
 mod common;
 mod events;
 mod frozen_worker;
+mod killed;
 mod kills;
 mod queue_gate;
 mod rollback;

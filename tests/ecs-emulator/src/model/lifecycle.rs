@@ -254,7 +254,7 @@ impl World {
     pub(super) fn begin_stop(&mut self, id: TaskId, cause: StopCause, reason: String) {
         let now = self.now;
         let task = self.task_mut(id);
-        debug_assert!(task.is_live(), "a task is stopped once");
+        assert!(task.is_live(), "a task is stopped once");
         let protected_until = task.protected_until.filter(|until| *until > now);
         task.desired = DesiredStatus::Stopped;
         task.healthy = false;

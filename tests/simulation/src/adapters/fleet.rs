@@ -22,6 +22,7 @@ use crate::{
     script::Outage,
     setup::SECOND,
     sim::{PATIENCE, Sim},
+    tap::stamp,
     world::{Change, Event, World},
 };
 
@@ -138,6 +139,7 @@ impl SimFleet<'_> {
             current: service.current,
             revisions: service.revisions,
             tasks,
+            made_at: Some(stamp(0)),
             longest_hold: sim.world().setup.longest_hold,
         })
     }

@@ -3,7 +3,7 @@
 use ecs_emulator::model::LastStatus;
 use worker_drain::record::Record;
 use worker_drain_plan::{
-    Memory, Report, TaskId,
+    Memory, Plan, Report, TaskId,
     observation::{Failure, FailureKind},
 };
 
@@ -44,13 +44,11 @@ impl Record for SimRecord<'_> {
         Ok(stored.memory)
     }
 
+    fn decided(&self, plan: &Plan) {
+        self.judge(&mut self.sim.world(), plan);
+    }
+
     async fn save(&self, memory: &Memory, report: &Report) -> Result<(), Failure> {
-        {
-            let mut world = self.sim.world();
-            if world.taps[self.who].plan.is_none() {
-                self.judge(&mut world);
-            }
-        }
         self.sim.point(self.who).await;
         let takes = self.sim.world().delay_chance.between(1, 20);
         self.sim.sleep(takes).await;
@@ -62,13 +60,14 @@ impl Record for SimRecord<'_> {
 }
 
 impl SimRecord<'_> {
-    /// The pass has decided: what, is found out again from what went in.
-    fn judge(&self, world: &mut World) {
+    /// The pass has decided, and may be killed before it does anything of it.
+    fn judge(&self, world: &mut World, plan: &Plan) {
         let (now, ms) = (clock(world, self.who), world.now);
         let mut tap = std::mem::take(&mut world.taps[self.who]);
-        tap.decide(now, ms);
+        tap.decided(plan, now, ms);
         if let Some(plan) = &tap.plan {
             world.tally.planned(plan);
+            world.asks_back(plan);
             if world.judge.is_telling() {
                 tell(world, self.who, plan);
             }
@@ -143,7 +142,7 @@ fn judge_gone(world: &mut World, memory: &Memory) {
 }
 
 /// One line for a pass, and one for each action.
-fn tell(world: &mut World, who: usize, plan: &worker_drain_plan::Plan) {
+fn tell(world: &mut World, who: usize, plan: &Plan) {
     let report = &plan.report;
     let tasks: Vec<String> = report
         .tasks

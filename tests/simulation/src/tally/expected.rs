@@ -88,6 +88,7 @@ table! {
         RolledBack: "RolledBack",
         JobsCut: "JobsCut",
         EndedUnpermitted: "EndedUnpermitted",
+        Killed: "Killed",
     }
 }
 

@@ -8,7 +8,7 @@ use worker_drain_plan::{
     policy::{HoldMode, MinConsuming, Mode},
 };
 
-use super::{CLUSTER, Event, NodeState, SERVICE, World};
+use super::{CLUSTER, Event, Member, NodeState, SERVICE, World};
 use crate::{
     fault::Fault,
     script::{Happening, Outage},
@@ -122,8 +122,9 @@ impl World {
                     self.at(self.now, Event::NodeReady(m, n, epoch));
                 }
             }
-            // The old name of a worker that was renamed is waited for as long as its task lives: a person ends that.
-            if self.members[m].renamed {
+            // The old name of a worker that was renamed is waited for as long as its task lives, and so is the worker of another
+            // task that was once taken for this one's: a person ends that.
+            if self.members[m].renamed || self.is_taken_for_anothers(m) {
                 let hex = self.members[m].hex.clone();
                 self.ecs.stop_task(CLUSTER, &hex, "", Time(self.now)).ok();
             }
@@ -136,6 +137,13 @@ impl World {
         self.pump();
         self.settle();
         self.at(self.now + MINUTE, Event::Remake);
+    }
+
+    /// ECS once told of this task what was another's, so that a worker of that one is remembered as its own.
+    fn is_taken_for_anothers(&self, m: usize) -> bool {
+        let Member { id, nodes, confused, .. } = &self.members[m];
+        let known = self.stored.memory.tasks.get(id).filter(|_| *confused);
+        known.is_some_and(|known| known.nodes.keys().any(|name| nodes.iter().all(|node| node.name != *name)))
     }
 
     /// A service that may neither start a task nor stop one, or not by the floor that the user set, is stuck without us

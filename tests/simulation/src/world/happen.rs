@@ -266,7 +266,10 @@ impl World {
         let others: Vec<usize> = (0..self.members.len()).filter(running).collect();
         let other = others.get(usize::try_from(pick / 2).unwrap_or(0) % others.len().max(1)).copied();
         match other.filter(|_| pick.is_multiple_of(2) && self.setup.remote.host != Host::TaskId) {
-            Some(other) => self.members[m].double = Some((until, other)),
+            Some(other) => {
+                let member = &mut self.members[m];
+                (member.double, member.confused) = (Some((until, other)), true);
+            }
             None => self.members[m].twin_until = until,
         }
     }

@@ -109,6 +109,8 @@ pub struct Member {
     pub twin_until: u64,
     /// Until when ECS tells of it what is another task's too, and of which.
     pub double: Option<(u64, usize)>,
+    /// ECS told such a thing of it once.
+    pub confused: bool,
     /// What became of its hold.
     pub track: Track,
 }
@@ -367,6 +369,7 @@ impl World {
             hosts: Vec::new(),
             twin_until: 0,
             double: None,
+            confused: false,
             track: Track::default(),
         });
         self.by_task.insert(task.0, index);

@@ -9,7 +9,7 @@ use worker_drain_plan::{
     report::{PastRollout, RolloutOutcome, TaskPhase, TaskReport},
 };
 
-use super::{CLUSTER, Job, JobId, Member, World};
+use super::{CLUSTER, Job, JobId, Member, Node, World};
 use crate::{
     fault::Fault,
     setup::{MINUTE, SECOND},
@@ -56,6 +56,8 @@ pub struct Track {
     pub at_stop: Option<(Option<u64>, bool)>,
     /// A job was cut off with it, and not after a permit on proof.
     pub cut: bool,
+    /// When it was last decided that its workers get queues back. Nobody but they can know what they took since.
+    pub asked_back_at: u64,
 }
 
 impl World {
@@ -223,6 +225,15 @@ impl World {
         responsible && runs && left < short && at_work && !excused && !acted
     }
 
+    /// A plan gives queues back to workers of these tasks.
+    pub fn asks_back(&mut self, plan: &Plan) {
+        for action in plan.actions.iter().filter(|action| matches!(action, Action::GiveBack { .. })) {
+            if let Some(m) = self.member_named(action.task()) {
+                self.members[m].track.asked_back_at = self.now;
+            }
+        }
+    }
+
     /// The scheduler's decision to stop a task is seen: what was told of it until now counts.
     pub(super) fn stop_was_decided(&mut self, m: usize) {
         self.disturbed_at = self.now;
@@ -328,7 +339,9 @@ impl World {
         // Nor is it known of a worker that was proven idle, and came back, what it was doing when its task ended.
         let permitted = |id: &TaskId| before.tasks.get(id).and_then(|known| known.permitted.as_ref());
         let proven = |id: &&TaskId| permitted(id).is_some_and(|permitted| permitted.ground == Ground::Drained);
-        let ended = old().filter(ends).filter(|id| !proven(id)).filter_map(|id| self.member_named(id));
+        // How it ended tells: its worker was killed, and did not end by itself.
+        let killed = |id: &&TaskId| matches!(life(id), Some(Life::Stopped { exit_code: Some(137), .. }));
+        let ended = old().filter(ends).filter(|id| !proven(id) || killed(id)).filter_map(|id| self.member_named(id));
         let cut = ended.into_iter().find(|m| self.members[*m].track.cut);
         let same = before.rollout.as_ref().is_some_and(|rollout| rollout.to == told.to);
         let all_permitted = same && old().all(|id| permitted(id).is_some()) && old().count() == told.tasks as usize;
@@ -338,7 +351,8 @@ impl World {
                 return false;
             };
             let Change::Drained(asked, _) = track.change else { return false };
-            nodes.iter().all(|node| node.came_back_at.max(node.worked_at) < asked)
+            let at_work = |node: &Node| node.came_back_at.max(node.worked_at) >= asked;
+            track.asked_back_at < asked && !nodes.iter().any(at_work)
         };
         // One of several workers that was frozen from the first, and never heard of, may take jobs when it thaws; a drain that
         // is withdrawn takes its permits back; and by a clock that jumps a task ends before its time.
@@ -355,6 +369,11 @@ impl World {
             }
             (RolloutOutcome::EndedUnpermitted, _) if all_permitted || (same && all_let_go) => {
                 self.broken("a rollout is told as it went", || format!("{said:?}, and each task was permitted"));
+            }
+            (RolloutOutcome::Drained | RolloutOutcome::RolledBack | RolloutOutcome::EndedUnpermitted, _)
+                if old().any(|id| proven(&id) && killed(&id)) =>
+            {
+                self.broken("a rollout is told as it went", || format!("{said:?}, and a drained task was killed"));
             }
             _ => {}
         }
