@@ -159,6 +159,8 @@ fn busy(tasks: u128, now: Timestamp) -> Observation {
         revisions: [("ecs-svc/1".into(), revision("app:1")), ("ecs-svc/2".into(), revision("app:2"))].into(),
         tasks: known,
         longest_hold: SignedDuration::from_hours(48),
+        unplaced: BTreeMap::new(),
+        counted: None,
     };
     let workers = WorkersView { tasks: mapped, nodes, unmatched_workers: [].into(), silences: [].into() };
     let (fleet, workers) = (Seen::Ok { value: view, at: now }, Seen::Ok { value: workers, at: now });

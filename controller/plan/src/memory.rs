@@ -45,6 +45,9 @@ pub struct Memory {
     /// Since when fewer tasks than the floor asks for are seen consuming.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub short_since: Option<Timestamp>,
+    /// What the scheduler counts and what it shows cannot both be true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub miscount: Option<Miscount>,
 }
 
 impl Memory {
@@ -320,6 +323,22 @@ impl Retry {
     /// It may pass by itself: the outside could not be asked.
     pub fn is_passing(&self) -> bool {
         matches!(self.kind, Some(FailureKind::Unreachable | FailureKind::Throttled))
+    }
+}
+
+/// An unbroken run of observations in which what the scheduler counted and what it showed could not both be true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Miscount {
+    /// When the first of them began.
+    pub since: Timestamp,
+    /// When the last of them began.
+    pub last: Timestamp,
+}
+
+impl Miscount {
+    /// How long it has been so, as far as it was seen.
+    pub fn lasts(&self) -> SignedDuration {
+        self.last.duration_since(self.since)
     }
 }
 

@@ -105,6 +105,43 @@ pub struct FleetView {
     pub tasks: BTreeMap<TaskId, Task>,
     /// The longest hold that the scheduler grants (ECS: 48 h).
     pub longest_hold: SignedDuration,
+    /// Tasks that the scheduler lists for this fleet and that cannot be placed: it is not known which revision they are of.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unplaced: BTreeMap<TaskId, Unplaced>,
+    /// What the scheduler itself counts. `None`: it does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<Counted>,
+}
+
+/// A task of the fleet that cannot be placed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unplaced {
+    /// Where in its life it is.
+    pub life: Life,
+    /// Why it cannot be placed and what would help, for a person.
+    pub why: String,
+}
+
+/// How many tasks of a fleet its scheduler counts, apart from those that it shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// They run.
+    pub running: u32,
+    /// They do not run yet.
+    pub starting: u32,
+    /// They are being stopped and are not shown otherwise. Whether `running` has them too is not known, so this is looked for
+    /// only where more tasks are counted than shown.
+    #[serde(default)]
+    pub stopping: u32,
+}
+
+/// What a scheduler counts and what it shows cannot both be true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discrepancy {
+    /// So many tasks are counted: running, or about to.
+    pub counted: u32,
+    /// So many are shown, whether they can be placed or not.
+    pub shown: u32,
 }
 
 impl FleetView {
@@ -112,6 +149,22 @@ impl FleetView {
     /// the revision, either: such a task is not said to be old.
     pub fn is_old(&self, task: &Task) -> bool {
         task.life != Life::Missing && task.revision != self.current
+    }
+
+    /// What the scheduler counts and what it shows, if the two cannot both be true.
+    ///
+    /// The two are asked for one after the other. So a task that is starting may be counted as running or not at all, and one
+    /// that is being stopped may be counted still.
+    pub fn discrepancy(&self) -> Option<Discrepancy> {
+        let counted = self.counted?;
+        let lives = || self.tasks.values().map(|task| &task.life).chain(self.unplaced.values().map(|task| &task.life));
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let running = number(lives().filter(|life| **life == Life::Running).count());
+        let shown = number(lives().filter(|life| life.is_live()).count());
+        let stopping = number(lives().filter(|life| **life == Life::Stopping).count()).saturating_add(counted.stopping);
+        let all = counted.running.saturating_add(counted.starting);
+        let adds_up = running <= all && all <= shown.saturating_add(stopping);
+        (!adds_up).then_some(Discrepancy { counted: all, shown })
     }
 
     /// How people call a revision.

@@ -28,8 +28,11 @@ pub struct Report {
     /// Is the queue gate open? `None`: there is none, or nothing waits for it.
     #[serde(default)]
     pub gate: Option<Verdict>,
-    /// Nothing is left to do: no task leaves, none gets queues back, and everything could be seen.
+    /// Nothing is left to do: no task leaves, none gets queues back, and everything could be seen and adds up.
     pub settled: bool,
+    /// Tasks of the fleet with which nothing can be done. `None`: every task that the scheduler counts was seen and placed.
+    #[serde(default)]
+    pub unaccounted: Option<Unaccounted>,
     /// The rollout that is going on.
     pub rollout: Option<RolloutReport>,
     /// Rollouts that ended, the youngest first.
@@ -46,6 +49,23 @@ pub struct Report {
     pub unmatched_workers: Vec<NodeName>,
     /// Advice that is neither a failure nor a reason to wait.
     pub notes: Vec<String>,
+}
+
+/// Tasks of the fleet that could not be placed, or that its scheduler counts and does not show.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unaccounted {
+    /// Those that are shown and cannot be placed.
+    pub tasks: Vec<TaskId>,
+    /// How many tasks run or are about to and were placed.
+    pub placed: u32,
+    /// How many the scheduler counts that run or are about to, if it tells.
+    pub counted: Option<u32>,
+    /// It is no answer from the past.
+    pub certain: bool,
+    /// Nothing is left to do with the tasks that were placed.
+    pub rest_settled: bool,
+    /// All of it for a person, with what would help.
+    pub message: String,
 }
 
 /// What is going on as a whole.
@@ -106,6 +126,8 @@ pub enum Reason {
     ActionRefused,
     /// A task's node cannot be found, or one node could be several tasks'.
     Unmapped,
+    /// The scheduler lists tasks that cannot be placed, or counts more or fewer than it shows.
+    Unaccounted,
     /// A task that may be stopped at any moment could not be held.
     AtRisk,
     /// No old task is left.

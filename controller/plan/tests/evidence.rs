@@ -344,6 +344,8 @@ fn fleet(task: &TaskId) -> FleetView {
         revisions: BTreeMap::new(),
         tasks: [(task.clone(), old)].into(),
         longest_hold: SignedDuration::from_hours(48),
+        unplaced: BTreeMap::new(),
+        counted: None,
     }
 }
 

@@ -41,6 +41,8 @@ enum Event {
     Countable(usize),
     Fleet(bool),
     RefuseHolds(bool),
+    /// The scheduler counts more tasks than it shows.
+    CountsMore(u32),
     LoseHold(usize),
     Lost(usize),
     Later(i64),
@@ -140,6 +142,7 @@ impl ReferenceStateMachine for Anything {
             2 => Just(Event::QueueDrains),
             1 => (0..4usize).prop_map(Event::Countable),
             1 => any::<bool>().prop_map(Event::RefuseHolds),
+            1 => (0..2u32).prop_map(Event::CountsMore),
             1 => some.clone().prop_map(Event::LoseHold),
             1 => some.clone().prop_map(Event::Lost),
             1 => any::<bool>().prop_map(Event::Pause),
@@ -194,6 +197,7 @@ impl StateMachineTest for History {
         world.say("the outside recovers");
         world.policy.paused = false;
         (world.broker_down, world.fleet_down, world.refuse_holds) = (None, None, None);
+        world.counts_more = 0;
         world.workers_come_up = true;
         world.counting = if world.counting == Counting::Ready { Counting::Ready } else { Counting::All };
         // A service that may neither start nor stop a task is stuck without us too.
@@ -255,6 +259,7 @@ impl History {
                 world.counting = all[how];
             }
             Event::RefuseHolds(yes) => world.refuse_holds = yes.then(|| "DEPLOYMENT_BLOCKED".into()),
+            Event::CountsMore(tasks) => world.counts_more = tasks,
             Event::Later(seconds) => drop(world.later(SignedDuration::from_secs(seconds))),
             Event::Pause(yes) => world.policy.paused = yes,
             Event::Reconcile => drop(world.reconcile()),

@@ -64,6 +64,8 @@ impl Fleet for SmallFleet {
             revisions: ["old", "new"].map(revision).into(),
             tasks,
             longest_hold: SignedDuration::from_hours(48),
+            unplaced: BTreeMap::new(),
+            counted: None,
         };
         Ok(FleetObservation { view, identities: BTreeMap::new() })
     }

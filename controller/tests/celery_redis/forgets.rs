@@ -41,6 +41,8 @@ impl Fleet for OneTask {
             revisions: [("one".into(), Revision { label: "app:1".into(), created_at: None })].into(),
             tasks: [(TaskId::from("one"), task)].into(),
             longest_hold: SignedDuration::from_hours(48),
+            unplaced: BTreeMap::new(),
+            counted: None,
         };
         Ok(FleetObservation { view, identities: BTreeMap::new() })
     }

@@ -1,15 +1,14 @@
 //! Puts the whole into words: phase, verdicts and counts, made from the words for each task.
 
 use super::{
-    gate,
+    gate, notes, unaccounted,
     words::{age, short_names},
 };
 use crate::{
     actions::Step,
-    evidence::MAX_ANSWER_LAG,
     memory::{Memory, Retry, Rollout, Why},
     observation::{FailureKind, Observation, Seen},
-    policy::{HoldMode, Mode, Policy},
+    policy::{Mode, Policy},
     report::{Counts, Phase, Reason, Report, RolloutReport, TaskPhase, TaskReport, Verdict},
     rules::{Decision, capacity, give_back, hold},
     situation::{Member, Situation, count},
@@ -24,13 +23,18 @@ pub fn report(
 ) -> Report {
     tasks.sort_by_key(|task| (task.leaving.is_none(), task.phase, task.since, task.task.clone()));
     let gate = gate::verdict(situation, observation);
-    let drained = drained(situation, &tasks, gate.as_ref());
-    let ready = ready(situation, observation, &tasks, decision);
+    let rest_settled = is_settled(situation);
+    let unaccounted = unaccounted::unaccounted(situation, rest_settled);
+    let uncertain = unaccounted::verdict(unaccounted.as_ref());
+    let drained = unless_uncertain(drained(situation, &tasks, gate.as_ref()), uncertain.as_ref());
+    let ready = ready(situation, observation, &tasks, decision, uncertain);
     let stalled = stalled(&ready, &drained);
+    let notes = notes::notes(situation, unaccounted.as_ref());
     Report {
         fleet: situation.fleet.name.clone(),
         phase: phase(situation, &tasks),
-        settled: is_settled(situation),
+        settled: rest_settled && unaccounted.is_none(),
+        unaccounted,
         blocked_by: blocked_by(&drained, &ready),
         ready,
         drained,
@@ -46,7 +50,7 @@ pub fn report(
             .ok()
             .map(|seen| seen.unmatched_workers.iter().cloned().collect())
             .unwrap_or_default(),
-        notes: notes(situation),
+        notes,
     }
 }
 
@@ -84,6 +88,7 @@ pub fn blind(policy: &Policy, observation: &Observation, memory: &Memory) -> Rep
         drained,
         gate: None,
         settled: false,
+        unaccounted: None,
         rollout: memory.rollout.as_ref().map(|rollout| rollout_report(rollout, rollout.to.to_string())),
         past: memory.past.clone(),
         cut: memory.cut,
@@ -182,8 +187,15 @@ fn all_seen() -> Verdict {
     Verdict { answer: Some(true), reason: Reason::AllSeen, message }
 }
 
-fn ready(situation: &Situation<'_>, observation: &Observation, tasks: &[TaskReport], decision: &Decision) -> Verdict {
+fn ready(
+    situation: &Situation<'_>,
+    observation: &Observation,
+    tasks: &[TaskReport],
+    decision: &Decision,
+    uncertain: Option<Verdict>,
+) -> Verdict {
     unobservable(observation, situation.memory)
+        .or(uncertain)
         .or_else(|| retried(situation, tasks, decision))
         .or_else(|| blocking(tasks, TaskPhase::Unmapped, Reason::Unmapped))
         .unwrap_or_else(all_seen)
@@ -235,7 +247,7 @@ fn blocking(tasks: &[TaskReport], phase: TaskPhase, reason: Reason) -> Option<Ve
 fn drained(situation: &Situation<'_>, all: &[TaskReport], gate: Option<&Verdict>) -> Verdict {
     let Some(rollout) = &situation.memory.rollout else {
         if situation.memory.is_turning() {
-            return Verdict { answer: None, reason: Reason::InProgress, message: turns(situation) };
+            return Verdict { answer: None, reason: Reason::InProgress, message: notes::turns(situation) };
         }
         let message = String::from("no task of an old revision is left");
         return Verdict { answer: Some(true), reason: Reason::NoOldTasks, message };
@@ -266,6 +278,14 @@ fn drained(situation: &Situation<'_>, all: &[TaskReport], gate: Option<&Verdict>
             reason: Reason::InProgress,
             message: format!("{} of {} old tasks have ended", rollout.ended.len(), rollout.old.len()),
         })
+}
+
+/// That no old task is left is not known while not every task is accounted for: one that is not may be old.
+fn unless_uncertain(drained: Verdict, uncertain: Option<&Verdict>) -> Verdict {
+    match uncertain {
+        Some(why) if drained.answer == Some(true) => Verdict { answer: None, ..why.clone() },
+        _ => drained,
+    }
 }
 
 /// Old tasks that may not go yet, and nothing else goes on.
@@ -306,6 +326,7 @@ fn stalled(ready: &Verdict, drained: &Verdict) -> Verdict {
                     | Reason::QueuesInvalid
                     | Reason::ActionRefused
                     | Reason::Unmapped
+                    | Reason::Unaccounted
                     | Reason::DeadlineExceeded
                     | Reason::NoRoom
             )
@@ -323,25 +344,4 @@ fn stalled(ready: &Verdict, drained: &Verdict) -> Verdict {
 fn blocked_by(drained: &Verdict, ready: &Verdict) -> String {
     let blocks = |verdict: &&Verdict| verdict.answer != Some(true) && verdict.reason != Reason::InProgress;
     [ready, drained].into_iter().find(blocks).map(|verdict| verdict.reason.to_string()).unwrap_or_default()
-}
-
-fn notes(situation: &Situation<'_>) -> Vec<String> {
-    let (policy, fleet) = (situation.policy, situation.fleet);
-    let races = policy.hold.mode == HoldMode::OnRollout && fleet.minimum_healthy_percent < 100;
-    let races = races.then(|| {
-        format!(
-            "hold.mode is OnRollout and the service's minimumHealthyPercent is {}: it may stop old tasks before they are held; set it to 100 or use hold.mode Standing",
-            fleet.minimum_healthy_percent,
-        )
-    });
-    let turns = situation.memory.is_turning().then(|| turns(situation));
-    races.into_iter().chain(turns).collect()
-}
-
-fn turns(situation: &Situation<'_>) -> String {
-    format!(
-        "the service shows {} as current again, which may be a rollback or an answer from the past: tasks are held, and nothing else is done, until it has been seen for {}",
-        situation.fleet.label(&situation.fleet.current),
-        age(MAX_ANSWER_LAG),
-    )
 }

@@ -16,6 +16,7 @@
 //!     empty, never on one that could not be counted.
 //! 14. An older revision that is shown as current again is believed when it was seen for some seconds; until then nothing
 //!     is done but to hold.
+//! 19. What we see adds up with what the scheduler counts; what does not is told, and never taken for done.
 //!
 //! (11, the token bucket, is not policy: it is held where the calls are made.)
 
@@ -23,6 +24,7 @@ mod gate;
 mod judged;
 mod raw;
 mod rollback;
+mod sum;
 
 use std::collections::BTreeSet;
 
@@ -38,6 +40,7 @@ pub use self::{
     gate::rule_13,
     judged::{Check, Judged, Violation},
     rollback::rule_14,
+    sum::rule_19,
 };
 use crate::{
     Action, Ground, Memory, NodeName, TaskId,
@@ -61,7 +64,8 @@ pub fn check(judged: Judged<'_>) -> Check {
     rule_10(judged)?;
     every_step_is_taken(judged)?;
     rule_13(judged)?;
-    rule_14(judged)
+    rule_14(judged)?;
+    rule_19(judged)
 }
 
 /// A stop is permitted only on proof: every node's cancel read back and every node idle, freshly and at least twice,

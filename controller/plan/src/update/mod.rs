@@ -10,6 +10,7 @@ pub mod retries;
 mod errors;
 mod leaving;
 mod lifecycle;
+mod miscount;
 mod nodes;
 mod permit;
 mod proof;
@@ -74,5 +75,6 @@ pub fn update<'a>(policy: &'a Policy, observation: &'a Observation, before: &'a 
     }
     lifecycle::forget(&view, &mut memory);
     shortage::follow(&view, &mut memory);
+    miscount::follow(&view, &mut memory);
     Updated { memory, evidence: view.evidence }
 }

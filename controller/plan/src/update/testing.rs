@@ -73,6 +73,8 @@ impl Stage {
             revisions: BTreeMap::new(),
             tasks: BTreeMap::new(),
             longest_hold: SignedDuration::from_hours(48),
+            unplaced: BTreeMap::new(),
+            counted: None,
         };
         let mut stage = Self {
             policy: Policy { hold, drain, mode: Mode::Enforce, paused: false, withdrawn: false },

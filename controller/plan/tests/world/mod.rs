@@ -25,7 +25,7 @@ use jiff::{SignedDuration, Timestamp};
 use worker_drain_plan::{
     Memory, Outcome, Policy, TaskId,
     actions::Step,
-    observation::{FailureKind, Job, Life, Mapping, Queue, Revision},
+    observation::{FailureKind, Job, Life, Mapping, Queue, Revision, Unplaced},
     policy::{DrainPolicy, Gate, HoldMode, HoldPolicy, Mode, Scheduled},
 };
 
@@ -114,6 +114,10 @@ pub struct World {
     pub counting: Counting,
     /// What the scheduler answers to a hold of a task that it does not hold yet.
     pub refuse_holds: Option<String>,
+    /// The scheduler counts so many running tasks more than it shows.
+    pub counts_more: u32,
+    /// Tasks that the scheduler lists and that cannot be placed.
+    pub unplaced: BTreeMap<TaskId, Unplaced>,
     /// What becomes of every action of a kind, without effect.
     pub set_back: BTreeMap<Step, Outcome>,
     /// A new worker comes up by itself as soon as its task runs.
@@ -144,6 +148,8 @@ impl World {
             queued: (0, 0),
             counting: Counting::All,
             refuse_holds: None,
+            counts_more: 0,
+            unplaced: BTreeMap::new(),
             set_back: BTreeMap::new(),
             workers_come_up: true,
             shows_ended: false,

@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use worker_drain_plan::{
     NodeName, Observation,
     observation::{
-        Answer, Delivered, Failure, FailureKind, FleetView, HoldState, Life, Mapping, QueueCount, Seen, Task,
+        Answer, Counted, Delivered, Failure, FailureKind, FleetView, HoldState, Life, Mapping, QueueCount, Seen, Task,
         WorkersView,
     },
     to_count,
@@ -65,7 +65,19 @@ impl World {
             revisions: self.revisions.iter().map(|(known, id)| (id.as_str().into(), known.clone())).collect(),
             tasks: self.shown().map(|(name, member)| (name.as_str().into(), self.seen(member))).collect(),
             longest_hold: HOUR * 48,
+            unplaced: self.unplaced.clone(),
+            counted: Some(self.counted()),
         }
+    }
+
+    fn counted(&self) -> Counted {
+        let lives = self.tasks.values().map(|member| &member.life).chain(self.unplaced.values().map(|task| &task.life));
+        let (mut running, mut starting) = (self.counts_more, 0);
+        for life in lives {
+            running += u32::from(*life == Life::Running);
+            starting += u32::from(*life == Life::Starting);
+        }
+        Counted { running, starting, stopping: 0 }
     }
 
     /// Tasks that ended are shown to those who ask for them by name, and to those who never read them.
