@@ -322,7 +322,9 @@ fn a_task_that_cannot_be_placed_is_told_and_never_taken_for_done() {
     let report = world.reconcile().report;
     let ready = (report.ready.answer, report.ready.reason, report.drained.answer, report.stalled.answer);
     assert_eq!(ready, (Some(false), Reason::Unaccounted, None, Some(true)));
-    for part in ["2 tasks by the scheduler's own count, 1 placed, 1 task that cannot be placed", "task x: it was started"] {
+    for part in
+        ["2 tasks by the scheduler's own count, 1 placed, 1 task that cannot be placed", "task x: it was started"]
+    {
         assert!(report.ready.message.contains(part), "{}", report.ready.message);
     }
     let unaccounted = report.unaccounted.unwrap();

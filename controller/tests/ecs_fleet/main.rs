@@ -7,6 +7,7 @@ mod environment;
 mod failures;
 mod holds;
 mod observations;
+mod unplaced;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

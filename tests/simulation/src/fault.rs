@@ -62,6 +62,8 @@ faults! {
     EcsInvalid,
     /// Some tasks are left out of an answer about protection, or listed as failures.
     EcsPartial,
+    /// The service counts a task more than it lists, for minutes.
+    Miscounted,
     /// ECS refuses protection for minutes.
     HoldRefused,
     /// Protection is taken away by somebody else.

@@ -102,6 +102,8 @@ pub enum Outage {
     HoldsThrottled,
     /// ECS leaves tasks out of its answers about protection.
     EcsPartial,
+    /// The service counts a task more than it lists.
+    Miscounted,
     /// The broker cannot be reached by anybody.
     BrokerDown,
     /// The broker does not let us in.
@@ -116,7 +118,7 @@ pub enum Outage {
 
 impl Outage {
     /// How many there are.
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 14;
 }
 
 /// The whole script of a seed.
@@ -213,6 +215,7 @@ fn outage(fault: Fault, pick: u64) -> Option<Outage> {
         Fault::HoldsFail if pick.is_multiple_of(2) => Outage::HoldsDenied,
         Fault::HoldsFail => Outage::HoldsThrottled,
         Fault::EcsPartial => Outage::EcsPartial,
+        Fault::Miscounted => Outage::Miscounted,
         Fault::BrokerDown => Outage::BrokerDown,
         Fault::BrokerDenied => Outage::BrokerDenied,
         Fault::BrokerInvalid => Outage::BrokerInvalid,

@@ -20,7 +20,7 @@ use aws_sdk_ecs::{
 use jiff::{SignedDuration, Timestamp};
 use worker_drain_plan::{
     RevisionId, TaskId,
-    observation::{Failure, FailureKind, FleetView, HoldState, Life, Revision, Task},
+    observation::{Counted, Failure, FailureKind, FleetView, HoldState, Life, Revision, Task, Unplaced},
 };
 
 use super::{
@@ -50,12 +50,20 @@ pub(super) struct ServiceFacts {
     maximum_percent: u32,
     current: RevisionId,
     revisions: BTreeMap<RevisionId, Revision>,
+    /// `runningCount` and `pendingCount`.
+    counted: Counted,
 }
 
 impl ServiceFacts {
     /// Whether the service itself lists this deployment.
     pub(super) fn lists(&self, revision: &RevisionId) -> bool {
         self.revisions.contains_key(revision)
+    }
+
+    /// The same, with so many tasks that are being stopped and may be counted still.
+    pub(super) fn stopping_too(mut self, tasks: usize) -> Self {
+        self.counted.stopping = u32::try_from(tasks).unwrap_or(u32::MAX);
+        self
     }
 
     /// When the current deployment was made.
@@ -109,6 +117,11 @@ pub(super) fn service(target: &Target, answer: &DescribeServicesOutput) -> Resul
         maximum_percent: count(maximum),
         current: RevisionId::from(current),
         revisions: revisions.collect(),
+        counted: Counted {
+            running: count(service.running_count()),
+            starting: count(service.pending_count()),
+            stopping: 0,
+        },
     })
 }
 
@@ -145,6 +158,8 @@ pub(super) struct Described {
     pub(super) tasks: BTreeMap<TaskId, EcsTask>,
     /// Those that ECS no longer knows.
     pub(super) missing: BTreeSet<TaskId>,
+    /// Those that ECS lists for the service although they name no deployment of it, with why they cannot be placed.
+    pub(super) unplaced: BTreeMap<TaskId, Unplaced>,
 }
 
 /// Reads tasks. Errors: ECS left out one that it was asked for, or failed to read it for another reason than that it is
@@ -191,6 +206,22 @@ pub(super) fn is_ours(service: &ServiceFacts, task: &EcsTask) -> bool {
     group == Some(service.service.as_str()) && task.started_by().is_some_and(|by| by.starts_with(DEPLOYMENT))
 }
 
+/// Why a task that ECS lists for the service cannot be placed, as an observation tells it.
+pub(super) fn unplaced(service: &ServiceFacts, task: &EcsTask) -> Unplaced {
+    let group = task.group().unwrap_or_default();
+    let why = if group.strip_prefix("service:") == Some(service.service.as_str()) {
+        format!(
+            "it was started by {:?} and not by a deployment of the ECS service ({DEPLOYMENT}…), so its revision is not known",
+            task.started_by().unwrap_or_default()
+        )
+    } else {
+        format!("ECS lists it for the service {}, and its group is {group:?}", service.service)
+    };
+    let way_out =
+        "look at it with `aws ecs describe-tasks`, and stop it when its jobs have ended: ECS starts another one";
+    Unplaced { life: life(task), why: format!("{why}; {way_out}") }
+}
+
 /// Reads holds. A task that is not in the result could not be read.
 pub(super) fn holds<'a>(answers: impl IntoIterator<Item = &'a GetTaskProtectionOutput>) -> BTreeMap<TaskId, HoldState> {
     let mut holds = BTreeMap::new();
@@ -216,7 +247,8 @@ pub(super) fn join(
     described: &Described,
     holds: &BTreeMap<TaskId, HoldState>,
 ) -> FleetObservation {
-    let ServiceFacts { desired, minimum_healthy_percent, maximum_percent, current, mut revisions, .. } = service;
+    let ServiceFacts { desired, minimum_healthy_percent, maximum_percent, current, mut revisions, counted, .. } =
+        service;
     let mut tasks = BTreeMap::new();
     let mut identities = BTreeMap::new();
     for (id, task) in &described.tasks {
@@ -246,6 +278,8 @@ pub(super) fn join(
         revisions,
         tasks,
         longest_hold: SignedDuration::from_mins(i64::from(LONGEST_HOLD_MINUTES)),
+        unplaced: described.unplaced.clone(),
+        counted: Some(counted),
     };
     FleetObservation { view, identities }
 }

@@ -79,7 +79,7 @@ pub(super) fn service(knobs: &Knobs, service: &Service, counts: Counts, of_deplo
         "serviceRegistries": [],
         "status": service.status.as_str(),
         "desiredCount": service.desired,
-        "runningCount": counts.running,
+        "runningCount": counts.running.saturating_add_signed(knobs.running_count_off),
         "pendingCount": counts.pending,
         "launchType": "FARGATE",
         "platformVersion": "LATEST",
@@ -158,13 +158,13 @@ pub(super) fn task(knobs: &Knobs, task: &Task) -> Value {
         "ephemeralStorage": {"sizeInGiB": 20},
     });
     if let Some(fields) = answer.as_object_mut() {
-        optional(fields, task);
+        optional(knobs, fields, task);
     }
     answer
 }
 
 /// Members that are absent until they mean something.
-fn optional(fields: &mut Map<String, Value>, task: &Task) {
+fn optional(knobs: &Knobs, fields: &mut Map<String, Value>, task: &Task) {
     let mut time = |name: &str, at: Option<Time>| {
         if let Some(at) = at {
             fields.insert(name.to_owned(), json!(at.epoch_seconds()));
@@ -181,7 +181,8 @@ fn optional(fields: &mut Map<String, Value>, task: &Task) {
         fields.insert("stoppedReason".to_owned(), json!(stop.reason));
     }
     if let Some(deployment) = task.deployment {
-        fields.insert("startedBy".to_owned(), json!(deployment));
+        let by = knobs.started_by.as_ref().map_or_else(|| json!(deployment), |by| json!(by));
+        fields.insert("startedBy".to_owned(), by);
     }
 }
 

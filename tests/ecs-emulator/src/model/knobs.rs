@@ -218,6 +218,11 @@ pub struct Knobs {
     pub network: [u8; 2],
     /// Availability zones that tasks are spread over.
     pub zones: u8,
+    /// What tasks of services say in `startedBy` instead of their deployment, as tasks do that something else than the ECS
+    /// service scheduler started.
+    pub started_by: Option<String>,
+    /// How many more tasks `runningCount` of a service has than run; may be negative.
+    pub running_count_off: i32,
     /// Whether calls are limited by AWS's published token buckets ("Request throttling for the Amazon ECS API").
     pub throttling: bool,
     /// Entries kept in the history; zero keeps none, which is what a fast simulation wants.
@@ -264,6 +269,8 @@ impl Default for Knobs {
             hostname_shape: HostnameShape::Fqdn,
             network: [10, 0],
             zones: 3,
+            started_by: None,
+            running_count_off: 0,
             throttling: true,
             history_limit: 100_000,
             events_limit: 10_000,

@@ -13,7 +13,7 @@ use worker_drain::fleet::{
 };
 use worker_drain_plan::{
     Action, Ground, Observation, Outcome, TaskId,
-    observation::{Failure, FailureKind, FleetView, Seen},
+    observation::{Counted, Failure, FailureKind, FleetView, Seen},
 };
 
 use super::{clock, judge_attempt, judge_begin};
@@ -130,6 +130,9 @@ impl SimFleet<'_> {
             }
         }
         sim.point(self.who).await;
+        let more = u32::from(sim.world().is_out(Outage::Miscounted));
+        let (running, starting) = service.counted;
+        let counted = Counted { running: running + more, starting, stopping: 0 };
         Ok(FleetView {
             name: "default/transcoder".into(),
             desired: service.desired,
@@ -139,6 +142,8 @@ impl SimFleet<'_> {
             revisions: service.revisions,
             tasks,
             longest_hold: sim.world().setup.longest_hold,
+            unplaced: BTreeMap::new(),
+            counted: Some(counted),
         })
     }
 

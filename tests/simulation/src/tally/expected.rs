@@ -29,6 +29,7 @@ table! {
         WorkersInvalid: &["Ready", "Stalled"],
         ActionRefused: &["Ready", "Stalled"],
         Unmapped: &["Ready", "Drained", "Stalled"],
+        Unaccounted: &["Ready", "Drained", "Stalled"],
         AtRisk: &["Drained"],
         NoOldTasks: &["Drained"],
         JobsRunning: &["Drained"],

@@ -45,6 +45,8 @@ pub struct ServiceSnap {
     pub maximum: u32,
     /// The primary deployment.
     pub current: RevisionId,
+    /// `runningCount` and `pendingCount`.
+    pub counted: (u32, u32),
     /// All that are listed.
     pub revisions: BTreeMap<RevisionId, Revision>,
 }
@@ -70,6 +72,8 @@ impl World {
     fn service_now(&mut self) -> ServiceSnap {
         let service = self.service();
         let exists = service.status != ServiceStatus::Inactive;
+        let counts = self.ecs.state().counts(service, None);
+        let counted = (counts.running, counts.pending);
         let (desired, configuration) = (service.desired, service.configuration);
         let listed: Vec<(ecs::DeploymentId, u32, u64)> = service
             .deployments
@@ -90,6 +94,7 @@ impl World {
             desired,
             minimum: configuration.minimum_healthy_percent,
             maximum: configuration.maximum_percent,
+            counted,
             current,
             revisions,
         }
