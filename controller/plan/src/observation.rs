@@ -108,6 +108,12 @@ pub struct FleetView {
     /// Tasks that the scheduler lists for this fleet and that cannot be placed: it is not known which revision they are of.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unplaced: BTreeMap<TaskId, Unplaced>,
+    /// The scheduler moves tasks from zones with many to zones with few: it starts one there, and then stops one here.
+    #[serde(default)]
+    pub balances_zones: bool,
+    /// What could not be read this time and is not needed to keep jobs safe, with what would help, for a person.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
     /// What the scheduler itself counts. `None`: it does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counted: Option<Counted>,
@@ -193,6 +199,33 @@ pub struct Task {
     pub started_at: Option<Timestamp>,
     /// What keeps the scheduler from stopping it.
     pub hold: HoldState,
+    /// Whether its scheduler wants another task in its place, whatever its revision.
+    #[serde(default)]
+    pub displaced: Displaced,
+    /// Which of the places it is in among which its scheduler spreads the fleet, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+}
+
+/// Whether a task's scheduler wants another one in its place. Such a task may be ended whether it is held or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Displaced {
+    /// Not as far as is known.
+    #[default]
+    No,
+    /// It could not be read this time.
+    Unread,
+    /// The machine that it runs on is being emptied.
+    MachineLeaves,
+    /// Its scheduler finds it unhealthy.
+    Unhealthy,
+}
+
+impl Displaced {
+    /// It is known to be wanted gone.
+    pub fn is_certain(self) -> bool {
+        matches!(self, Self::MachineLeaves | Self::Unhealthy)
+    }
 }
 
 /// Where in its life a task is.

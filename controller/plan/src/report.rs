@@ -80,8 +80,11 @@ pub enum Phase {
     /// The fleet went back to a revision of which tasks were still there: those get their queues back, and those of the
     /// failed revision are drained.
     RollingBack,
-    /// Tasks of the current revision are being drained because there are more than wanted.
+    /// Tasks of the current revision are being drained because fewer are wanted than there were.
     ScalingIn,
+    /// Tasks of the current revision are being drained because the scheduler replaces them: it empties their machine, finds
+    /// them unhealthy, or moves tasks to another zone.
+    Replacing,
     /// The user paused the drain.
     Paused,
     /// Queues are being given back and holds released, because the drain is withdrawn.
@@ -348,6 +351,8 @@ impl fmt::Display for TaskPhase {
 pub enum Why {
     /// Its revision is old.
     Rollout,
-    /// The fleet has more tasks than it wants, and this one was chosen.
+    /// The fleet wants fewer tasks than it had, and this one was chosen.
     ScaleIn,
+    /// Its scheduler replaces it by another task of the same revision.
+    Replaced,
 }

@@ -114,6 +114,9 @@ fn phase(situation: &Situation<'_>, tasks: &[TaskReport]) -> Phase {
         None if tasks.iter().any(|task| task.leaving == Some(Why::ScaleIn) && task.phase != TaskPhase::Stopped) => {
             Phase::ScalingIn
         }
+        None if tasks.iter().any(|task| task.leaving == Some(Why::Replaced) && task.phase != TaskPhase::Stopped) => {
+            Phase::Replacing
+        }
         None => Phase::Steady,
     }
 }

@@ -16,6 +16,7 @@
 //!     empty, never on one that could not be counted.
 //! 14. An older revision that is shown as current again is believed when it was seen for some seconds; until then nothing
 //!     is done but to hold.
+//! 17. A surplus is a scale-in only if fewer are wanted than were; otherwise who is replaced is drained, and nobody else.
 //! 19. What we see adds up with what the scheduler counts; what does not is told, and never taken for done.
 //!
 //! (11, the token bucket, is not policy: it is held where the calls are made.)
@@ -25,6 +26,7 @@ mod judged;
 mod raw;
 mod rollback;
 mod sum;
+mod surplus;
 
 use std::collections::BTreeSet;
 
@@ -41,6 +43,7 @@ pub use self::{
     judged::{Check, Judged, Violation},
     rollback::rule_14,
     sum::rule_19,
+    surplus::rule_17,
 };
 use crate::{
     Action, Ground, Memory, NodeName, TaskId,
@@ -65,6 +68,7 @@ pub fn check(judged: Judged<'_>) -> Check {
     every_step_is_taken(judged)?;
     rule_13(judged)?;
     rule_14(judged)?;
+    rule_17(judged)?;
     rule_19(judged)
 }
 

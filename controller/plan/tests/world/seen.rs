@@ -67,6 +67,8 @@ impl World {
             longest_hold: HOUR * 48,
             unplaced: self.unplaced.clone(),
             counted: Some(self.counted()),
+            balances_zones: self.balances_zones,
+            unread: Vec::new(),
         }
     }
 
@@ -96,6 +98,8 @@ impl World {
             life: member.life.clone(),
             started_at: member.started_at,
             hold: member.held_until.map_or(HoldState::Free, HoldState::Until),
+            displaced: member.displaced,
+            zone: member.zone.clone(),
         }
     }
 

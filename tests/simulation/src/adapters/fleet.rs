@@ -144,6 +144,8 @@ impl SimFleet<'_> {
             longest_hold: sim.world().setup.longest_hold,
             unplaced: BTreeMap::new(),
             counted: Some(counted),
+            balances_zones: false,
+            unread: Vec::new(),
         })
     }
 
