@@ -208,7 +208,7 @@ pub struct Task {
 }
 
 /// Whether a task's scheduler wants another one in its place. Such a task may be ended whether it is held or not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Displaced {
     /// Not as far as is known.
     #[default]

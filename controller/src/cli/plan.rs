@@ -79,7 +79,7 @@ impl PlanArgs {
     async fn preview(&self, manifest: &Manifest, limiters: &Limiters) -> Result<Preview, Refusal> {
         let name = manifest.drain.full_name();
         let drain = self.connect.peek(manifest, limiters).await?;
-        let observed = add_up(&drain).await;
+        let observed = Box::pin(add_up(&drain)).await;
         drain.workers.close().await;
         let cannot = |message: &str| (Exit::CouldNotRun, UserError::new(format!("{name}: {message}")));
         let reconciliation = observed.map_err(|failure| cannot(&failure.message))?;

@@ -6,6 +6,7 @@ mod belonging;
 mod environment;
 mod failures;
 mod holds;
+mod moves;
 mod observations;
 mod unplaced;
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aws_sdk_ecs::types::DesiredStatus;
-use futures::{StreamExt as _, TryStreamExt as _, future::try_join, stream};
+use futures::{StreamExt as _, TryStreamExt as _, future::try_join3, stream};
 use jiff::{SignedDuration, Timestamp};
 use worker_drain_plan::{
     RevisionId, TaskId,
@@ -17,6 +17,7 @@ use super::{
     belonging,
     call::AT_ONCE,
     connect::Connection,
+    instances,
     operation::Operation,
     view::{self, Described, ServiceFacts},
 };
@@ -52,15 +53,14 @@ pub(super) async fn observe(
     let described = describe(connection, &running.union(tracked).cloned().collect()).await?;
     let ours = sort_out(connection, &service, described, &running, tracked)?;
     let unlisted = unlisted(&service, &ours);
-    let (holds, service) = try_join(read_holds(connection, &ours), async {
-        if unlisted.is_empty() { Ok(service) } else { read_own_service(connection, id).await }
-    })
-    .await?;
+    let service = async { if unlisted.is_empty() { Ok(service) } else { read_own_service(connection, id).await } };
+    let instances = Box::pin(async { Ok(instances::read(connection, &ours).await) });
+    let (holds, service, instances) = try_join3(read_holds(connection, &ours), service, instances).await?;
     not_too_new(connection, clock, &service, &unlisted)?;
-    let mut seen = view::join(target, service.clone(), &ours, &holds);
+    let mut seen = view::join(target, service.clone(), &ours, &holds, &instances);
     if seen.view.discrepancy().is_some_and(|sum| sum.counted > sum.shown) {
-        let stopping = stopping(connection, &service, &seen.view.tasks.into_keys().collect()).await?;
-        seen = view::join(target, service.stopping_too(stopping), &ours, &holds);
+        let stopping = Box::pin(stopping(connection, &service, &seen.view.tasks.into_keys().collect())).await?;
+        seen = view::join(target, service.stopping_too(stopping), &ours, &holds, &instances);
     }
     Ok(seen)
 }

@@ -13,19 +13,20 @@ use aws_sdk_ecs::{
     },
     primitives::DateTime,
     types::{
-        Container, DeploymentConfiguration, DeploymentController, DeploymentControllerType, SchedulingStrategy,
-        Service, Task as EcsTask,
+        AvailabilityZoneRebalancing, Container, DeploymentConfiguration, DeploymentController,
+        DeploymentControllerType, SchedulingStrategy, Service, Task as EcsTask,
     },
 };
 use jiff::{SignedDuration, Timestamp};
 use worker_drain_plan::{
     RevisionId, TaskId,
-    observation::{Counted, Failure, FailureKind, FleetView, HoldState, Life, Revision, Task, Unplaced},
+    observation::{Counted, Displaced, Failure, FailureKind, FleetView, HoldState, Life, Revision, Task, Unplaced},
 };
 
 use super::{
     connect::Named,
     identity::identity,
+    instances::Instances,
     target::{Target, last_part},
 };
 use crate::fleet::FleetObservation;
@@ -50,6 +51,8 @@ pub(super) struct ServiceFacts {
     maximum_percent: u32,
     current: RevisionId,
     revisions: BTreeMap<RevisionId, Revision>,
+    /// The scheduler moves tasks from Availability Zones with many to those with few.
+    balances_zones: bool,
     /// `runningCount` and `pendingCount`.
     counted: Counted,
 }
@@ -117,6 +120,7 @@ pub(super) fn service(target: &Target, answer: &DescribeServicesOutput) -> Resul
         maximum_percent: count(maximum),
         current: RevisionId::from(current),
         revisions: revisions.collect(),
+        balances_zones: service.availability_zone_rebalancing() == Some(&AvailabilityZoneRebalancing::Enabled),
         counted: Counted {
             running: count(service.running_count()),
             starting: count(service.pending_count()),
@@ -246,9 +250,18 @@ pub(super) fn join(
     service: ServiceFacts,
     described: &Described,
     holds: &BTreeMap<TaskId, HoldState>,
+    instances: &Instances,
 ) -> FleetObservation {
-    let ServiceFacts { desired, minimum_healthy_percent, maximum_percent, current, mut revisions, counted, .. } =
-        service;
+    let ServiceFacts {
+        desired,
+        minimum_healthy_percent,
+        maximum_percent,
+        current,
+        mut revisions,
+        counted,
+        balances_zones,
+        ..
+    } = service;
     let mut tasks = BTreeMap::new();
     let mut identities = BTreeMap::new();
     for (id, task) in &described.tasks {
@@ -262,11 +275,18 @@ pub(super) fn join(
             identities.insert(id.clone(), identity(task));
         }
         let hold = holds.get(id).copied().unwrap_or(HoldState::Unread);
-        tasks.insert(id.clone(), Task { revision, life, started_at, hold });
+        let zone = task.availability_zone().map(ToOwned::to_owned);
+        tasks.insert(id.clone(), Task { revision, life, started_at, hold, displaced: instances.displaced(task), zone });
     }
     for id in &described.missing {
-        let task =
-            Task { revision: RevisionId::default(), life: Life::Missing, started_at: None, hold: HoldState::Unread };
+        let task = Task {
+            revision: RevisionId::default(),
+            life: Life::Missing,
+            started_at: None,
+            hold: HoldState::Unread,
+            displaced: Displaced::No,
+            zone: None,
+        };
         tasks.insert(id.clone(), task);
     }
     let view = FleetView {
@@ -280,6 +300,8 @@ pub(super) fn join(
         longest_hold: SignedDuration::from_mins(i64::from(LONGEST_HOLD_MINUTES)),
         unplaced: described.unplaced.clone(),
         counted: Some(counted),
+        balances_zones,
+        unread: instances.unread.iter().cloned().collect(),
     };
     FleetObservation { view, identities }
 }

@@ -6,6 +6,7 @@ mod common;
 mod events;
 mod frozen_worker;
 mod kills;
+mod moves;
 mod queue_gate;
 mod rollback;
 mod rollout;

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::model::{
-    ContainerState, Counts, Deployment, Failure, Health, HostnameShape, Knobs, LastStatus, ProtectionAnswer, Service,
-    Task, Time,
+    ContainerInstance, ContainerState, Counts, Deployment, Failure, Health, HostnameShape, Knobs, LastStatus,
+    ProtectionAnswer, Service, Task, Time, World,
 };
 
 /// A UUID made of random bits, for ids of events and attachments.
@@ -92,7 +92,8 @@ pub(super) fn service(knobs: &Knobs, service: &Service, counts: Counts, of_deplo
             },
             "maximumPercent": configuration.maximum_percent,
             "minimumHealthyPercent": configuration.minimum_healthy_percent,
-            "strategy": "ROLLING",
+            "strategy": service.strategy.as_str(),
+            "bakeTimeInMinutes": service.bake_minutes,
         },
         "deployments": deployments,
         "events": events,
@@ -104,7 +105,7 @@ pub(super) fn service(knobs: &Knobs, service: &Service, counts: Counts, of_deplo
         "enableECSManagedTags": false,
         "propagateTags": "NONE",
         "enableExecuteCommand": false,
-        "availabilityZoneRebalancing": "DISABLED",
+        "availabilityZoneRebalancing": if service.rebalances { "ENABLED" } else { "DISABLED" },
     })
 }
 
@@ -184,6 +185,28 @@ fn optional(knobs: &Knobs, fields: &mut Map<String, Value>, task: &Task) {
         let by = knobs.started_by.as_ref().map_or_else(|| json!(deployment), |by| json!(by));
         fields.insert("startedBy".to_owned(), by);
     }
+    if let Some(instance) = task.instance {
+        fields.insert("containerInstanceArn".to_owned(), json!(knobs.instance_arn(&task.cluster, instance)));
+        fields.insert("launchType".to_owned(), json!("EC2"));
+    }
+}
+
+pub(super) fn instance(world: &World, instance: &ContainerInstance) -> Value {
+    let knobs = world.knobs();
+    let zone = format!("{}{}", knobs.region, char::from(b'a' + instance.zone % 26));
+    let on_it = || world.state().tasks.values().filter(|task| task.instance == Some(instance.id) && task.is_live());
+    let running = on_it().filter(|task| task.last == LastStatus::Running).count();
+    json!({
+        "containerInstanceArn": knobs.instance_arn(&instance.cluster, instance.id),
+        "status": instance.status.as_str(),
+        "agentConnected": true,
+        "runningTasksCount": running,
+        "pendingTasksCount": on_it().count() - running,
+        "registeredAt": instance.registered_at.epoch_seconds(),
+        "attributes": [{"name": "ecs.availability-zone", "value": zone}],
+        "attachments": [],
+        "tags": [],
+    })
 }
 
 fn health(health: Health) -> &'static str {

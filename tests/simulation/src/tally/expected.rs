@@ -56,6 +56,7 @@ table! {
         Draining: "Draining",
         RollingBack: "RollingBack",
         ScalingIn: "ScalingIn",
+        Replacing: "Replacing",
         Paused: "Paused",
         Withdrawing: "Withdrawing",
         Withdrawn: "Withdrawn",

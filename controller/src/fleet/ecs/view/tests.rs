@@ -195,7 +195,13 @@ fn a_hold_that_was_not_told_is_unread() {
         .failures(EcsFailure::builder().arn(arn(4)).reason("TASK_NOT_VALID").build())
         .build();
     let tasks = (1..=5).map(|number| (arn(number).into(), a_task(number).build())).collect();
-    let seen = join(&target(), facts(), &Described { tasks, ..Described::default() }, &holds([&answer]));
+    let seen = join(
+        &target(),
+        facts(),
+        &Described { tasks, ..Described::default() },
+        &holds([&answer]),
+        &Instances::default(),
+    );
     let hold = |number: u32| seen.view.tasks[&TaskId::from(arn(number))].hold;
     assert_eq!(hold(1), HoldState::Until(Timestamp::from_second(1_700_007_200).unwrap()));
     assert_eq!(hold(2), HoldState::Free);
@@ -210,7 +216,7 @@ fn a_look_tells_of_every_task_and_every_revision_that_one_names() {
     let ended = a_task(2).last_status("STOPPED").stopped_reason("bye").build();
     let described =
         Described { tasks: [(arn(1).into(), running), (arn(2).into(), ended)].into(), missing: asked(&[3]) };
-    let seen = join(&target(), facts(), &described, &BTreeMap::new());
+    let seen = join(&target(), facts(), &described, &BTreeMap::new(), &Instances::default());
     assert_eq!(seen.view.name, "media/transcoder");
     assert_eq!(seen.view.longest_hold, SignedDuration::from_hours(48));
     let revision = &seen.view.revisions[&"ecs-svc/0".into()];
