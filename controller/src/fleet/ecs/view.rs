@@ -14,7 +14,7 @@ use aws_sdk_ecs::{
     primitives::DateTime,
     types::{
         AvailabilityZoneRebalancing, Container, DeploymentConfiguration, DeploymentController,
-        DeploymentControllerType, SchedulingStrategy, Service, Task as EcsTask,
+        DeploymentControllerType, DeploymentStrategy, SchedulingStrategy, Service, Task as EcsTask,
     },
 };
 use jiff::{SignedDuration, Timestamp};
@@ -138,6 +138,20 @@ fn fits(target: &Target, service: &Service) -> Result<(), Failure> {
             format!(
                 "{} is deployed by {}: its tasks belong to task sets, and the ECS service scheduler does not choose which \
                  of them stop. worker-drain needs a service with the deployment controller ECS",
+                target.label(),
+                other.as_str()
+            ),
+        ));
+    }
+    let strategy = service.deployment_configuration().and_then(DeploymentConfiguration::strategy);
+    if let Some(other) = strategy.filter(|strategy| **strategy != DeploymentStrategy::Rolling) {
+        return Err(Failure::new(
+            FailureKind::Invalid,
+            format!(
+                "{} has the deployment strategy {}: old and new tasks run side by side for its bake time, and ECS wants the old \
+                 ones back if it rolls back in it. When that time is over ECS does not tell, and it holds no more tasks than \
+                 are desired, so one side's jobs could not be kept. Nothing is done. worker-drain needs the strategy ROLLING \
+                 (`aws ecs update-service --deployment-configuration strategy=ROLLING`); its circuit breaker rolls back, too",
                 target.label(),
                 other.as_str()
             ),
