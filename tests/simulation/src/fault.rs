@@ -64,6 +64,8 @@ faults! {
     EcsPartial,
     /// The service counts a task more than it lists, for minutes.
     Miscounted,
+    /// ECS moves tasks to zones that have none.
+    Rebalancing,
     /// ECS refuses protection for minutes.
     HoldRefused,
     /// Protection is taken away by somebody else.
@@ -154,7 +156,7 @@ faults! {
 
 /// A set of kinds of faults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FaultSet(u64);
+pub struct FaultSet(u128);
 
 impl FaultSet {
     /// None.

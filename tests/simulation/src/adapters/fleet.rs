@@ -144,7 +144,7 @@ impl SimFleet<'_> {
             longest_hold: sim.world().setup.longest_hold,
             unplaced: BTreeMap::new(),
             counted: Some(counted),
-            balances_zones: false,
+            balances_zones: service.balances_zones,
             unread: Vec::new(),
         })
     }

@@ -45,6 +45,8 @@ pub struct ServiceSnap {
     pub maximum: u32,
     /// The primary deployment.
     pub current: RevisionId,
+    /// `availabilityZoneRebalancing` is `ENABLED`.
+    pub balances_zones: bool,
     /// `runningCount` and `pendingCount`.
     pub counted: (u32, u32),
     /// All that are listed.
@@ -74,7 +76,7 @@ impl World {
         let exists = service.status != ServiceStatus::Inactive;
         let counts = self.ecs.state().counts(service, None);
         let counted = (counts.running, counts.pending);
-        let (desired, configuration) = (service.desired, service.configuration);
+        let (desired, configuration, balances_zones) = (service.desired, service.configuration, service.rebalances);
         let listed: Vec<(ecs::DeploymentId, u32, u64)> = service
             .deployments
             .iter()
@@ -94,6 +96,7 @@ impl World {
             desired,
             minimum: configuration.minimum_healthy_percent,
             maximum: configuration.maximum_percent,
+            balances_zones,
             counted,
             current,
             revisions,
@@ -172,6 +175,7 @@ impl World {
     fn task_now(&mut self, m: usize) -> Option<(bool, Task)> {
         let task = self.ecs.task(self.members[m].ecs)?;
         let (deployment, live, started) = (task.deployment, task.is_live(), task.started_at);
+        let zone = Some(task.zone.to_string());
         let displaced = if task.health == Health::Unhealthy { Displaced::Unhealthy } else { Displaced::No };
         let exit_code = match task.containers.first() {
             Some(ContainerState::Exited(code)) => *code,
@@ -188,7 +192,7 @@ impl World {
         };
         let revision = deployment.map_or_else(RevisionId::default, |deployment| self.revision_of(deployment));
         let started_at = started.map(|at| stamp(at.0));
-        Some((live, Task { revision, life: stage, started_at, hold: HoldState::Unread, displaced, zone: None }))
+        Some((live, Task { revision, life: stage, started_at, hold: HoldState::Unread, displaced, zone }))
     }
 
     /// Keeps the present state for stale reads.
