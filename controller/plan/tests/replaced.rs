@@ -12,7 +12,7 @@ use worker_drain_plan::{
 use world::{SECOND, World};
 
 fn task<'a>(plan: &'a Plan, name: &str) -> (Option<Why>, TaskPhase, &'a str) {
-    let found = plan.report.tasks.iter().find(|task| task.task.as_str() == name).unwrap();
+    let found = plan.report.tasks.iter().find(|task| task.task.as_str() == name).expect("it is told of");
     (found.leaving, found.phase, &found.waiting_for)
 }
 

@@ -4,7 +4,7 @@ use super::{
     judged::{Check, Judged, demand},
     raw::{is_live, is_turning},
 };
-use crate::{Memory, TaskId, memory::Why, observation::FleetView};
+use crate::{Memory, TaskId, memory::Why, observation::FleetView, policy::HoldMode};
 
 /// A surplus is a scale-in only if fewer tasks are wanted than were. Otherwise the scheduler replaces one: the one that it wants
 /// gone is drained, or one of a zone that no other has more tasks than, and never another.
@@ -26,7 +26,13 @@ pub fn rule_17(judged: Judged<'_>) -> Check {
         let moved = fleet.balances_zones && seen.zone.is_some() && has_a_rival(fleet, task);
         demand(17, seen.displaced.is_certain() || moved, || format!("{task} is not the one that is replaced"))?;
     }
-    Ok(())
+    let policy = judged.policy;
+    let ours = policy.hold.mode == HoldMode::Standing && !policy.withdrawn && !policy.paused;
+    let stays = fleet
+        .tasks
+        .iter()
+        .find(|(id, task)| is_live(task) && task.displaced.is_certain() && leaving(&judged.plan.memory, id).is_none());
+    demand(17, stays.is_none() || !ours, || format!("{stays:?} is wanted gone, and is not to leave"))
 }
 
 fn leaving(memory: &Memory, task: &TaskId) -> Option<Why> {
