@@ -18,8 +18,8 @@ async fn settled(tasks: usize) -> Stage {
     let stage = Stage::with(u32::try_from(tasks).unwrap()).await;
     let running = || {
         stage.emulator.with_world(|world| {
-            let state = world.state();
-            state.services[0].tasks.iter().filter(|id| state.tasks[*id].started_at.is_some()).count()
+            let all = world.state();
+            all.services[0].tasks.iter().filter(|id| all.tasks[*id].started_at.is_some()).count()
         })
     };
     wait_until("the tasks run", PATIENCE, || std::future::ready(running() == tasks)).await;

@@ -56,7 +56,7 @@ impl Fleet for SimFleet<'_> {
             world.taps[self.who].looked_ms = world.now;
             clock(&world, self.who)
         };
-        let result = self.look(tracked).await;
+        let result = Box::pin(self.look(tracked)).await;
         let mut world = self.sim.world();
         let now = clock(&world, self.who);
         let tap = &mut world.taps[self.who];
