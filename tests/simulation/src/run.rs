@@ -59,7 +59,7 @@ async fn history(options: &Options) -> Outcome {
         );
         world.tell(|| format!("seed {}; faults {faults}\n{what}", options.seed));
     }
-    join(operate(&sim, 0), operate(&sim, 1)).await;
+    join(Box::pin(operate(&sim, 0)), Box::pin(operate(&sim, 1))).await;
     let mut world = sim.world();
     Outcome {
         broken: world.judge.broken.take(),

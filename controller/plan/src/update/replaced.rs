@@ -9,7 +9,6 @@ use crate::{
     names::TaskId,
     observation::{Displaced, FleetView, Task},
     policy::HoldMode,
-    situation::count,
 };
 
 /// Writes down who is replaced. A task that its scheduler wants gone leaves before another one is there for it; of a crowded
@@ -42,7 +41,7 @@ fn replaced(view: &View<'_>, memory: &Memory) -> BTreeSet<TaskId> {
     };
     let mut replaced: BTreeSet<TaskId> = current.filter(displaced).map(|(id, _)| id.clone()).collect();
     if fleet.balances_zones {
-        let moved = surplus::unexplained(fleet, memory, count(replaced.iter()));
+        let moved = surplus::unexplained(fleet, memory, u32::try_from(replaced.len()).unwrap_or(u32::MAX));
         replaced.extend(of_crowded_zones(view, memory, &replaced, moved));
     }
     replaced

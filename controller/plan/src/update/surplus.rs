@@ -6,7 +6,6 @@ use crate::{
     evidence::MAX_ANSWER_LAG,
     memory::{Leaving, Memory, Wanted, Why},
     observation::FleetView,
-    situation::count,
 };
 
 /// Remembers how many tasks were wanted. At first sight of a fleet or of a revision it is not known what was wanted before:
@@ -44,11 +43,16 @@ pub fn unexplained(fleet: &FleetView, memory: &Memory, replaced: u32) -> u32 {
 fn staying(fleet: &FleetView, memory: &Memory) -> u32 {
     let is_replaced = |leaving: Leaving| leaving.why == Why::Replaced;
     let current = fleet.tasks.iter().filter(|(_, task)| task.life.is_live() && task.revision == fleet.current);
-    count(current.filter(|(id, _)| !memory.tasks.get(*id).and_then(|known| known.leaving).is_some_and(is_replaced)))
+    let leaving = |id| memory.tasks.get(id).and_then(|known| known.leaving);
+    number(current.filter(|(id, _)| !leaving(*id).is_some_and(is_replaced)).count())
 }
 
 fn live(fleet: &FleetView) -> u32 {
-    count(fleet.tasks.values().filter(|task| task.life.is_live() && task.revision == fleet.current))
+    number(fleet.tasks.values().filter(|task| task.life.is_live() && task.revision == fleet.current).count())
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_sdk_ecs::types::{ContainerInstance, HealthStatus, Task as EcsTask};
 use worker_drain_plan::observation::{Displaced, Failure};
 
-use super::{connect::Connection, operation::Operation, view::Described};
+use super::{connect::Connection, operation::Operation};
 
 /// `DescribeContainerInstances` takes so many (API reference).
 const BATCH: usize = 100;
@@ -40,8 +40,8 @@ impl Instances {
 
 /// Reads the instances that these tasks run on. That is nothing that a hold or a permit rests on, so a failure is told and
 /// fails no observation: the permission is younger than the others, and who lacks it must be able to go on.
-pub(super) async fn read(connection: &Connection, tasks: &Described) -> Instances {
-    let arns: BTreeSet<&str> = tasks.tasks.values().filter_map(EcsTask::container_instance_arn).collect();
+pub(super) async fn read(connection: &Connection, tasks: impl Iterator<Item = &EcsTask>) -> Instances {
+    let arns: BTreeSet<&str> = tasks.filter_map(EcsTask::container_instance_arn).collect();
     let arns: Vec<String> = arns.into_iter().map(ToOwned::to_owned).collect();
     let mut instances = Instances::default();
     for batch in arns.chunks(BATCH) {

@@ -54,7 +54,7 @@ pub(super) async fn observe(
     let ours = sort_out(connection, &service, described, &running, tracked)?;
     let unlisted = unlisted(&service, &ours);
     let service = async { if unlisted.is_empty() { Ok(service) } else { read_own_service(connection, id).await } };
-    let instances = Box::pin(async { Ok(instances::read(connection, &ours).await) });
+    let instances = Box::pin(async { Ok(instances::read(connection, ours.tasks.values()).await) });
     let (holds, service, instances) = try_join3(read_holds(connection, &ours), service, instances).await?;
     not_too_new(connection, clock, &service, &unlisted)?;
     let mut seen = view::join(target, service.clone(), &ours, &holds, &instances);
