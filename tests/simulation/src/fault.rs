@@ -62,10 +62,6 @@ faults! {
     EcsInvalid,
     /// Some tasks are left out of an answer about protection, or listed as failures.
     EcsPartial,
-    /// The service counts a task more than it lists, for minutes.
-    Miscounted,
-    /// ECS moves tasks to zones that have none.
-    Rebalancing,
     /// ECS refuses protection for minutes.
     HoldRefused,
     /// Protection is taken away by somebody else.
@@ -152,6 +148,10 @@ faults! {
     PermitStopDeadline,
     /// Everything can be read, and holds can be neither set nor released for minutes: that is not allowed, or throttled.
     HoldsFail,
+    /// The service counts a task more than it lists, for minutes.
+    Miscounted,
+    /// ECS moves tasks to zones that have none.
+    Rebalancing,
 }
 
 /// A set of kinds of faults.
