@@ -30,7 +30,8 @@ use worker_drain::{
 use worker_drain_plan::{
     Memory, Observation, Plan, Policy, TaskId,
     observation::{
-        Answer, FailureKind, FleetView, HoldState, Job, Life, Mapping, Queue, Revision, Seen, Task, WorkersView,
+        Answer, Displaced, FailureKind, FleetView, HoldState, Job, Life, Mapping, Queue, Revision, Seen, Task,
+        WorkersView,
     },
     plan,
 };
@@ -135,7 +136,17 @@ fn busy(tasks: u128, now: Timestamp) -> Observation {
         let revision = if number % 2 == 0 { "ecs-svc/1" } else { "ecs-svc/2" };
         let hold = HoldState::Until(now + SignedDuration::from_hours(1));
         let started_at = Some(now - SignedDuration::from_hours(9));
-        known.insert(task.clone(), Task { revision: revision.into(), life: Life::Running, started_at, hold });
+        known.insert(
+            task.clone(),
+            Task {
+                revision: revision.into(),
+                life: Life::Running,
+                started_at,
+                hold,
+                displaced: Displaced::No,
+                zone: None,
+            },
+        );
         let job = Job { id: id.clone(), name: "app.tasks.transcode".into(), started_at };
         let answer = Answer {
             queues: Some(vec![Queue::named("celery")]),
@@ -158,6 +169,10 @@ fn busy(tasks: u128, now: Timestamp) -> Observation {
         tasks: known,
         made_at: None,
         longest_hold: SignedDuration::from_hours(48),
+        unplaced: BTreeMap::new(),
+        counted: None,
+        balances_zones: false,
+        unread: Vec::new(),
     };
     let workers = WorkersView { tasks: mapped, nodes, unmatched_workers: [].into(), silences: [].into() };
     let (fleet, workers) = (Seen::Ok { value: view, at: now }, Seen::Ok { value: workers, at: now });

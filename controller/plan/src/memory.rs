@@ -51,6 +51,12 @@ pub struct Memory {
     /// Since when fewer tasks than the floor asks for are seen consuming.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub short_since: Option<Timestamp>,
+    /// How many tasks were wanted: what tells a scale-in from a surplus that has another reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<Wanted>,
+    /// What the scheduler counts and what it shows cannot both be true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub miscount: Option<Miscount>,
 }
 
 impl Memory {
@@ -377,6 +383,35 @@ impl Retry {
     /// It may pass by itself: the outside could not be asked.
     pub fn is_passing(&self) -> bool {
         matches!(self.kind, Some(FailureKind::Unreachable | FailureKind::Throttled))
+    }
+}
+
+/// How many tasks of the current revision were wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Which revision was current.
+    pub revision: RevisionId,
+    /// The most that were wanted since there was last no surplus. Tasks up to this number are too many because fewer are
+    /// wanted now; tasks beyond it were started by the scheduler for another reason.
+    pub most: u32,
+    /// Since when no more tasks live than are wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calm_since: Option<Timestamp>,
+}
+
+/// An unbroken run of observations in which what the scheduler counted and what it showed could not both be true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Miscount {
+    /// When the first of them began.
+    pub since: Timestamp,
+    /// When the last of them began.
+    pub last: Timestamp,
+}
+
+impl Miscount {
+    /// How long it has been so, as far as it was seen.
+    pub fn lasts(&self) -> SignedDuration {
+        self.last.duration_since(self.since)
     }
 }
 

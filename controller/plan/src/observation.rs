@@ -111,6 +111,49 @@ pub struct FleetView {
     pub tasks: BTreeMap<TaskId, Task>,
     /// The longest hold that the scheduler grants (ECS: 48 h).
     pub longest_hold: SignedDuration,
+    /// Tasks that the scheduler lists for this fleet and that cannot be placed: it is not known which revision they are of.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unplaced: BTreeMap<TaskId, Unplaced>,
+    /// The scheduler moves tasks from zones with many to zones with few: it starts one there, and then stops one here.
+    #[serde(default)]
+    pub balances_zones: bool,
+    /// What could not be read this time and is not needed to keep jobs safe, with what would help, for a person.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+    /// What the scheduler itself counts. `None`: it does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<Counted>,
+}
+
+/// A task of the fleet that cannot be placed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unplaced {
+    /// Where in its life it is.
+    pub life: Life,
+    /// Why it cannot be placed and what would help, for a person.
+    pub why: String,
+}
+
+/// How many tasks of a fleet its scheduler counts, apart from those that it shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// They run.
+    pub running: u32,
+    /// They do not run yet.
+    pub starting: u32,
+    /// They are being stopped and are not shown otherwise. Whether `running` has them too is not known, so this is looked for
+    /// only where more tasks are counted than shown.
+    #[serde(default)]
+    pub stopping: u32,
+}
+
+/// What a scheduler counts and what it shows cannot both be true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discrepancy {
+    /// So many tasks are counted: running, or about to.
+    pub counted: u32,
+    /// So many are shown, whether they can be placed or not.
+    pub shown: u32,
 }
 
 impl FleetView {
@@ -118,6 +161,22 @@ impl FleetView {
     /// the revision, either: such a task is not said to be old.
     pub fn is_old(&self, task: &Task) -> bool {
         task.life != Life::Missing && task.revision != self.current
+    }
+
+    /// What the scheduler counts and what it shows, if the two cannot both be true.
+    ///
+    /// The two are asked for one after the other. So a task that is starting may be counted as running or not at all, and one
+    /// that is being stopped may be counted still.
+    pub fn discrepancy(&self) -> Option<Discrepancy> {
+        let counted = self.counted?;
+        let lives = || self.tasks.values().map(|task| &task.life).chain(self.unplaced.values().map(|task| &task.life));
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let running = number(lives().filter(|life| **life == Life::Running).count());
+        let shown = number(lives().filter(|life| life.is_live()).count());
+        let stopping = number(lives().filter(|life| **life == Life::Stopping).count()).saturating_add(counted.stopping);
+        let all = counted.running.saturating_add(counted.starting);
+        let adds_up = running <= all && all <= shown.saturating_add(stopping);
+        (!adds_up).then_some(Discrepancy { counted: all, shown })
     }
 
     /// How people call a revision.
@@ -146,6 +205,33 @@ pub struct Task {
     pub started_at: Option<Timestamp>,
     /// What keeps the scheduler from stopping it.
     pub hold: HoldState,
+    /// Whether its scheduler wants another task in its place, whatever its revision.
+    #[serde(default)]
+    pub displaced: Displaced,
+    /// Which of the places it is in among which its scheduler spreads the fleet, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+}
+
+/// Whether a task's scheduler wants another one in its place. Such a task may be ended whether it is held or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Displaced {
+    /// Not as far as is known.
+    #[default]
+    No,
+    /// It could not be read this time.
+    Unread,
+    /// The machine that it runs on is being emptied.
+    MachineLeaves,
+    /// Its scheduler finds it unhealthy.
+    Unhealthy,
+}
+
+impl Displaced {
+    /// It is known to be wanted gone.
+    pub fn is_certain(self) -> bool {
+        matches!(self, Self::MachineLeaves | Self::Unhealthy)
+    }
 }
 
 /// Where in its life a task is.

@@ -28,8 +28,11 @@ pub struct Report {
     /// Is the queue gate open? `None`: there is none, or nothing waits for it.
     #[serde(default)]
     pub gate: Option<Verdict>,
-    /// Nothing is left to do: no task leaves, none gets queues back, and everything could be seen.
+    /// Nothing is left to do: no task leaves, none gets queues back, and everything could be seen and adds up.
     pub settled: bool,
+    /// Tasks of the fleet with which nothing can be done. `None`: every task that the scheduler counts was seen and placed.
+    #[serde(default)]
+    pub unaccounted: Option<Unaccounted>,
     /// The rollout that is going on.
     pub rollout: Option<RolloutReport>,
     /// Rollouts that ended, the youngest first.
@@ -50,6 +53,23 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
+/// Tasks of the fleet that could not be placed, or that its scheduler counts and does not show.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unaccounted {
+    /// Those that are shown and cannot be placed.
+    pub tasks: Vec<TaskId>,
+    /// How many tasks run or are about to and were placed.
+    pub placed: u32,
+    /// How many the scheduler counts that run or are about to, if it tells.
+    pub counted: Option<u32>,
+    /// It is no answer from the past.
+    pub certain: bool,
+    /// Nothing is left to do with the tasks that were placed.
+    pub rest_settled: bool,
+    /// All of it for a person, with what would help.
+    pub message: String,
+}
+
 /// What is going on as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
@@ -62,8 +82,11 @@ pub enum Phase {
     /// The fleet went back to a revision of which tasks were still there: those get their queues back, and those of the
     /// failed revision are drained.
     RollingBack,
-    /// Tasks of the current revision are being drained because there are more than wanted.
+    /// Tasks of the current revision are being drained because fewer are wanted than there were.
     ScalingIn,
+    /// Tasks of the current revision are being drained because the scheduler replaces them: it empties their machine, finds
+    /// them unhealthy, or moves tasks to another zone.
+    Replacing,
     /// The user paused the drain.
     Paused,
     /// Queues are being given back and holds released, because the drain is withdrawn.
@@ -108,6 +131,8 @@ pub enum Reason {
     ActionRefused,
     /// A task's node cannot be found, or one node could be several tasks'.
     Unmapped,
+    /// The scheduler lists tasks that cannot be placed, or counts more or fewer than it shows.
+    Unaccounted,
     /// A task that may be stopped at any moment could not be held.
     AtRisk,
     /// No old task is left.
@@ -348,6 +373,8 @@ impl fmt::Display for TaskPhase {
 pub enum Why {
     /// Its revision is old.
     Rollout,
-    /// The fleet has more tasks than it wants, and this one was chosen.
+    /// The fleet wants fewer tasks than it had, and this one was chosen.
     ScaleIn,
+    /// Its scheduler replaces it by another task of the same revision.
+    Replaced,
 }

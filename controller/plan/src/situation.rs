@@ -127,6 +127,13 @@ impl<'a> Situation<'a> {
         self.gate_shut && member.leaving == Some(Why::Rollout)
     }
 
+    /// Its scheduler wants it gone and may end it, held or not, and others take jobs that are not wanted gone. (Where all are, as
+    /// when every machine is emptied at once, they go by the floor: somebody must take the jobs until new tasks do.)
+    pub fn is_displaced(&self, member: &Member<'_>) -> bool {
+        let others = || self.running().filter(|other| other.is_consuming() && !other.task.displaced.is_certain());
+        member.leaving.is_some() && member.task.displaced.is_certain() && others().next().is_some()
+    }
+
     /// Its hold is wanted from the moment that it runs.
     pub fn is_standing(&self) -> bool {
         self.policy.hold.mode == HoldMode::Standing

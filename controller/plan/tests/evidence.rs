@@ -10,7 +10,7 @@ use worker_drain_plan::{
     Action, Memory, NodeName, Observation, Plan, TaskId,
     evidence::{Evidence, FRESH_FOR, Intake, Work},
     memory::TaskMemory,
-    observation::{Answer, FleetView, HoldState, Job, Life, Mapping, Queue, Seen, Task, WorkersView},
+    observation::{Answer, Displaced, FleetView, HoldState, Job, Life, Mapping, Queue, Seen, Task, WorkersView},
     plan,
     policy::{DrainPolicy, HoldMode, HoldPolicy, MinConsuming, Mode, Policy, Scheduled},
 };
@@ -343,7 +343,14 @@ fn policy() -> Policy {
 /// A fleet of one task, of an old revision.
 fn fleet(task: &TaskId) -> FleetView {
     let hold = HoldState::Until(NOW + SignedDuration::from_hours(48));
-    let old = Task { revision: "old".into(), life: Life::Running, started_at: Some(NOW), hold };
+    let old = Task {
+        revision: "old".into(),
+        life: Life::Running,
+        started_at: Some(NOW),
+        hold,
+        displaced: Displaced::No,
+        zone: None,
+    };
     FleetView {
         name: "media/transcoder".into(),
         desired: 1,
@@ -354,6 +361,10 @@ fn fleet(task: &TaskId) -> FleetView {
         tasks: [(task.clone(), old)].into(),
         made_at: None,
         longest_hold: SignedDuration::from_hours(48),
+        unplaced: BTreeMap::new(),
+        counted: None,
+        balances_zones: false,
+        unread: Vec::new(),
     }
 }
 

@@ -11,7 +11,7 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state
 use worker_drain_plan::{
     Outcome, Plan, absorb,
     invariants::{self, Judged},
-    observation::{FailureKind, Life, Mapping},
+    observation::{Displaced, FailureKind, Life, Mapping},
     policy::{Deadline, DeadlineAction, HoldMode, MinConsuming, Scheduled},
 };
 use world::{Counting, HOUR, World};
@@ -41,7 +41,15 @@ enum Event {
     Countable(usize),
     Fleet(bool),
     RefuseHolds(bool),
+    /// The scheduler counts more tasks than it shows.
+    CountsMore(u32),
     LoseHold(usize),
+    /// The scheduler wants a task gone, or not any more.
+    Displace(usize),
+    Stay(usize),
+    /// A task is in one of two zones, and the scheduler balances them or not.
+    Zone(usize),
+    Balances(bool),
     Lost(usize),
     Later(i64),
     Pause(bool),
@@ -140,7 +148,12 @@ impl ReferenceStateMachine for Anything {
             2 => Just(Event::QueueDrains),
             1 => (0..4usize).prop_map(Event::Countable),
             1 => any::<bool>().prop_map(Event::RefuseHolds),
+            1 => (0..2u32).prop_map(Event::CountsMore),
             1 => some.clone().prop_map(Event::LoseHold),
+            1 => some.clone().prop_map(Event::Displace),
+            1 => some.clone().prop_map(Event::Stay),
+            1 => some.clone().prop_map(Event::Zone),
+            1 => any::<bool>().prop_map(Event::Balances),
             1 => some.clone().prop_map(Event::Lost),
             1 => any::<bool>().prop_map(Event::Pause),
             2 => some.clone().prop_map(Event::KilledPass),
@@ -194,6 +207,8 @@ impl StateMachineTest for History {
         world.say("the outside recovers");
         world.policy.paused = false;
         (world.broker_down, world.fleet_down, world.refuse_holds) = (None, None, None);
+        world.counts_more = 0;
+        world.balances_zones = false;
         world.workers_come_up = true;
         world.counting = if world.counting == Counting::Ready { Counting::Ready } else { Counting::All };
         // A service that may neither start nor stop a task is stuck without us too.
@@ -202,6 +217,7 @@ impl StateMachineTest for History {
         for name in names {
             let member = world.task(&name);
             member.unmapped = None;
+            member.displaced = Displaced::No;
             if member.nodes.is_empty() && member.life == Life::Running {
                 world.come_up(&name);
             }
@@ -255,6 +271,8 @@ impl History {
                 world.counting = all[how];
             }
             Event::RefuseHolds(yes) => world.refuse_holds = yes.then(|| "DEPLOYMENT_BLOCKED".into()),
+            Event::Balances(yes) => world.balances_zones = yes,
+            Event::CountsMore(tasks) => world.counts_more = tasks,
             Event::Later(seconds) => drop(world.later(SignedDuration::from_secs(seconds))),
             Event::Pause(yes) => world.policy.paused = yes,
             Event::Reconcile => drop(world.reconcile()),
@@ -277,6 +295,9 @@ impl History {
             | Event::Ambiguous(which)
             | Event::Mapped(which)
             | Event::LoseHold(which)
+            | Event::Displace(which)
+            | Event::Stay(which)
+            | Event::Zone(which)
             | Event::Lost(which) => self.happen_to(&event, which),
         }
     }
@@ -307,6 +328,12 @@ impl History {
             Event::Ambiguous(_) => world.task(name).unmapped = Some(Mapping::Ambiguous { why: "two claim it".into() }),
             Event::Mapped(_) => world.task(name).unmapped = None,
             Event::LoseHold(_) => world.task(name).held_until = None,
+            Event::Displace(which) => {
+                let all = [Displaced::MachineLeaves, Displaced::Unhealthy, Displaced::Unread];
+                world.task(name).displaced = all[which % all.len()];
+            }
+            Event::Stay(_) => world.task(name).displaced = Displaced::No,
+            Event::Zone(which) => world.task(name).zone = Some(String::from(if which % 2 == 0 { "a" } else { "b" })),
             Event::Lost(_) => {
                 world.task(name).permitted = false;
                 world.stop(name);

@@ -7,7 +7,7 @@ mod world;
 use jiff::SignedDuration;
 use worker_drain_plan::{
     Plan, age,
-    observation::{FailureKind, Life},
+    observation::{FailureKind, Life, Unplaced},
     plan,
     policy::{Deadline, DeadlineAction, HoldMode},
     report::{Phase, Reason, Verdict},
@@ -331,4 +331,40 @@ fn an_outside_in_trouble_is_asked_twice_as_seldom_each_time_up_to_half_a_minute(
     let mut world = World::of(1).settled();
     world.broker_down = Some(FailureKind::Unreachable);
     assert_eq!(backoff(&mut world), [1, 2, 4, 8, 15, 15, 15], "the fleet is looked at all the same");
+}
+
+/// A fleet of which the scheduler lists a task that nobody can place is not ready, and not done, whatever else is so.
+#[test]
+fn a_task_that_cannot_be_placed_is_told_and_never_taken_for_done() {
+    let mut world = World::of(1).settled();
+    let why = String::from("it was started by nobody that is known");
+    world.unplaced.insert("task/x".into(), Unplaced { life: Life::Running, why });
+    let report = world.reconcile().report;
+    let ready = (report.ready.answer, report.ready.reason, report.drained.answer, report.stalled.answer);
+    assert_eq!(ready, (Some(false), Reason::Unaccounted, None, Some(true)));
+    for part in
+        ["2 tasks by the scheduler's own count, 1 placed, 1 task that cannot be placed", "task x: it was started"]
+    {
+        assert!(report.ready.message.contains(part), "{}", report.ready.message);
+    }
+    let unaccounted = report.unaccounted.unwrap();
+    assert_eq!((unaccounted.placed, unaccounted.counted, unaccounted.certain), (1, Some(2), true));
+    assert!(unaccounted.rest_settled && !report.settled, "a run must not end well on it");
+    world.unplaced.clear();
+    assert!(world.reconcile().report.settled, "it has ended");
+}
+
+/// A count that differs from what is shown may be an answer from the past for ten seconds.
+#[test]
+fn a_count_that_does_not_add_up_is_believed_when_it_lasts() {
+    let mut world = World::of(2).settled();
+    world.counts_more = 1;
+    let report = world.reconcile().report;
+    assert_eq!((report.ready.answer, report.settled), (Some(true), false), "it may pass");
+    assert!(report.notes.iter().any(|note| note.contains("counts 3 tasks and shows 2")), "{:?}", report.notes);
+    let report = world.later(SECOND * 11).reconcile().report;
+    assert_eq!((report.ready.answer, report.ready.reason), (Some(false), Reason::Unaccounted));
+    assert_eq!((report.drained.answer, report.notes.len()), (None, 0), "it is told once");
+    world.counts_more = 0;
+    assert!(world.later(SECOND).reconcile().report.settled);
 }

@@ -205,6 +205,7 @@ mod tests {
             stalled: verdict(Some(false), Reason::NotStalled, "nothing"),
             gate: None,
             settled: false,
+            unaccounted: None,
             rollout: Some(RolloutReport {
                 to: "ecs-svc/2".into(),
                 label: "transcoder:42".into(),

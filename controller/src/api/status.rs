@@ -35,8 +35,8 @@ pub struct WorkerDrainStatus {
     /// been observed yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// What the drain is doing: `Unknown`, `Steady`, `Draining`, `RollingBack`, `ScalingIn`, `Paused`, `Withdrawing`
-    /// or `Withdrawn`. For people; programs should read the conditions.
+    /// What the drain is doing: `Unknown`, `Steady`, `Draining`, `RollingBack`, `ScalingIn`, `Replacing`, `Paused`,
+    /// `Withdrawing` or `Withdrawn`. For people; programs should read the conditions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub phase: Option<String>,
@@ -166,7 +166,7 @@ pub struct TaskStatus {
     pub task: String,
     /// The revision that it runs, such as `transcoder:41`.
     pub revision: String,
-    /// Why the task leaves: `Rollout` or `ScaleIn`; absent if it stays.
+    /// Why the task leaves: `Rollout`, `ScaleIn` or `Replaced`; absent if it stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaving: Option<String>,
     /// The state of the task, such as `Busy` or `Serving`.

@@ -199,14 +199,28 @@ impl Progress {
         }
         self.saw_rollout |= report.rollout.is_some() || ended_since(report, self.began).next().is_some();
         self.settled_passes = if report.settled { self.settled_passes + 1 } else { 0 };
+        if let Some(end) = self.stuck(report, now) {
+            return Some(end);
+        }
         let at_rest =
             report.settled && (reconciliation.plan.actions.is_empty() || self.settled_passes >= SETTLED_PASSES);
         if !at_rest || self.patience.watch {
             return None;
         }
-        let waited = Duration::try_from(now.duration_since(self.began)).unwrap_or_default();
-        let enough = self.saw_rollout || self.patience.grace.is_some_and(|grace| waited >= grace);
+        let enough = self.saw_rollout || self.patience.grace.is_some_and(|grace| self.waited(now) >= grace);
         enough.then(|| End::well(so_far(report, self.began, self.before)))
+    }
+
+    /// All is done that can be done, and not every task is accounted for: to wait does not help, and this is no success.
+    fn stuck(&self, report: &Report, now: Timestamp) -> Option<End> {
+        let unaccounted = report.unaccounted.as_ref().filter(|tasks| tasks.certain && tasks.rest_settled)?;
+        let enough = self.saw_rollout || self.patience.grace.is_some_and(|grace| self.waited(now) >= grace);
+        let error = Some(UserError::new(unaccounted.message.clone()));
+        (enough && !self.patience.watch).then_some(End { exit: Exit::CouldNotRun, error })
+    }
+
+    fn waited(&self, now: Timestamp) -> Duration {
+        Duration::try_from(now.duration_since(self.began)).unwrap_or_default()
     }
 
     /// Learns whether the gate is open and every task held, as far as the scheduler grants holds. What only a person can
@@ -222,7 +236,15 @@ impl Progress {
         let running = || fleet.tasks.values().filter(|task| task.life == Life::Running);
         let held = running().filter(|task| matches!(task.hold, HoldState::Until(end) if end > now)).count();
         let wanted = running().count().min(usize::try_from(fleet.desired).unwrap_or(usize::MAX));
-        (gate.answer == Some(true) && held >= wanted).then(|| End::well(Exit::Done))
+        let done = gate.answer == Some(true) && held >= wanted;
+        match &reconciliation.plan.report.unaccounted {
+            None => done.then(|| End::well(Exit::Done)),
+            // Who is not placed is not held.
+            Some(tasks) if done && tasks.certain => {
+                Some(End { exit: Exit::CouldNotRun, error: Some(UserError::new(tasks.message.clone())) })
+            }
+            Some(_) => None,
+        }
     }
 
     /// How long to wait before the next reconciliation.

@@ -1,14 +1,16 @@
 //! `worker-drain plan`: what would be done next, and why. It observes once, changes nothing, and writes nothing.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 use clap::Args;
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 use worker_drain_plan::{
     Action, NodeName, Observation, age,
-    observation::{Answer, HoldState, Job, Strength},
-    report::{TaskReport, Verdict},
+    evidence::MAX_ANSWER_LAG,
+    observation::{Answer, Failure, HoldState, Job, Strength},
+    report::{TaskReport, Unaccounted, Verdict},
 };
 
 use super::{
@@ -20,8 +22,10 @@ use super::{
 };
 use crate::{
     clock::{Clock, SystemClock},
-    fleet::ecs::Limiters,
-    reconcile::Reconciliation,
+    fleet::{Fleet, ecs::Limiters},
+    reconcile::{Drain, Reconciliation},
+    record::Record,
+    workers::Workers,
 };
 
 /// Show each task, its node, its evidence, and what would be done next and why; change nothing
@@ -56,7 +60,13 @@ impl PlanArgs {
         let mut worst = Exit::Done;
         for (index, manifest) in manifests.iter().enumerate() {
             match Box::pin(self.preview(manifest, &limiters)).await {
-                Ok(text) => print(index, &text, self.output),
+                Ok((text, unaccounted)) => {
+                    print(index, &text, self.output);
+                    if let Some(error) = unaccounted {
+                        print_errors(&[error]);
+                        worst = worst.max(Exit::CouldNotRun);
+                    }
+                }
                 Err((exit, error)) => {
                     print_errors(&[error]);
                     worst = worst.max(exit);
@@ -66,10 +76,10 @@ impl PlanArgs {
         worst
     }
 
-    async fn preview(&self, manifest: &Manifest, limiters: &Limiters) -> Result<String, Refusal> {
+    async fn preview(&self, manifest: &Manifest, limiters: &Limiters) -> Result<Preview, Refusal> {
         let name = manifest.drain.full_name();
         let drain = self.connect.peek(manifest, limiters).await?;
-        let observed = drain.observe_and_plan().await;
+        let observed = Box::pin(add_up(&drain)).await;
         drain.workers.close().await;
         let cannot = |message: &str| (Exit::CouldNotRun, UserError::new(format!("{name}: {message}")));
         let reconciliation = observed.map_err(|failure| cannot(&failure.message))?;
@@ -77,10 +87,34 @@ impl PlanArgs {
             return Err(cannot(&failure.message));
         }
         let now = SystemClock.now();
-        Ok(match self.output {
+        let report = &reconciliation.plan.report;
+        let unaccounted = report.unaccounted.as_ref().map(|tasks| UserError::new(format!("{name}: {}", tasks.message)));
+        let shown = match self.output {
             Output::Text => text(&name, &reconciliation, now),
             Output::Json => object(&name, &reconciliation, now),
-        })
+        };
+        Ok((shown, unaccounted))
+    }
+}
+
+/// What is shown, and what makes it no success although it could be shown.
+type Preview = (String, Option<UserError>);
+
+/// Between two observations while the scheduler's count and its list differ.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Observes once; or, while what ECS counts and what it lists differ, until one of the two can be no answer from the past.
+async fn add_up<F: Fleet, W: Workers, R: Record, C: Clock>(
+    drain: &Drain<F, W, R, C>,
+) -> Result<Reconciliation, Failure> {
+    let deadline = Instant::now() + Duration::try_from(MAX_ANSWER_LAG).unwrap_or_default();
+    loop {
+        let seen = drain.observe_and_plan().await?;
+        let may_pass = seen.plan.report.unaccounted.as_ref().is_some_and(|tasks| !tasks.certain);
+        if !may_pass || Instant::now() >= deadline {
+            return Ok(seen);
+        }
+        sleep(LOOK_AGAIN).await;
     }
 }
 
@@ -165,6 +199,12 @@ fn task_text(text: &mut String, task: &TaskReport, reconciliation: &Reconciliati
     }
 }
 
+/// Tasks with which nothing can be done.
+fn unaccounted_object(unaccounted: &Unaccounted) -> Value {
+    let Unaccounted { tasks, placed, counted, certain: _, rest_settled: _, message } = unaccounted;
+    json!({"tasks": tasks, "placed": placed, "counted": counted, "message": message})
+}
+
 fn steps<'a>(
     task: &'a worker_drain_plan::TaskId,
     reconciliation: &'a Reconciliation,
@@ -222,7 +262,7 @@ fn object(name: &str, reconciliation: &Reconciliation, now: Timestamp) -> String
         "ready": verdict_object(&report.ready), "drained": verdict_object(&report.drained),
         "stalled": verdict_object(&report.stalled),
         "counts": report.counts, "tasks": tasks.collect::<Vec<_>>(),
-        "unmatchedWorkers": report.unmatched_workers, "notes": report.notes, "dryRun": reconciliation.plan.dry_run,
+        "unaccounted": report.unaccounted.as_ref().map(unaccounted_object), "unmatchedWorkers": report.unmatched_workers, "notes": report.notes, "dryRun": reconciliation.plan.dry_run,
     })
     .to_string();
     text.push('\n');

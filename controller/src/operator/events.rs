@@ -307,6 +307,7 @@ mod tests {
             stalled: verdict(false, Reason::NotStalled),
             gate: None,
             settled: false,
+            unaccounted: None,
             rollout: None,
             past: Vec::new(),
             cut: Cut::default(),

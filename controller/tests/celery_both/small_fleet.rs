@@ -15,7 +15,7 @@ use worker_drain::{
 };
 use worker_drain_plan::{
     Memory, Outcome, Policy, Report, TaskId,
-    observation::{Failure, FleetView, HoldState, Life, Revision, Task},
+    observation::{Displaced, Failure, FleetView, HoldState, Life, Revision, Task},
     policy::{DrainPolicy, HoldMode, HoldPolicy, Mode, Scheduled},
 };
 
@@ -47,7 +47,14 @@ impl SmallFleet {
         } else {
             HoldState::Until(now + SignedDuration::from_hours(40))
         };
-        Task { revision: revision.into(), life: Life::Running, started_at: Some(now), hold }
+        Task {
+            revision: revision.into(),
+            life: Life::Running,
+            started_at: Some(now),
+            hold,
+            displaced: Displaced::No,
+            zone: None,
+        }
     }
 }
 
@@ -65,6 +72,10 @@ impl Fleet for SmallFleet {
             tasks,
             made_at: None,
             longest_hold: SignedDuration::from_hours(48),
+            unplaced: BTreeMap::new(),
+            counted: None,
+            balances_zones: false,
+            unread: Vec::new(),
         };
         Ok(FleetObservation { view, identities: BTreeMap::new() })
     }

@@ -18,7 +18,7 @@ use worker_drain::{
 use worker_drain_plan::{
     Memory, Outcome, Policy, Report, TaskId,
     memory::TaskMemory,
-    observation::{Failure, FleetView, HoldState, Life, Revision, Task},
+    observation::{Displaced, Failure, FleetView, HoldState, Life, Revision, Task},
     policy::{DrainPolicy, HoldMode, HoldPolicy, Mode, Scheduled},
 };
 
@@ -31,7 +31,14 @@ impl Fleet for OneTask {
     async fn observe(&self, _: &BTreeSet<TaskId>) -> Result<FleetObservation, Failure> {
         let now = SystemClock.now();
         let hold = HoldState::Until(now + SignedDuration::from_hours(2));
-        let task = Task { revision: "one".into(), life: Life::Running, started_at: Some(now), hold };
+        let task = Task {
+            revision: "one".into(),
+            life: Life::Running,
+            started_at: Some(now),
+            hold,
+            displaced: Displaced::No,
+            zone: None,
+        };
         let view = FleetView {
             name: "media/transcoder".into(),
             desired: 1,
@@ -42,6 +49,10 @@ impl Fleet for OneTask {
             tasks: [(TaskId::from("one"), task)].into(),
             made_at: None,
             longest_hold: SignedDuration::from_hours(48),
+            unplaced: BTreeMap::new(),
+            counted: None,
+            balances_zones: false,
+            unread: Vec::new(),
         };
         Ok(FleetObservation { view, identities: BTreeMap::new() })
     }

@@ -131,7 +131,7 @@ async fn a_plan_for_programs_has_the_documented_fields() {
     assert_eq!(code(&output), 0);
     assert_eq!(
         fields(&plan),
-        "counts drain drained dryRun event fleet notes phase ready stalled tasks time unmatchedWorkers"
+        "counts drain drained dryRun event fleet notes phase ready stalled tasks time unaccounted unmatchedWorkers"
     );
     assert_eq!(fields(&plan["ready"]), "message reason status");
     assert_eq!(plan["dryRun"], Value::Bool(false));

@@ -8,3 +8,4 @@ mod proxy;
 mod refusals;
 mod stage;
 mod tls;
+mod unaccounted;

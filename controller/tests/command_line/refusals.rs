@@ -3,6 +3,7 @@
 
 use std::process::Output;
 
+use ecs_emulator::model::{Strategy, UpdateService};
 use rstest::rstest;
 use test_support::{Redis, RedisOptions, free_port};
 
@@ -37,6 +38,28 @@ async fn what_does_not_exist_is_named(
 ) {
     let (stage, redis) = (Stage::start().await, Redis::start().await);
     assert_refused(&stage.call(command, cluster, service, &redis.url()).await, words);
+    assert_eq!(stage.held(), 0, "a task was held");
+}
+
+/// Before anything is done: not even a hold is set.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_strategy_with_a_bake_time(
+    #[values(PLAN, RUN)] command: &[&str],
+    #[values(Strategy::BlueGreen, Strategy::Linear, Strategy::Canary)] strategy: Strategy,
+) {
+    let (stage, redis) = (Stage::start().await, Redis::start().await);
+    let request = UpdateService {
+        cluster: "media".to_owned(),
+        service: "transcoder".to_owned(),
+        strategy: Some(strategy),
+        bake_minutes: Some(30),
+        ..UpdateService::default()
+    };
+    let now = stage.emulator.now();
+    stage.emulator.with_world(|world| world.update_service(&request, now).unwrap());
+    let output = stage.call(command, "media", "transcoder", &redis.url()).await;
+    assert_refused(&output, &[strategy.as_str(), "strategy=ROLLING"]);
     assert_eq!(stage.held(), 0, "a task was held");
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use ecs_emulator::model::Faults;
+use ecs_emulator::model::{Faults, Strategy};
 use futures::future::join_all;
 use tokio::time::timeout;
 use worker_drain::fleet::{
@@ -12,6 +12,24 @@ use worker_drain::fleet::{
 use worker_drain_plan::{Outcome, observation::FailureKind};
 
 use super::{PATIENCE, Stage, connect, settings};
+
+/// Blue and green run side by side for the bake time: taken for a rolling deployment, jobs of one of the two would be lost.
+#[tokio::test]
+async fn a_deployment_with_a_bake_time_is_refused_with_the_way_out() {
+    let stage = Stage::with(1).await;
+    stage.running(1).await;
+    for strategy in [Strategy::BlueGreen, Strategy::Linear, Strategy::Canary] {
+        stage.set_strategy(strategy);
+        let failure = stage.failure().await;
+        assert_eq!(failure.kind, FailureKind::Invalid);
+        for part in ["media/transcoder", strategy.as_str(), "bake time", "strategy=ROLLING"] {
+            assert!(failure.message.contains(part), "{failure:?}");
+        }
+    }
+    stage.set_strategy(Strategy::Rolling);
+    assert_eq!(stage.look().await.view.tasks.len(), 1);
+    stage.emulator.stop().await;
+}
 
 #[tokio::test]
 async fn throttling_slows_down_and_then_is_told() {

@@ -6,7 +6,9 @@ mod belonging;
 mod environment;
 mod failures;
 mod holds;
+mod moves;
 mod observations;
+mod unplaced;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -14,7 +16,7 @@ use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
 use ecs_emulator::{
     Config, Emulator,
-    model::{BlockedRenewal, CallFault, ContainerDefinition, CreateService, Faults, UpdateService},
+    model::{BlockedRenewal, CallFault, ContainerDefinition, CreateService, Faults, Strategy, UpdateService},
 };
 use jiff::SignedDuration;
 use serde_json::Map;
@@ -100,6 +102,18 @@ impl Stage {
             cluster: "media".to_owned(),
             service: "transcoder".to_owned(),
             force_new_deployment: true,
+            ..UpdateService::default()
+        };
+        let now = self.emulator.now();
+        self.emulator.with_world(|world| world.update_service(&request, now).unwrap());
+    }
+
+    /// Changes how the service is deployed.
+    fn set_strategy(&self, strategy: Strategy) {
+        let request = UpdateService {
+            cluster: "media".to_owned(),
+            service: "transcoder".to_owned(),
+            strategy: Some(strategy),
             ..UpdateService::default()
         };
         let now = self.emulator.now();

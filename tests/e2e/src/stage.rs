@@ -5,8 +5,8 @@ use std::{fs, future::ready, path::PathBuf, time::Duration};
 use ecs_emulator::{
     Config, Emulator,
     model::{
-        CircuitBreaker, ContainerDefinition, CreateService, DeploymentConfiguration, RolloutState, Service, TaskId,
-        Time, UpdateService,
+        CircuitBreaker, ContainerDefinition, CreateService, DeploymentConfiguration, InstanceStatus, Knobs,
+        RolloutState, Service, TaskId, Time, UpdateService, World,
     },
 };
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -81,6 +81,11 @@ pub struct Stage {
 impl Stage {
     /// Starts everything, and waits until all workers are ready.
     pub async fn start(setup: Setup) -> Self {
+        Self::start_with(setup, |_| {}).await
+    }
+
+    /// The same on an ECS of which something is changed before.
+    pub async fn start_with(setup: Setup, change: impl FnOnce(&mut Knobs)) -> Self {
         let folder = tempfile::Builder::new().prefix("worker-drain-stage-").tempdir().expect("a temporary folder");
         let broker = Broker::start(setup.broker).await;
         let app = broker.app(&setup.settings);
@@ -89,6 +94,7 @@ impl Stage {
             // Addresses that tasks can listen on, and that no other stage's tasks are likely to have.
             config.knobs.network = [127, rand::random_range(1..=254)];
         }
+        change(&mut config.knobs);
         let emulator = Emulator::start(config).await.expect("the emulator starts");
         let stage = Self { setup, emulator, broker, app, folder };
         stage.create_service();
@@ -107,6 +113,7 @@ impl Stage {
                 breaker: CircuitBreaker { enable: self.setup.rolls_back, rollback: self.setup.rolls_back },
                 ..DeploymentConfiguration::default()
             },
+            ..CreateService::default()
         };
         let now = self.emulator.now();
         self.emulator.with_world(|world| world.create_service(&request, now)).expect("the service can be made");
@@ -182,6 +189,36 @@ impl Stage {
     /// Changes how many tasks are wanted.
     pub fn scale(&self, desired: u32) {
         self.update(UpdateService { desired: Some(desired), ..UpdateService::default() });
+    }
+
+    /// Has ECS balance the service across zones from now on.
+    pub fn rebalance(&self) {
+        self.update(UpdateService { rebalances: Some(true), ..UpdateService::default() });
+    }
+
+    /// Registers two container instances, and has the service's tasks replaced by ones on these: the instances' ids.
+    pub async fn onto_two_instances(&self) -> [String; 2] {
+        let now = self.emulator.now();
+        let register = |world: &mut World| {
+            [0, 1].map(|zone| world.register_container_instance("default", zone, now).map(|instance| instance.id))
+        };
+        let instances = self.emulator.with_world(register).map(|made| made.expect("there is a cluster").to_string());
+        self.deploy();
+        self.until_revision_is_up(2).await;
+        self.until_rolled_out().await;
+        instances
+    }
+
+    /// Sets a container instance to this state.
+    pub fn set_instance(&self, instance: &str, status: InstanceStatus) {
+        let now = self.emulator.now();
+        let set = |world: &mut World| world.update_container_instances_state("default", &[instance], status, now);
+        self.emulator.with_world(set).expect("the instance is registered");
+    }
+
+    /// The container instance that a task runs on.
+    pub fn instance_of(&self, task: &TaskView) -> Option<String> {
+        self.emulator.with_world(|world| Some(world.task(task.id)?.instance?.to_string()))
     }
 
     /// Freezes a task's worker, with all its processes: its connections stay open, and nothing answers.

@@ -148,11 +148,15 @@ faults! {
     PermitStopDeadline,
     /// Everything can be read, and holds can be neither set nor released for minutes: that is not allowed, or throttled.
     HoldsFail,
+    /// The service counts a task more than it lists, for minutes.
+    Miscounted,
+    /// ECS moves tasks to zones that have none.
+    Rebalancing,
 }
 
 /// A set of kinds of faults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FaultSet(u64);
+pub struct FaultSet(u128);
 
 impl FaultSet {
     /// None.

@@ -63,7 +63,7 @@ async fn history(options: &Options) -> Outcome {
         );
         world.tell(|| format!("seed {}; faults {faults}\n{what}", options.seed));
     }
-    let mut operators = pin!(join(operate(&sim, 0), operate(&sim, 1)));
+    let mut operators = pin!(join(Box::pin(operate(&sim, 0)), Box::pin(operate(&sim, 1))));
     poll_fn(|context| {
         sim.tick();
         operators.as_mut().poll(context)

@@ -43,6 +43,8 @@ pub enum Happening {
     DeleteService,
     /// Something outside is in this state for so long.
     Outage(Outage, u64),
+    /// There is one more zone, and the service is balanced across all of them.
+    Rebalance,
     /// A task's hold is taken away by somebody else.
     LoseHold(u64),
     /// A worker is frozen for so long.
@@ -102,6 +104,8 @@ pub enum Outage {
     HoldsThrottled,
     /// ECS leaves tasks out of its answers about protection.
     EcsPartial,
+    /// The service counts a task more than it lists.
+    Miscounted,
     /// The broker cannot be reached by anybody.
     BrokerDown,
     /// The broker does not let us in.
@@ -116,7 +120,7 @@ pub enum Outage {
 
 impl Outage {
     /// How many there are.
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 14;
 }
 
 /// The whole script of a seed.
@@ -175,6 +179,7 @@ fn happening(fault: Fault, chance: &mut Chance, desired: u32) -> Option<Happenin
         Fault::ScaleIn => Some(Happening::Scale(-1 - i32::from(pick.is_multiple_of(2) && desired > 2))),
         Fault::ScaleToZero => Some(Happening::ScaleToZero),
         Fault::ServiceDeleted => chance.percent(30).then_some(Happening::DeleteService),
+        Fault::Rebalancing => Some(Happening::Rebalance),
         Fault::HoldLost => Some(Happening::LoseHold(pick)),
         Fault::WorkerFrozen => Some(Happening::Freeze(pick, chance.between(2 * SECOND, 2 * MINUTE))),
         Fault::WorkerRestarted => Some(Happening::Restart(pick)),
@@ -213,6 +218,7 @@ fn outage(fault: Fault, pick: u64) -> Option<Outage> {
         Fault::HoldsFail if pick.is_multiple_of(2) => Outage::HoldsDenied,
         Fault::HoldsFail => Outage::HoldsThrottled,
         Fault::EcsPartial => Outage::EcsPartial,
+        Fault::Miscounted => Outage::Miscounted,
         Fault::BrokerDown => Outage::BrokerDown,
         Fault::BrokerDenied => Outage::BrokerDenied,
         Fault::BrokerInvalid => Outage::BrokerInvalid,

@@ -1,20 +1,16 @@
 //! Puts the whole into words: phase, verdicts and counts, made from the words for each task.
 
-use std::collections::BTreeSet;
-
 use super::{
-    gate,
-    words::{age, counted, names, short_names},
+    gate, notes, unaccounted,
+    words::{age, short_names},
 };
 use crate::{
     actions::Step,
-    evidence::MAX_ANSWER_LAG,
     memory::{Memory, Retry, Rollout, Why},
-    names::QueueName,
-    observation::{FailureKind, HoldState, Life, Observation, Seen},
-    policy::{HoldMode, Mode, Policy},
+    observation::{FailureKind, Life, Observation, Seen},
+    policy::{Mode, Policy},
     report::{Counts, Killed, Phase, Reason, Report, RolloutReport, TaskPhase, TaskReport, Verdict},
-    rules::{Decision, cancel, capacity, give_back, hold},
+    rules::{Decision, capacity, give_back, hold},
     situation::{Member, Situation, count},
 };
 
@@ -27,13 +23,18 @@ pub fn report(
 ) -> Report {
     tasks.sort_by_key(|task| (task.leaving.is_none(), task.phase, task.since, task.task.clone()));
     let gate = gate::verdict(situation, observation);
-    let drained = drained(situation, &tasks, gate.as_ref());
-    let ready = ready(situation, observation, &tasks, decision);
+    let rest_settled = is_settled(situation);
+    let unaccounted = unaccounted::unaccounted(situation, rest_settled);
+    let uncertain = unaccounted::verdict(unaccounted.as_ref());
+    let drained = unless_uncertain(drained(situation, &tasks, gate.as_ref()), uncertain.as_ref());
+    let ready = ready(situation, observation, &tasks, decision, uncertain);
     let stalled = stalled(&ready, &drained);
+    let notes = notes::notes(situation, decision, unaccounted.as_ref());
     Report {
         fleet: situation.fleet.name.clone(),
         phase: phase(situation, &tasks),
-        settled: is_settled(situation),
+        settled: rest_settled && unaccounted.is_none(),
+        unaccounted,
         blocked_by: blocked_by(&drained, &ready),
         ready,
         drained,
@@ -50,7 +51,7 @@ pub fn report(
             .ok()
             .map(|seen| seen.unmatched_workers.iter().cloned().collect())
             .unwrap_or_default(),
-        notes: notes(situation, decision),
+        notes,
     }
 }
 
@@ -88,6 +89,7 @@ pub fn blind(policy: &Policy, observation: &Observation, memory: &Memory) -> Rep
         drained,
         gate: None,
         settled: false,
+        unaccounted: None,
         rollout: memory.rollout.as_ref().map(|rollout| rollout_report(rollout, rollout.to.to_string())),
         past: memory.past.clone(),
         cut: memory.cut,
@@ -112,6 +114,9 @@ fn phase(situation: &Situation<'_>, tasks: &[TaskReport]) -> Phase {
         Some(_) => Phase::Draining,
         None if tasks.iter().any(|task| task.leaving == Some(Why::ScaleIn) && task.phase != TaskPhase::Stopped) => {
             Phase::ScalingIn
+        }
+        None if tasks.iter().any(|task| task.leaving == Some(Why::Replaced) && task.phase != TaskPhase::Stopped) => {
+            Phase::Replacing
         }
         None => Phase::Steady,
     }
@@ -149,14 +154,6 @@ fn rollout_report(rollout: &Rollout, label: String) -> RolloutReport {
     }
 }
 
-/// Tasks that stay, run, should be held, and are not, nor are about to be: another deployment makes them old, and may stop
-/// them before anybody can do anything about it. Neither are those whose hold could not be read.
-fn unheld<'a>(situation: &'a Situation<'_>, decision: &'a Decision) -> impl Iterator<Item = &'a Member<'a>> {
-    let stays = |member: &&Member<'_>| member.leaving.is_none() && hold::is_wanted(situation, member);
-    let is_free = |member: &&Member<'_>| member.task.hold == HoldState::Free && !decision.holds.asks_for(member.id);
-    situation.running().filter(stays).filter(move |member| is_free(member))
-}
-
 fn counts(situation: &Situation<'_>, tasks: &[TaskReport], decision: &Decision) -> Counts {
     let leaving = || tasks.iter().filter(|task| task.leaving.is_some());
     let is_busy = |task: &&TaskReport| task.jobs.is_some_and(|jobs| jobs.active + jobs.reserved > 0);
@@ -167,7 +164,7 @@ fn counts(situation: &Situation<'_>, tasks: &[TaskReport], decision: &Decision) 
         consuming: situation.consuming(),
         floor: situation.floor(),
         held: count(situation.live().filter(|member| member.is_held(situation.now))),
-        unheld: count(unheld(situation, decision)),
+        unheld: count(notes::unheld(situation, decision)),
         busy: count(leaving().filter(is_busy)),
         unknown: count(tasks.iter().filter(|task| matches!(task.phase, TaskPhase::Unknown | TaskPhase::Unmapped))),
         permitted: count(leaving().filter(|task| task.phase == TaskPhase::Permitted)),
@@ -211,8 +208,15 @@ fn all_seen() -> Verdict {
     Verdict { answer: Some(true), reason: Reason::AllSeen, message }
 }
 
-fn ready(situation: &Situation<'_>, observation: &Observation, tasks: &[TaskReport], decision: &Decision) -> Verdict {
+fn ready(
+    situation: &Situation<'_>,
+    observation: &Observation,
+    tasks: &[TaskReport],
+    decision: &Decision,
+    uncertain: Option<Verdict>,
+) -> Verdict {
     unobservable(observation, situation.memory)
+        .or(uncertain)
         .or_else(|| retried(situation, tasks, decision))
         .or_else(|| blocking(tasks, TaskPhase::Unmapped, Reason::Unmapped))
         .unwrap_or_else(all_seen)
@@ -264,7 +268,7 @@ fn blocking(tasks: &[TaskReport], phase: TaskPhase, reason: Reason) -> Option<Ve
 fn drained(situation: &Situation<'_>, all: &[TaskReport], gate: Option<&Verdict>) -> Verdict {
     let Some(rollout) = &situation.memory.rollout else {
         if situation.memory.is_turning() {
-            return Verdict { answer: None, reason: Reason::InProgress, message: turns(situation) };
+            return Verdict { answer: None, reason: Reason::InProgress, message: notes::turns(situation) };
         }
         let message = String::from("no task of an old revision is left");
         return Verdict { answer: Some(true), reason: Reason::NoOldTasks, message };
@@ -295,6 +299,14 @@ fn drained(situation: &Situation<'_>, all: &[TaskReport], gate: Option<&Verdict>
             reason: Reason::InProgress,
             message: format!("{} of {} old tasks have ended", rollout.ended.len(), rollout.old.len()),
         })
+}
+
+/// That no old task is left is not known while not every task is accounted for: one that is not may be old.
+fn unless_uncertain(drained: Verdict, uncertain: Option<&Verdict>) -> Verdict {
+    match uncertain {
+        Some(why) if drained.answer == Some(true) => Verdict { answer: None, ..why.clone() },
+        _ => drained,
+    }
 }
 
 /// Old tasks that may not go yet, and nothing else goes on.
@@ -335,6 +347,7 @@ fn stalled(ready: &Verdict, drained: &Verdict) -> Verdict {
                     | Reason::QueuesInvalid
                     | Reason::ActionRefused
                     | Reason::Unmapped
+                    | Reason::Unaccounted
                     | Reason::DeadlineExceeded
                     | Reason::NoRoom
             )
@@ -352,59 +365,4 @@ fn stalled(ready: &Verdict, drained: &Verdict) -> Verdict {
 fn blocked_by(drained: &Verdict, ready: &Verdict) -> String {
     let blocks = |verdict: &&Verdict| verdict.answer != Some(true) && verdict.reason != Reason::InProgress;
     [ready, drained].into_iter().find(blocks).map(|verdict| verdict.reason.to_string()).unwrap_or_default()
-}
-
-fn notes(situation: &Situation<'_>, decision: &Decision) -> Vec<String> {
-    let (policy, fleet) = (situation.policy, situation.fleet);
-    let races = policy.hold.mode == HoldMode::OnRollout && fleet.minimum_healthy_percent < 100;
-    let races = races.then(|| {
-        format!(
-            "hold.mode is OnRollout and the service's minimumHealthyPercent is {}: it may stop old tasks before they are held; set it to 100 or use hold.mode Standing",
-            fleet.minimum_healthy_percent,
-        )
-    });
-    let turns = situation.memory.is_turning().then(|| turns(situation));
-    let warnings = unseen(situation).into_iter().chain(cuts_next(situation, decision)).chain(auto_deleted(situation));
-    races.into_iter().chain(turns).chain(warnings).collect()
-}
-
-/// Old tasks had ended before anybody looked.
-fn unseen(situation: &Situation<'_>) -> Option<String> {
-    let unseen = situation.memory.rollout.as_ref().map(|rollout| rollout.unseen).filter(|unseen| *unseen > 0)?;
-    Some(format!(
-        "{} fewer than the {} that are wanted had ended before worker-drain first saw this service: nothing held them, and their jobs may be lost; let every task be held before a deployment begins",
-        counted(unseen, "old task"),
-        situation.fleet.desired,
-    ))
-}
-
-/// Said before it comes to that: a queue that only the old revision takes jobs from keeps its last task for ever.
-fn auto_deleted(situation: &Situation<'_>) -> Option<String> {
-    let queues: BTreeSet<&QueueName> = situation.running().flat_map(cancel::auto_deleted).collect();
-    (!queues.is_empty()).then(|| {
-        format!(
-            "the broker deletes {} with the jobs in it when nobody takes jobs from it any more (auto_delete): the last task that does is not told to stop",
-            names(queues.into_iter()),
-        )
-    })
-}
-
-/// What another deployment would do now.
-fn cuts_next(situation: &Situation<'_>, decision: &Decision) -> Option<String> {
-    let unheld = count(unheld(situation, decision));
-    let verb = if unheld == 1 { "is" } else { "are" };
-    (unheld > 0).then(|| {
-        format!(
-            "{} {verb} not held: another deployment, or a lower desired count, cuts their jobs; wait until old tasks have ended, or raise the desired count",
-            counted(unheld, "current task"),
-        )
-    })
-}
-
-fn turns(situation: &Situation<'_>) -> String {
-    format!(
-        "the service shows {} as current again, which may be a rollback or an answer from the past: tasks are held, and nothing else is done, until it has been seen for {}",
-        situation.fleet.label(&situation.fleet.current),
-        age(MAX_ANSWER_LAG),
-    )
 }

@@ -5,7 +5,9 @@ pub mod wake;
 pub mod words;
 
 mod gate;
+mod notes;
 mod task;
+mod unaccounted;
 
 use jiff::SignedDuration;
 

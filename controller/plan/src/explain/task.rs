@@ -8,9 +8,9 @@ use super::words::{age, counted, names};
 use crate::{
     actions::Step,
     evidence::{Intake, Mapped, Work},
-    memory::Retry,
+    memory::{Retry, Why},
     names::TaskId,
-    observation::{HoldState, Life},
+    observation::{Displaced, HoldState, Life},
     policy::DeadlineAction,
     report::{TaskPhase, TaskReport},
     rules::{Decision, cancel, give_back, hold},
@@ -131,8 +131,27 @@ fn waiting_for(
         HoldState::Unread if wants_hold => String::from("whether it is held could not be read"),
         _ => String::new(),
     };
-    let parts = [words, unheld].into_iter().chain(retried(situation, member, decision));
+    let told = [displaced(member), words, unheld];
+    let parts = told.into_iter().chain(retried(situation, member, decision));
     parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+/// Why its scheduler wants it gone: no hold keeps such a task for sure.
+fn displaced(member: &Member<'_>) -> String {
+    match (member.task.displaced, member.leaving, &member.task.zone) {
+        _ if member.task.life != Life::Running => String::new(),
+        (Displaced::MachineLeaves, ..) => {
+            String::from("its machine is being emptied, and it ends with it at the latest, held or not")
+        }
+        (Displaced::Unhealthy, ..) => String::from("its scheduler finds it unhealthy and replaces it, held or not"),
+        (Displaced::Unread, Some(Why::Replaced), _) => {
+            String::from("whether its scheduler still wants it gone could not be read")
+        }
+        (Displaced::No, Some(Why::Replaced), Some(zone)) => {
+            format!("its scheduler moves a task out of zone {zone}, which has most")
+        }
+        (Displaced::Unread | Displaced::No, ..) => String::new(),
+    }
 }
 
 /// What is tried again and has failed more than once, or is not allowed. Its hold has words of its own.

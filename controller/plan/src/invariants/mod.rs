@@ -17,6 +17,8 @@
 //! 14. An older revision that is shown as current again is believed when it was seen for some seconds; until then nothing
 //!     is done but to hold.
 //! 15. The last consumer of a queue that the broker would delete is not cancelled.
+//! 17. A surplus is a scale-in only if fewer are wanted than were; otherwise who is replaced is drained, and nobody else.
+//! 19. What we see adds up with what the scheduler counts; what does not is told, and never taken for done.
 //!
 //! (11, the token bucket, is not policy: it is held where the calls are made.)
 
@@ -25,6 +27,8 @@ mod gate;
 mod judged;
 mod raw;
 mod rollback;
+mod sum;
+mod surplus;
 
 use std::collections::BTreeSet;
 
@@ -41,6 +45,8 @@ pub use self::{
     gate::rule_13,
     judged::{Check, Judged, Violation},
     rollback::rule_14,
+    sum::rule_19,
+    surplus::rule_17,
 };
 use crate::{
     Action, Ground, Memory, NodeName, TaskId,
@@ -65,7 +71,9 @@ pub fn check(judged: Judged<'_>) -> Check {
     every_step_is_taken(judged)?;
     rule_13(judged)?;
     rule_14(judged)?;
-    rule_15(judged)
+    rule_15(judged)?;
+    rule_17(judged)?;
+    rule_19(judged)
 }
 
 /// A stop is permitted only on proof: every node's cancel read back and every node idle, freshly and at least twice,

@@ -88,7 +88,7 @@ pub(super) fn takes_from<'a>(judged: Judged<'a>, task: &TaskId) -> impl Iterator
     nodes(judged, task).into_iter().filter_map(move |node| answer(judged, &node)?.queues.as_ref()).flatten()
 }
 
-/// Nothing holds it, or not for long, or its deadline lets it go.
+/// Nothing holds it, or not for long, or its deadline lets it go; or its scheduler wants it gone, held or not.
 pub(super) fn may_be_stopped(judged: Judged<'_>, fleet: &FleetView, task: &TaskId) -> bool {
     let known = judged.plan.memory.tasks.get(task);
     let soon = judged.now.saturating_add(judged.policy.hold.expires_in / 2).unwrap_or(Timestamp::MAX);
@@ -101,7 +101,13 @@ pub(super) fn may_be_stopped(judged: Judged<'_>, fleet: &FleetView, task: &TaskI
         judged.policy.drain.deadline.zip(known.and_then(|known| known.leaving)).is_some_and(|(deadline, leaving)| {
             deadline.action == DeadlineAction::PermitStop && judged.now.duration_since(leaving.since) >= deadline.after
         });
-    unheld || overdue
+    unheld || overdue || is_displaced(judged, fleet, task)
+}
+
+/// Its scheduler wants it gone, and another task takes jobs that is not wanted gone.
+fn is_displaced(judged: Judged<'_>, fleet: &FleetView, task: &TaskId) -> bool {
+    let certain = |task: &TaskId| fleet.tasks.get(task).is_some_and(|task| task.displaced.is_certain());
+    certain(task) && fleet.tasks.keys().any(|other| !certain(other) && consumes(judged, fleet, other))
 }
 
 fn runs_and_is_mapped(judged: Judged<'_>, fleet: &FleetView, task: &TaskId) -> bool {

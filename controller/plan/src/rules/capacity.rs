@@ -19,9 +19,12 @@ use crate::{
 /// that misses one observation is no reason, a new revision that crashes again and again is.
 const SHORT_FOR: SignedDuration = SignedDuration::from_secs(60);
 
-/// A refused hold outranks the floor: a task that may be stopped at any moment loses its queues first.
+/// A refused hold outranks the floor: a task that may be stopped at any moment loses its queues first. So does one that its
+/// scheduler wants gone.
 pub fn may_not_wait(situation: &Situation<'_>, holds: &Holds, member: &Member<'_>) -> bool {
-    holds.leave_at_risk(situation, member) || situation.is_overdue(member, DeadlineAction::PermitStop)
+    holds.leave_at_risk(situation, member)
+        || situation.is_displaced(member)
+        || situation.is_overdue(member, DeadlineAction::PermitStop)
 }
 
 /// How many tasks must go on consuming.
@@ -47,11 +50,12 @@ pub fn has_no_room(situation: &Situation<'_>) -> bool {
     current < situation.fleet.desired && live >= situation.ceiling()
 }
 
-/// Those that were cancelled before and consume again first; then the oldest revision, then the idlest.
+/// Those that their scheduler wants gone first, then those that were cancelled before and consume again; then the oldest
+/// revision, then the idlest.
 pub fn order<'a>(situation: &Situation<'_>, member: &'a Member<'_>) -> impl Ord + use<'a> {
     let made = situation.fleet.revisions.get(&member.task.revision).and_then(|revision| revision.created_at);
     let taken_before = member.memory.nodes.values().any(|node| !node.taken.is_empty());
-    (!taken_before, made, member.evidence.load(), member.id)
+    (!member.task.displaced.is_certain(), !taken_before, made, member.evidence.load(), member.id)
 }
 
 /// Drained old tasks that must not be let go now, because fewer tasks than the floor are seen consuming: as many as are

@@ -21,7 +21,7 @@ pub fn follow(view: &View<'_>, memory: &mut Memory) {
             Some(_) if !task.life.is_live() && (withdrawn || !old) => {}
             _ if withdrawn => memory.stay(),
             Some(Leaving { why: Why::Rollout, .. }) if !old => memory.stay(),
-            Some(Leaving { why: Why::ScaleIn, since }) if old => {
+            Some(Leaving { why: Why::ScaleIn | Why::Replaced, since }) if old => {
                 memory.leaving = Some(Leaving { why: Why::Rollout, since });
             }
             None if old => memory.leaving = Some(Leaving { why: Why::Rollout, since: view.now }),

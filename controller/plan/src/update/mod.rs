@@ -10,13 +10,16 @@ pub mod retries;
 mod errors;
 mod leaving;
 mod lifecycle;
+mod miscount;
 mod nodes;
 mod permit;
 mod proof;
+mod replaced;
 mod rollback;
 mod rollout;
 mod scale_in;
 mod shortage;
+mod surplus;
 mod view;
 
 #[cfg(test)]
@@ -61,6 +64,8 @@ pub fn update<'a>(policy: &'a Policy, observation: &'a Observation, before: &'a 
     let is_certain = !memory.is_turning();
     if is_certain {
         leaving::follow(&view, &mut memory);
+        surplus::follow(&view, &mut memory);
+        replaced::follow(&view, &mut memory);
         scale_in::follow(&view, &mut memory);
     }
     permit::void(&view, &mut memory);
@@ -76,5 +81,6 @@ pub fn update<'a>(policy: &'a Policy, observation: &'a Observation, before: &'a 
     }
     lifecycle::forget(&view, &mut memory);
     shortage::follow(&view, &mut memory);
+    miscount::follow(&view, &mut memory);
     Updated { memory, evidence: view.evidence }
 }

@@ -1,7 +1,7 @@
-//! Chooses who leaves when the fleet has more tasks than it wants: the idlest of the current revision, as many as there
-//! are too many. A task that was chosen stays chosen while the choice is needed, and gets its queues back when it is not.
+//! Chooses who leaves when the fleet wants fewer tasks than it had: the idlest of the current revision, as many as there
+//! are too many by that. A task that was chosen stays chosen while the choice is needed, and gets its queues back when it is not.
 
-use super::view::View;
+use super::{surplus, view::View};
 use crate::{
     evidence::{Evidence, Work},
     memory::{Leaving, Memory, TaskMemory, Why},
@@ -38,7 +38,9 @@ fn victims(view: &View<'_>, memory: &Memory) -> Vec<TaskId> {
     let live = fleet.tasks.iter().filter(|(_, task)| task.life.is_live() && task.revision == fleet.current);
     let mut current: Vec<Candidate<'_>> =
         live.filter_map(|(id, task)| Some((id, task, memory.tasks.get(id)?, view.evidence.get(id)?))).collect();
-    let too_many = current.len().saturating_sub(usize::try_from(fleet.desired).unwrap_or(usize::MAX));
+    // Those that are replaced leave in any case.
+    current.retain(|(_, _, memory, _)| !memory.leaving.is_some_and(|leaving| leaving.why == Why::Replaced));
+    let too_many = usize::try_from(surplus::scaled_in(fleet, memory)).unwrap_or(usize::MAX);
     if view.observation.workers.ok().is_none() {
         // None can be chosen by its load now; those that were chosen before stay chosen.
         current.retain(|(_, _, memory, _)| is_leaving(memory));

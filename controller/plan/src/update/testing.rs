@@ -10,8 +10,8 @@ use crate::{
     memory::Memory,
     names::TaskId,
     observation::{
-        Answer, Delivered, FleetView, HoldState, Job, Life, Mapping, Observation, Queue, QueueCount, Seen, Task,
-        WorkersView,
+        Answer, Delivered, Displaced, FleetView, HoldState, Job, Life, Mapping, Observation, Queue, QueueCount, Seen,
+        Task, WorkersView,
     },
     policy::{DrainPolicy, HoldMode, HoldPolicy, Mode, Policy, Scheduled},
 };
@@ -73,6 +73,10 @@ impl Stage {
             revisions: BTreeMap::new(),
             tasks: BTreeMap::new(),
             longest_hold: SignedDuration::from_hours(48),
+            unplaced: BTreeMap::new(),
+            counted: None,
+            balances_zones: false,
+            unread: Vec::new(),
         };
         let mut stage = Self {
             policy: Policy { hold, drain, mode: Mode::Enforce, paused: false, withdrawn: false },
@@ -90,7 +94,14 @@ impl Stage {
 
     /// One more task of the revision `old`.
     pub fn add_task(&mut self, id: &str, life: Life) {
-        let task = Task { revision: "old".into(), life, started_at: None, hold: HoldState::Free };
+        let task = Task {
+            revision: "old".into(),
+            life,
+            started_at: None,
+            hold: HoldState::Free,
+            displaced: Displaced::No,
+            zone: None,
+        };
         self.fleet.tasks.insert(id.into(), task);
     }
 

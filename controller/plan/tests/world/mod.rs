@@ -25,7 +25,7 @@ use jiff::{SignedDuration, Timestamp};
 use worker_drain_plan::{
     Memory, Outcome, Policy, TaskId,
     actions::Step,
-    observation::{FailureKind, Job, Life, Mapping, Queue, Revision},
+    observation::{Displaced, FailureKind, Job, Life, Mapping, Queue, Revision, Unplaced},
     policy::{DrainPolicy, Gate, HoldMode, HoldPolicy, Mode, Scheduled},
 };
 
@@ -83,6 +83,8 @@ pub struct Member {
     pub permitted: bool,
     pub nodes: BTreeMap<String, Node>,
     pub unmapped: Option<Mapping>,
+    pub displaced: Displaced,
+    pub zone: Option<String>,
 }
 
 /// What a broker tells of its queues.
@@ -115,6 +117,12 @@ pub struct World {
     pub counting: Counting,
     /// What the scheduler answers to a hold of a task that it does not hold yet.
     pub refuse_holds: Option<String>,
+    /// The scheduler counts so many running tasks more than it shows.
+    pub counts_more: u32,
+    /// Tasks that the scheduler lists and that cannot be placed.
+    pub unplaced: BTreeMap<TaskId, Unplaced>,
+    /// The scheduler moves tasks between zones.
+    pub balances_zones: bool,
     /// What becomes of every action of a kind, without effect.
     pub set_back: BTreeMap<Step, Outcome>,
     /// A new worker comes up by itself as soon as its task runs.
@@ -145,6 +153,9 @@ impl World {
             queued: (0, 0),
             counting: Counting::All,
             refuse_holds: None,
+            counts_more: 0,
+            unplaced: BTreeMap::new(),
+            balances_zones: false,
             set_back: BTreeMap::new(),
             workers_come_up: true,
             shows_ended: false,

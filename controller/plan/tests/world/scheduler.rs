@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use worker_drain_plan::observation::Life;
+use worker_drain_plan::observation::{Displaced, Life};
 
 use super::{Member, World, consuming};
 
@@ -34,6 +34,8 @@ impl World {
             permitted: false,
             nodes: BTreeMap::new(),
             unmapped: None,
+            displaced: Displaced::No,
+            zone: None,
         };
         if self.workers_come_up {
             member.nodes.insert(format!("celery@{name}"), consuming());

@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use worker_drain_plan::{
     NodeName, Observation,
     observation::{
-        Answer, Delivered, Failure, FailureKind, FleetView, HoldState, Life, Mapping, QueueCount, Seen, Task,
+        Answer, Counted, Delivered, Failure, FailureKind, FleetView, HoldState, Life, Mapping, QueueCount, Seen, Task,
         WorkersView,
     },
     to_count,
@@ -66,7 +66,21 @@ impl World {
             tasks: self.shown().map(|(name, member)| (name.as_str().into(), self.seen(member))).collect(),
             made_at: self.revisions[0].0.created_at,
             longest_hold: HOUR * 48,
+            unplaced: self.unplaced.clone(),
+            counted: Some(self.counted()),
+            balances_zones: self.balances_zones,
+            unread: Vec::new(),
         }
+    }
+
+    fn counted(&self) -> Counted {
+        let lives = self.tasks.values().map(|member| &member.life).chain(self.unplaced.values().map(|task| &task.life));
+        let (mut running, mut starting) = (self.counts_more, 0);
+        for life in lives {
+            running += u32::from(*life == Life::Running);
+            starting += u32::from(*life == Life::Starting);
+        }
+        Counted { running, starting, stopping: 0 }
     }
 
     /// Tasks that ended are shown to those who ask for them by name, and to those who never read them.
@@ -85,6 +99,8 @@ impl World {
             life: member.life.clone(),
             started_at: member.started_at,
             hold: member.held_until.map_or(HoldState::Free, HoldState::Until),
+            displaced: member.displaced,
+            zone: member.zone.clone(),
         }
     }
 

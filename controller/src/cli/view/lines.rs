@@ -99,6 +99,7 @@ pub fn summary(drain: &Watched, exit: Exit, now: Timestamp) -> String {
         Exit::JobsCut => format!("jobs were cut, and {} left", counted(left, "old task")),
         Exit::TimeLimit => format!("time limit reached, {} left and held", counted(left, "old task")),
         Exit::Interrupted => format!("interrupted, {} left; holds are left as they are", counted(left, "old task")),
+        Exit::CouldNotRun if drain.is_unaccounted() => String::from("not every task is accounted for"),
         Exit::CouldNotRun | Exit::BadInput => String::from("could not run"),
     };
     let took = age(now.duration_since(drain.began));

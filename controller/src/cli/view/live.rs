@@ -118,6 +118,7 @@ fn phase(report: &Report) -> String {
         let phase = match report.phase {
             Phase::Steady => "steady",
             Phase::ScalingIn => "scaling in",
+            Phase::Replacing => "replacing",
             Phase::Paused => "paused",
             Phase::Withdrawing => "withdrawing",
             Phase::Withdrawn => "withdrawn",

@@ -54,6 +54,7 @@ fn report(tasks: Vec<TaskReport>) -> Report {
         stalled: verdict(false, Reason::NotStalled, "nothing"),
         gate: None,
         settled: false,
+        unaccounted: None,
         rollout: Some(RolloutReport {
             to: "ecs-svc/2".into(),
             label: "transcoder:42".into(),

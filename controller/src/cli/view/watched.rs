@@ -86,6 +86,11 @@ impl Watched {
         self.ended.is_some() || (!self.awaits_gate && is_settled())
     }
 
+    /// Tasks of its fleet are known with which nothing can be done.
+    pub(super) fn is_unaccounted(&self) -> bool {
+        self.report.as_ref().is_some_and(|report| report.unaccounted.is_some())
+    }
+
     /// What came of it so far.
     pub(super) fn balance(&self) -> Balance {
         let Some(report) = &self.report else { return Balance::default() };

@@ -1,10 +1,12 @@
 //! The fleet as an Amazon ECS service. The hold is ECS's *task scale-in protection*; a revision is a deployment of the
 //! service (`ecs-svc/…`), never a task definition's number, because two deployments may share that.
 //!
-//! Observing is `DescribeServices`, `ListTasks`, `DescribeTasks` and `GetTaskProtection`; acting is
+//! Observing is `DescribeServices`, `ListTasks`, `DescribeTasks`, `GetTaskProtection` and, for tasks on container instances,
+//! `DescribeContainerInstances`; acting is
 //! `UpdateTaskProtection` and nothing else. A task is never stopped from here (`StopTask`): ECS would replace it from the
 //! old revision. Modules: `observe` asks and `view` reads the answers; `act` holds and releases; `call` is one call with
-//! its turn in the buckets of `limiter`, its retries and its count; `belonging` refuses a service that is not the drain's
+//! its turn in the buckets of `limiter`, its retries and its count; `instances` tells whom ECS wants
+//! gone; `belonging` refuses a service that is not the drain's
 //! own; `failure` puts errors into words.
 
 mod act;
@@ -15,6 +17,7 @@ mod call;
 mod connect;
 mod failure;
 mod identity;
+mod instances;
 mod limiter;
 mod observe;
 mod operation;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aws_sdk_ecs::types::DesiredStatus;
-use futures::{StreamExt as _, TryStreamExt as _, future::try_join, stream};
+use futures::{StreamExt as _, TryStreamExt as _, future::try_join3, stream};
 use jiff::{SignedDuration, Timestamp};
 use worker_drain_plan::{
     RevisionId, TaskId,
@@ -17,6 +17,7 @@ use super::{
     belonging,
     call::AT_ONCE,
     connect::Connection,
+    instances,
     operation::Operation,
     view::{self, Described, ServiceFacts},
 };
@@ -48,16 +49,29 @@ pub(super) async fn observe(
     let target = connection.target();
     let service = read_own_service(connection, id).await?;
     belong_here(connection, &service, tracked)?;
-    let running = list(connection, &service).await?;
+    let running = list(connection, &service, DesiredStatus::Running).await?;
     let described = describe(connection, &running.union(tracked).cloned().collect()).await?;
     let ours = sort_out(connection, &service, described, &running, tracked)?;
     let unlisted = unlisted(&service, &ours);
-    let (holds, service) = try_join(read_holds(connection, &ours), async {
-        if unlisted.is_empty() { Ok(service) } else { read_own_service(connection, id).await }
-    })
-    .await?;
+    let service = async { if unlisted.is_empty() { Ok(service) } else { read_own_service(connection, id).await } };
+    let instances = Box::pin(async { Ok(instances::read(connection, ours.tasks.values()).await) });
+    let (holds, service, instances) = try_join3(read_holds(connection, &ours), service, instances).await?;
     not_too_new(connection, clock, &service, &unlisted)?;
-    Ok(view::join(target, service, &ours, &holds))
+    let mut seen = view::join(target, service.clone(), &ours, &holds, &instances);
+    if seen.view.discrepancy().is_some_and(|sum| sum.counted > sum.shown) {
+        let stopping = Box::pin(stopping(connection, &service, &seen.view.tasks.into_keys().collect())).await?;
+        seen = view::join(target, service.stopping_too(stopping), &ours, &holds, &instances);
+    }
+    Ok(seen)
+}
+
+/// How many of the service's tasks are being stopped, other than `known`: ECS may count them still. They are listed only where
+/// its count needs it, because that costs calls of the scarcest bucket.
+async fn stopping(connection: &Connection, service: &ServiceFacts, known: &BTreeSet<TaskId>) -> Result<usize, Failure> {
+    let listed = list(connection, service, DesiredStatus::Stopped).await?;
+    let others = listed.difference(known).cloned().collect();
+    let described = describe(connection, &others).await?;
+    Ok(described.tasks.values().filter(|task| view::life(task) == Life::Stopping).count())
 }
 
 /// Reads the service. Errors: also if it is another one than `id` says, whether it exists or not; if `id` says nothing yet,
@@ -94,7 +108,11 @@ fn belong_here(connection: &Connection, service: &ServiceFacts, tracked: &BTreeS
     }
 }
 
-async fn list(connection: &Connection, service: &ServiceFacts) -> Result<BTreeSet<TaskId>, Failure> {
+async fn list(
+    connection: &Connection,
+    service: &ServiceFacts,
+    desired: DesiredStatus,
+) -> Result<BTreeSet<TaskId>, Failure> {
     let mut all = BTreeSet::new();
     let mut token: Option<String> = None;
     for _ in 0..PAGES {
@@ -106,7 +124,7 @@ async fn list(connection: &Connection, service: &ServiceFacts) -> Result<BTreeSe
                     .list_tasks()
                     .cluster(&connection.target().cluster)
                     .service_name(&service.service)
-                    .desired_status(DesiredStatus::Running)
+                    .desired_status(desired.clone())
                     .set_next_token(token.clone())
                     .send()
             })
@@ -131,7 +149,8 @@ async fn describe(connection: &Connection, tasks: &BTreeSet<TaskId>) -> Result<D
     view::described(connection.target(), tasks, &all(calls.collect()).await?)
 }
 
-/// Keeps this service's tasks; of the ended and vanished ones, only those that are tracked.
+/// Keeps this service's tasks; of the ended and vanished ones, only those that are tracked. What ECS lists for the service and
+/// is of none of its deployments is told, and never dropped.
 fn sort_out(
     connection: &Connection,
     service: &ServiceFacts,
@@ -139,17 +158,20 @@ fn sort_out(
     running: &BTreeSet<TaskId>,
     tracked: &BTreeSet<TaskId>,
 ) -> Result<Described, Failure> {
-    let Described { tasks, missing } = described;
+    let Described { tasks, missing, .. } = described;
     if let Some(task) = missing.intersection(running).next() {
         let what = format!("it lists task {} as running, and does not know it", task.short());
         return Err(view::half(connection.target(), &what));
     }
-    let mut ours = Described { tasks: BTreeMap::new(), missing: missing.intersection(tracked).cloned().collect() };
+    let mut ours = Described { missing: missing.intersection(tracked).cloned().collect(), ..Described::default() };
     for (id, task) in tasks {
         let is_tracked = tracked.contains(&id);
         if !view::is_ours(service, &task) {
             if is_tracked {
                 return Err(foreign(connection, &id, &format!("it belongs to {:?}", task.group().unwrap_or_default())));
+            }
+            if running.contains(&id) && !view::has_ended(&view::life(&task)) {
+                ours.unplaced.insert(id, view::unplaced(service, &task));
             }
         } else if is_tracked || !view::has_ended(&view::life(&task)) {
             ours.tasks.insert(id, task);

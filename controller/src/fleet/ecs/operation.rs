@@ -14,6 +14,8 @@ pub enum Operation {
     ListTasks,
     /// Reads tasks.
     DescribeTasks,
+    /// Reads the instances that tasks run on, where they are the account's own.
+    DescribeContainerInstances,
     /// Reads holds.
     GetTaskProtection,
     /// Holds and releases.
@@ -22,10 +24,11 @@ pub enum Operation {
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::DescribeServices,
         Self::ListTasks,
         Self::DescribeTasks,
+        Self::DescribeContainerInstances,
         Self::GetTaskProtection,
         Self::UpdateTaskProtection,
     ];
@@ -36,6 +39,7 @@ impl Operation {
             Self::DescribeServices => "DescribeServices",
             Self::ListTasks => "ListTasks",
             Self::DescribeTasks => "DescribeTasks",
+            Self::DescribeContainerInstances => "DescribeContainerInstances",
             Self::GetTaskProtection => "GetTaskProtection",
             Self::UpdateTaskProtection => "UpdateTaskProtection",
         }
@@ -45,7 +49,7 @@ impl Operation {
     pub const fn row(self) -> Row {
         match self {
             Self::DescribeServices => Row::ServiceRead,
-            Self::ListTasks | Self::DescribeTasks => Row::ClusterRead,
+            Self::ListTasks | Self::DescribeTasks | Self::DescribeContainerInstances => Row::ClusterRead,
             Self::GetTaskProtection | Self::UpdateTaskProtection => Row::Protection,
         }
     }
@@ -83,7 +87,7 @@ impl Calls {
 /// The rows of AWS's table that we use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Row {
-    /// "Cluster resource read": `ListTasks`, `DescribeTasks`.
+    /// "Cluster resource read": `ListTasks`, `DescribeTasks`, `DescribeContainerInstances`.
     ClusterRead,
     /// "Service read": `DescribeServices`.
     ServiceRead,

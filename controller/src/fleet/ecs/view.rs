@@ -13,19 +13,20 @@ use aws_sdk_ecs::{
     },
     primitives::DateTime,
     types::{
-        Container, DeploymentConfiguration, DeploymentController, DeploymentControllerType, SchedulingStrategy,
-        Service, Task as EcsTask,
+        AvailabilityZoneRebalancing, Container, DeploymentConfiguration, DeploymentController,
+        DeploymentControllerType, DeploymentStrategy, SchedulingStrategy, Service, Task as EcsTask,
     },
 };
 use jiff::{SignedDuration, Timestamp};
 use worker_drain_plan::{
     RevisionId, TaskId,
-    observation::{Failure, FailureKind, FleetView, HoldState, Life, Revision, Task},
+    observation::{Counted, Displaced, Failure, FailureKind, FleetView, HoldState, Life, Revision, Task, Unplaced},
 };
 
 use super::{
     connect::Named,
     identity::identity,
+    instances::Instances,
     target::{Target, last_part},
 };
 use crate::fleet::FleetObservation;
@@ -51,12 +52,22 @@ pub(super) struct ServiceFacts {
     maximum_percent: u32,
     current: RevisionId,
     revisions: BTreeMap<RevisionId, Revision>,
+    /// The scheduler moves tasks from Availability Zones with many to those with few.
+    balances_zones: bool,
+    /// `runningCount` and `pendingCount`.
+    counted: Counted,
 }
 
 impl ServiceFacts {
     /// Whether the service itself lists this deployment.
     pub(super) fn lists(&self, revision: &RevisionId) -> bool {
         self.revisions.contains_key(revision)
+    }
+
+    /// The same, with so many tasks that are being stopped and may be counted still.
+    pub(super) fn stopping_too(mut self, tasks: usize) -> Self {
+        self.counted.stopping = u32::try_from(tasks).unwrap_or(u32::MAX);
+        self
     }
 
     /// When the current deployment was made.
@@ -111,6 +122,12 @@ pub(super) fn service(target: &Target, answer: &DescribeServicesOutput) -> Resul
         maximum_percent: count(maximum),
         current: RevisionId::from(current),
         revisions: revisions.collect(),
+        balances_zones: service.availability_zone_rebalancing() == Some(&AvailabilityZoneRebalancing::Enabled),
+        counted: Counted {
+            running: count(service.running_count()),
+            starting: count(service.pending_count()),
+            stopping: 0,
+        },
     })
 }
 
@@ -123,6 +140,20 @@ fn fits(target: &Target, service: &Service) -> Result<(), Failure> {
             format!(
                 "{} is deployed by {}: its tasks belong to task sets, and the ECS service scheduler does not choose which \
                  of them stop. worker-drain needs a service with the deployment controller ECS",
+                target.label(),
+                other.as_str()
+            ),
+        ));
+    }
+    let strategy = service.deployment_configuration().and_then(DeploymentConfiguration::strategy);
+    if let Some(other) = strategy.filter(|strategy| **strategy != DeploymentStrategy::Rolling) {
+        return Err(Failure::new(
+            FailureKind::Invalid,
+            format!(
+                "{} has the deployment strategy {}: old and new tasks run side by side for its bake time, and ECS wants the old \
+                 ones back if it rolls back in it. When that time is over ECS does not tell, and it holds no more tasks than \
+                 are desired, so one side's jobs could not be kept. Nothing is done. worker-drain needs the strategy ROLLING \
+                 (`aws ecs update-service --deployment-configuration strategy=ROLLING`); its circuit breaker rolls back, too",
                 target.label(),
                 other.as_str()
             ),
@@ -147,6 +178,8 @@ pub(super) struct Described {
     pub(super) tasks: BTreeMap<TaskId, EcsTask>,
     /// Those that ECS no longer knows.
     pub(super) missing: BTreeSet<TaskId>,
+    /// Those that ECS lists for the service although they name no deployment of it, with why they cannot be placed.
+    pub(super) unplaced: BTreeMap<TaskId, Unplaced>,
 }
 
 /// Reads tasks. Errors: ECS left out one that it was asked for, or failed to read it for another reason than that it is
@@ -193,6 +226,22 @@ pub(super) fn is_ours(service: &ServiceFacts, task: &EcsTask) -> bool {
     group == Some(service.service.as_str()) && task.started_by().is_some_and(|by| by.starts_with(DEPLOYMENT))
 }
 
+/// Why a task that ECS lists for the service cannot be placed, as an observation tells it.
+pub(super) fn unplaced(service: &ServiceFacts, task: &EcsTask) -> Unplaced {
+    let group = task.group().unwrap_or_default();
+    let why = if group.strip_prefix("service:") == Some(service.service.as_str()) {
+        format!(
+            "it was started by {:?} and not by a deployment of the ECS service ({DEPLOYMENT}…), so its revision is not known",
+            task.started_by().unwrap_or_default()
+        )
+    } else {
+        format!("ECS lists it for the service {}, and its group is {group:?}", service.service)
+    };
+    let way_out =
+        "look at it with `aws ecs describe-tasks`, and stop it when its jobs have ended: ECS starts another one";
+    Unplaced { life: life(task), why: format!("{why}; {way_out}") }
+}
+
 /// Reads holds. A task that is not in the result could not be read.
 pub(super) fn holds<'a>(answers: impl IntoIterator<Item = &'a GetTaskProtectionOutput>) -> BTreeMap<TaskId, HoldState> {
     let mut holds = BTreeMap::new();
@@ -217,9 +266,19 @@ pub(super) fn join(
     service: ServiceFacts,
     described: &Described,
     holds: &BTreeMap<TaskId, HoldState>,
+    instances: &Instances,
 ) -> FleetObservation {
-    let ServiceFacts { made_at, desired, minimum_healthy_percent, maximum_percent, current, mut revisions, .. } =
-        service;
+    let ServiceFacts {
+        made_at,
+        desired,
+        minimum_healthy_percent,
+        maximum_percent,
+        current,
+        mut revisions,
+        counted,
+        balances_zones,
+        ..
+    } = service;
     let mut tasks = BTreeMap::new();
     let mut identities = BTreeMap::new();
     for (id, task) in &described.tasks {
@@ -233,11 +292,18 @@ pub(super) fn join(
             identities.insert(id.clone(), identity(task));
         }
         let hold = holds.get(id).copied().unwrap_or(HoldState::Unread);
-        tasks.insert(id.clone(), Task { revision, life, started_at, hold });
+        let zone = task.availability_zone().map(ToOwned::to_owned);
+        tasks.insert(id.clone(), Task { revision, life, started_at, hold, displaced: instances.displaced(task), zone });
     }
     for id in &described.missing {
-        let task =
-            Task { revision: RevisionId::default(), life: Life::Missing, started_at: None, hold: HoldState::Unread };
+        let task = Task {
+            revision: RevisionId::default(),
+            life: Life::Missing,
+            started_at: None,
+            hold: HoldState::Unread,
+            displaced: Displaced::No,
+            zone: None,
+        };
         tasks.insert(id.clone(), task);
     }
     let view = FleetView {
@@ -250,6 +316,10 @@ pub(super) fn join(
         revisions,
         tasks,
         longest_hold: SignedDuration::from_mins(i64::from(LONGEST_HOLD_MINUTES)),
+        unplaced: described.unplaced.clone(),
+        counted: Some(counted),
+        balances_zones,
+        unread: instances.unread.iter().cloned().collect(),
     };
     FleetObservation { view, identities }
 }

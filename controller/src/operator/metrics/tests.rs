@@ -63,6 +63,7 @@ fn report(tasks: &[(&str, TaskPhase, HoldState)]) -> (Report, Memory) {
         stalled: verdict(Reason::NotStalled),
         gate: None,
         settled: false,
+        unaccounted: None,
         rollout: None,
         past: Vec::new(),
         cut: Cut { tasks: 1, jobs: 3 },

@@ -114,6 +114,7 @@ fn create_service(emulator: &Emulator, name: &str) -> bool {
             task_definition: definition.name(),
             desired: 1,
             configuration: DeploymentConfiguration::default(),
+            ..CreateService::default()
         };
         world.create_service(&request, now).map(drop)
     });

@@ -7,6 +7,7 @@ mod events;
 mod frozen_worker;
 mod killed;
 mod kills;
+mod moves;
 mod queue_gate;
 mod rollback;
 mod rollout;

@@ -14,7 +14,10 @@ use serde_json::{Value, json};
 use super::{definitions, render, requests};
 use crate::{
     emulator::Shared,
-    model::{ApiError, CreateService, Failure, ListTasks, Operation, Protection, Service, Time, UpdateService, World},
+    model::{
+        ApiError, CreateService, Failure, InstanceStatus, ListTasks, Operation, Protection, Service, Strategy, Time,
+        UpdateService, World,
+    },
 };
 
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
@@ -113,6 +116,9 @@ fn answer_about_tasks(world: &mut World, operation: Operation, body: &Value, now
             let tasks: Vec<Value> = answer.tasks.iter().map(|task| render::task(world.knobs(), task)).collect();
             Ok(json!({"tasks": tasks, "failures": render::failures(&answer.failures)}))
         }
+        Operation::RegisterContainerInstance
+        | Operation::UpdateContainerInstancesState
+        | Operation::DescribeContainerInstances => answer_about_instances(world, operation, &read(body)?, now),
         Operation::StopTask => {
             let request: requests::OneTask = read(body)?;
             let task = world.stop_task(&request.cluster, &request.task, &request.reason, now)?;
@@ -136,6 +142,33 @@ fn answer_about_tasks(world: &mut World, operation: Operation, body: &Value, now
         }
         _ => Err(ApiError::new("UnknownOperationException", "not about tasks")),
     }
+}
+
+fn answer_about_instances(
+    world: &mut World,
+    operation: Operation,
+    request: &requests::Instances,
+    now: Time,
+) -> Result<Value, ApiError> {
+    let (cluster, instances) = (&request.cluster, words(&request.container_instances));
+    let (found, failures) = match operation {
+        Operation::RegisterContainerInstance => {
+            let zone = request.attributes.iter().find(|attribute| attribute.name == "ecs.availability-zone");
+            let letter = zone.and_then(|zone| zone.value.bytes().last()).unwrap_or(b'a');
+            let instance = world.register_container_instance(cluster, letter.wrapping_sub(b'a') % 26, now)?;
+            return Ok(json!({"containerInstance": render::instance(world, &instance)}));
+        }
+        Operation::UpdateContainerInstancesState => {
+            let known = [InstanceStatus::Active, InstanceStatus::Draining];
+            let Some(status) = known.into_iter().find(|status| status.as_str() == request.status) else {
+                return Err(ApiError::invalid("Status must be one of ACTIVE, DRAINING."));
+            };
+            world.update_container_instances_state(cluster, &instances, status, now)?
+        }
+        _ => world.describe_container_instances(cluster, &instances, now)?,
+    };
+    let instances: Vec<Value> = found.iter().map(|instance| render::instance(world, instance)).collect();
+    Ok(json!({"containerInstances": instances, "failures": render::failures(&failures)}))
 }
 
 fn words(words: &[String]) -> Vec<&str> {
@@ -180,6 +213,12 @@ fn change_service(
         return Err(ApiError::new("UnsupportedFeatureException", format!("{} is not modelled", controller.kind)));
     }
     let configuration = request.deployment_configuration.change();
+    let strategy = match &request.deployment_configuration.strategy {
+        None => None,
+        Some(given) => Some(Strategy::parse(given).ok_or_else(|| ApiError::invalid("Invalid deployment strategy."))?),
+    };
+    let bake_minutes = request.deployment_configuration.bake_time_in_minutes;
+    let rebalances = request.availability_zone_rebalancing.as_ref().map(|word| word == "ENABLED");
     match operation {
         Operation::CreateService => {
             let request = CreateService {
@@ -188,6 +227,9 @@ fn change_service(
                 task_definition: request.task_definition.unwrap_or_default(),
                 desired: request.desired_count.unwrap_or(0),
                 configuration: configuration.applied_to(crate::model::DeploymentConfiguration::default()),
+                strategy: strategy.unwrap_or_default(),
+                bake_minutes: bake_minutes.unwrap_or_default(),
+                rebalances: rebalances.unwrap_or_default(),
             };
             world.create_service(&request, now)
         }
@@ -200,6 +242,9 @@ fn change_service(
                 task_definition: request.task_definition,
                 force_new_deployment: request.force_new_deployment,
                 configuration,
+                strategy,
+                bake_minutes,
+                rebalances,
             };
             world.update_service(&request, now)
         }

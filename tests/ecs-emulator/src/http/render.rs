@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::model::{
-    ContainerState, Counts, Deployment, Failure, Health, HostnameShape, Knobs, LastStatus, ProtectionAnswer, Service,
-    Task, Time,
+    ContainerInstance, ContainerState, Counts, Deployment, Failure, Health, HostnameShape, Knobs, LastStatus,
+    ProtectionAnswer, Service, Task, Time, World,
 };
 
 /// A UUID made of random bits, for ids of events and attachments.
@@ -79,7 +79,7 @@ pub(super) fn service(knobs: &Knobs, service: &Service, counts: Counts, of_deplo
         "serviceRegistries": [],
         "status": service.status.as_str(),
         "desiredCount": service.desired,
-        "runningCount": counts.running,
+        "runningCount": counts.running.saturating_add_signed(knobs.running_count_off),
         "pendingCount": counts.pending,
         "launchType": "FARGATE",
         "platformVersion": "LATEST",
@@ -92,7 +92,8 @@ pub(super) fn service(knobs: &Knobs, service: &Service, counts: Counts, of_deplo
             },
             "maximumPercent": configuration.maximum_percent,
             "minimumHealthyPercent": configuration.minimum_healthy_percent,
-            "strategy": "ROLLING",
+            "strategy": service.strategy.as_str(),
+            "bakeTimeInMinutes": service.bake_minutes,
         },
         "deployments": deployments,
         "events": events,
@@ -104,7 +105,7 @@ pub(super) fn service(knobs: &Knobs, service: &Service, counts: Counts, of_deplo
         "enableECSManagedTags": false,
         "propagateTags": "NONE",
         "enableExecuteCommand": false,
-        "availabilityZoneRebalancing": "DISABLED",
+        "availabilityZoneRebalancing": if service.rebalances { "ENABLED" } else { "DISABLED" },
     })
 }
 
@@ -158,13 +159,13 @@ pub(super) fn task(knobs: &Knobs, task: &Task) -> Value {
         "ephemeralStorage": {"sizeInGiB": 20},
     });
     if let Some(fields) = answer.as_object_mut() {
-        optional(fields, task);
+        optional(knobs, fields, task);
     }
     answer
 }
 
 /// Members that are absent until they mean something.
-fn optional(fields: &mut Map<String, Value>, task: &Task) {
+fn optional(knobs: &Knobs, fields: &mut Map<String, Value>, task: &Task) {
     let mut time = |name: &str, at: Option<Time>| {
         if let Some(at) = at {
             fields.insert(name.to_owned(), json!(at.epoch_seconds()));
@@ -181,8 +182,31 @@ fn optional(fields: &mut Map<String, Value>, task: &Task) {
         fields.insert("stoppedReason".to_owned(), json!(stop.reason));
     }
     if let Some(deployment) = task.deployment {
-        fields.insert("startedBy".to_owned(), json!(deployment));
+        let by = knobs.started_by.as_ref().map_or_else(|| json!(deployment), |by| json!(by));
+        fields.insert("startedBy".to_owned(), by);
     }
+    if let Some(instance) = task.instance {
+        fields.insert("containerInstanceArn".to_owned(), json!(knobs.instance_arn(&task.cluster, instance)));
+        fields.insert("launchType".to_owned(), json!("EC2"));
+    }
+}
+
+pub(super) fn instance(world: &World, instance: &ContainerInstance) -> Value {
+    let knobs = world.knobs();
+    let zone = format!("{}{}", knobs.region, char::from(b'a' + instance.zone % 26));
+    let on_it = || world.state().tasks.values().filter(|task| task.instance == Some(instance.id) && task.is_live());
+    let running = on_it().filter(|task| task.last == LastStatus::Running).count();
+    json!({
+        "containerInstanceArn": knobs.instance_arn(&instance.cluster, instance.id),
+        "status": instance.status.as_str(),
+        "agentConnected": true,
+        "runningTasksCount": running,
+        "pendingTasksCount": on_it().count() - running,
+        "registeredAt": instance.registered_at.epoch_seconds(),
+        "attributes": [{"name": "ecs.availability-zone", "value": zone}],
+        "attachments": [],
+        "tags": [],
+    })
 }
 
 fn health(health: Health) -> &'static str {

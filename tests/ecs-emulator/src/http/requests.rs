@@ -61,6 +61,7 @@ pub(super) struct Service {
     pub deployment_configuration: Configuration,
     pub deployment_controller: Option<Controller>,
     pub force: bool,
+    pub availability_zone_rebalancing: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -75,6 +76,8 @@ pub(super) struct Configuration {
     pub minimum_healthy_percent: Option<u32>,
     pub maximum_percent: Option<u32>,
     pub deployment_circuit_breaker: Option<Breaker>,
+    pub strategy: Option<String>,
+    pub bake_time_in_minutes: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -112,6 +115,15 @@ pub(super) struct Tasks {
     pub tasks: Vec<String>,
     pub protection_enabled: Option<bool>,
     pub expires_in_minutes: Option<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Instances {
+    pub cluster: String,
+    pub container_instances: Vec<String>,
+    pub status: String,
+    pub attributes: Vec<KeyValue>,
 }
 
 #[derive(Debug, Default, Deserialize)]

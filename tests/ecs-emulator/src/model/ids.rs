@@ -66,3 +66,16 @@ pub struct ServiceId(
     /// Zero for the first service ever created.
     pub usize,
 );
+
+/// A container instance: 32 hexadecimal digits, the tail of its ARN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId(
+    /// The digits as a number.
+    pub u128,
+);
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}

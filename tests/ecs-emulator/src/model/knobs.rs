@@ -123,6 +123,16 @@ pub enum DeleteForceProtected {
     Holds,
 }
 
+/// What protection does for a task on a container instance that is set to `DRAINING`. AWS does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainingProtected {
+    /// The task stays until protection ends.
+    Holds,
+    /// The task is stopped all the same.
+    Stops,
+}
+
 /// The values that `deployments[].status` takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -218,6 +228,16 @@ pub struct Knobs {
     pub network: [u8; 2],
     /// Availability zones that tasks are spread over.
     pub zones: u8,
+    /// See [`DrainingProtected`].
+    pub draining_protected: DrainingProtected,
+    /// After how many seconds the scheduler gives up a move between zones because every task of the crowded zone stays
+    /// protected: it stops the task that it has started, and begins again. Never if absent.
+    pub rebalance_gives_up_seconds: Option<u32>,
+    /// What tasks of services say in `startedBy` instead of their deployment, as tasks do that something else than the ECS
+    /// service scheduler started.
+    pub started_by: Option<String>,
+    /// How many more tasks `runningCount` of a service has than run; may be negative.
+    pub running_count_off: i32,
     /// Whether calls are limited by AWS's published token buckets ("Request throttling for the Amazon ECS API").
     pub throttling: bool,
     /// Entries kept in the history; zero keeps none, which is what a fast simulation wants.
@@ -264,6 +284,10 @@ impl Default for Knobs {
             hostname_shape: HostnameShape::Fqdn,
             network: [10, 0],
             zones: 3,
+            draining_protected: DrainingProtected::Holds,
+            rebalance_gives_up_seconds: None,
+            started_by: None,
+            running_count_off: 0,
             throttling: true,
             history_limit: 100_000,
             events_limit: 10_000,

@@ -4,13 +4,17 @@ use std::net::Ipv4Addr;
 
 use super::{
     ContainerState, DeploymentId, DesiredStatus, Effect, Health, LastStatus, ServiceId, Stop, StopCause, Task, TaskId,
-    TaskTimer, Time, Transition, World,
+    TaskTimer, Time, Transition, World, instances::Place,
 };
 
 impl World {
-    /// Makes a task of a deployment.
-    pub(super) fn launch(&mut self, service: ServiceId, deployment: DeploymentId) -> TaskId {
-        let zone = self.emptiest_zone(service);
+    /// Makes a task of a deployment, if there is a place for it.
+    pub(super) fn launch(&mut self, service: ServiceId, deployment: DeploymentId) -> Option<TaskId> {
+        let (zone, instance) = match self.place(service) {
+            Place::Zone(zone) => (zone, None),
+            Place::Instance(instance, zone) => (zone, Some(instance)),
+            Place::Nowhere => return None,
+        };
         let owner = &self.state.services[service.0];
         let definition = owner.deployment(deployment).expect("a listed deployment").definition.clone();
         let (cluster, name) = (owner.cluster.clone(), owner.name.clone());
@@ -19,9 +23,10 @@ impl World {
         task.service = Some(service);
         task.service_name = Some(name);
         task.deployment = Some(deployment);
+        task.instance = instance;
         self.state.services[service.0].tasks.insert(id);
         self.begin(id);
-        id
+        Some(id)
     }
 
     /// Makes a task that nobody has begun yet.
@@ -43,6 +48,7 @@ impl World {
             deployment: None,
             definition,
             zone,
+            instance: None,
             address: Ipv4Addr::from([net, works, high, low]),
             last: LastStatus::Provisioning,
             desired: DesiredStatus::Running,
@@ -72,7 +78,7 @@ impl World {
     }
 
     /// The zone with the fewest tasks of the service; chance among equals.
-    fn emptiest_zone(&mut self, service: ServiceId) -> u8 {
+    pub(super) fn emptiest_zone(&mut self, service: ServiceId) -> u8 {
         let mut counts = vec![0_u32; usize::from(self.knobs.zones.max(1))];
         for id in &self.state.services[service.0].tasks {
             let task = &self.state.tasks[id];

@@ -44,8 +44,10 @@ mod error;
 mod faults;
 mod history;
 mod ids;
+mod instances;
 mod knobs;
 mod lifecycle;
+mod moves;
 mod operation;
 mod pause;
 mod protection;
@@ -70,10 +72,11 @@ pub use self::{
     error::{ApiError, Failure},
     faults::{CallFault, Faults},
     history::{Entry, Transition},
-    ids::{DeploymentId, NotATaskId, ServiceId, TaskId},
+    ids::{DeploymentId, InstanceId, NotATaskId, ServiceId, TaskId},
+    instances::{ContainerInstance, InstanceStatus},
     knobs::{
-        BlockedRenewal, BlockedRule, DeleteForceProtected, DeploymentStatusSet, EarlySuccess, HostnameShape, Knobs,
-        ReplaceTerminated, RollbackId, Span,
+        BlockedRenewal, BlockedRule, DeleteForceProtected, DeploymentStatusSet, DrainingProtected, EarlySuccess,
+        HostnameShape, Knobs, ReplaceTerminated, RollbackId, Span,
     },
     operation::Operation,
     pause::{Pause, PauseEnd, PauseStage},
@@ -81,7 +84,7 @@ pub use self::{
     rng::Rng,
     service::{
         CircuitBreaker, ConfigurationChange, Deployment, DeploymentConfiguration, DeploymentStatus, RolloutState,
-        Service, ServiceEvent, ServiceStatus,
+        Service, ServiceEvent, ServiceStatus, Strategy,
     },
     services::{Counts, CreateService, DescribedServices, UpdateService},
     task::{ContainerState, DesiredStatus, Health, LastStatus, Stop, StopCause, Task},
@@ -127,6 +130,8 @@ pub struct State {
     pub services: Vec<Service>,
     /// Every task that is still visible.
     pub tasks: BTreeMap<TaskId, Task>,
+    /// Every container instance ever registered.
+    pub instances: BTreeMap<InstanceId, ContainerInstance>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

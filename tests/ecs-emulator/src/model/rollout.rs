@@ -42,6 +42,7 @@ impl World {
             replaced_at: None,
             is_rollback: false,
             paused_until: None,
+            bakes_since: None,
         }
     }
 

@@ -19,15 +19,15 @@ struct Census {
     live: u32,
     healthy: u32,
     primary_healthy: u32,
-    /// Live and not unhealthy, by deployment, in the order of the service's list.
+    /// Live and not wanted gone, by deployment, in the order of the service's list.
     useful: Vec<u32>,
 }
 
 /// What one look did.
 #[derive(Debug, Default)]
-struct Turn {
-    started: Vec<TaskId>,
-    stopped: Vec<TaskId>,
+pub(super) struct Turn {
+    pub(super) started: Vec<TaskId>,
+    pub(super) stopped: Vec<TaskId>,
     stopped_pending: u32,
     /// Why nothing could be done although something should be.
     stuck: bool,
@@ -50,9 +50,12 @@ impl World {
     fn tick_active(&mut self, id: ServiceId) {
         self.check_breaker(id);
         self.pause(id);
+        self.bake(id);
         let mut turn = Turn::default();
         self.start_tasks(id, &mut turn);
+        self.rebalance(id, &mut turn);
         self.stop_unhealthy(id, &mut turn);
+        self.stop_displaced(id, &mut turn);
         self.stop_tasks(id, &mut turn);
         let acted = !turn.started.is_empty() || !turn.stopped.is_empty();
         self.tell(id, &turn);
@@ -73,11 +76,16 @@ impl World {
                 census.primary_healthy += u32::from(task.healthy);
             }
             let place = service.deployments.iter().position(|deployment| Some(deployment.id) == task.deployment);
-            if let Some(place) = place.filter(|_| task.health != Health::Unhealthy) {
+            if let Some(place) = place.filter(|_| !self.is_wanted_gone(task.id)) {
                 census.useful[place] += 1;
             }
         }
         census
+    }
+
+    /// Whether another task shall take its place: it is unhealthy, or its container instance is being emptied.
+    fn is_wanted_gone(&self, task: TaskId) -> bool {
+        self.state.tasks[&task].health == Health::Unhealthy || self.is_displaced(task)
     }
 
     /// Starts replacements of old tasks, then tasks of the primary, as far as the upper bound allows.
@@ -85,7 +93,9 @@ impl World {
         let census = self.census(id);
         self.adjust_targets(id, &census);
         let service = &self.state.services[id.0];
-        let upper = service.configuration.upper(service.desired);
+        // Green comes up in full beside blue, whatever the bounds of a rolling deployment are.
+        let rolling = service.configuration.upper(service.desired);
+        let upper = if self.bakes(id) { rolling.max(service.desired * 2) } else { rolling };
         let is_paused = self.paused_at(id) == Some(PauseStage::PreScaleUp);
         let mut room = upper.saturating_sub(census.live).min(self.knobs.start_batch.unwrap_or(u32::MAX));
         // Old revisions first: their tasks are what keeps the service up until the new ones are healthy.
@@ -113,7 +123,14 @@ impl World {
             let starts = missing.min(room);
             room -= starts;
             for _ in 0..starts {
-                turn.started.push(self.launch(id, deployment));
+                let Some(task) = self.launch(id, deployment) else {
+                    self.say_once(
+                        id,
+                        "was unable to place a task because no container instance met all of its requirements.",
+                    );
+                    return;
+                };
+                turn.started.push(task);
             }
         }
     }
@@ -169,11 +186,10 @@ impl World {
         let Some(primary) = service.primary() else { return };
         let (primary_id, stalled) = (primary.id, primary.rollout == RolloutState::Failed);
         let mut spare = census.healthy.saturating_sub(service.configuration.lower(service.desired));
-        let mut excess = census.useful.first().map_or(0, |useful| useful.saturating_sub(service.desired));
-        let may = |task: &TaskId| {
-            let task = &self.state.tasks[task];
-            task.may_be_stopped(self.now) && task.health != Health::Unhealthy
-        };
+        // The task that was started to balance the zones is no excess.
+        let wanted = service.desired + u32::from(self.moving(id).is_some());
+        let mut excess = census.useful.first().map_or(0, |useful| useful.saturating_sub(wanted));
+        let may = |task: &TaskId| self.state.tasks[task].may_be_stopped(self.now) && !self.is_wanted_gone(*task);
         let of_primary = |task: &TaskId| self.state.tasks[task].deployment == Some(primary_id);
         let (mut new, mut old): (Vec<TaskId>, Vec<TaskId>) =
             service.tasks.iter().filter(|t| may(t)).partition(|t| of_primary(t));
@@ -184,7 +200,7 @@ impl World {
             self.scale_in(task, turn);
         }
         // A deployment that pauses stops nothing.
-        let waits = stalled || self.paused_at(id).is_some();
+        let waits = stalled || self.paused_at(id).is_some() || self.bakes(id);
         while !waits && let Some(task) = self.victim(id, &mut old, &mut spare) {
             self.scale_in(task, turn);
         }
@@ -227,7 +243,7 @@ impl World {
         !task.healthy && !replaces
     }
 
-    fn scale_in(&mut self, id: TaskId, turn: &mut Turn) {
+    pub(super) fn scale_in(&mut self, id: TaskId, turn: &mut Turn) {
         let task = &self.state.tasks[&id];
         turn.stopped_pending += u32::from(task.last != LastStatus::Running);
         turn.stopped.push(id);

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{
     definition::TaskDefinition,
     ids::{DeploymentId, ServiceId, TaskId},
+    moves::Move,
     time::Time,
 };
 
@@ -90,6 +91,37 @@ pub struct CircuitBreaker {
     pub enable: bool,
     /// Whether the last completed deployment is brought back then.
     pub rollback: bool,
+}
+
+/// `strategy` of a deployment (API: `DeploymentConfiguration`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// Old tasks are replaced by new ones, some at a time.
+    #[default]
+    Rolling,
+    /// All new tasks run beside all old ones for the bake time; then the old ones are stopped.
+    BlueGreen,
+    /// The same with traffic that shifts in equal steps.
+    Linear,
+    /// The same with traffic that shifts in two steps.
+    Canary,
+}
+
+impl Strategy {
+    /// As the API writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rolling => "ROLLING",
+            Self::BlueGreen => "BLUE_GREEN",
+            Self::Linear => "LINEAR",
+            Self::Canary => "CANARY",
+        }
+    }
+
+    /// The strategy that the API writes so.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Rolling, Self::BlueGreen, Self::Linear, Self::Canary].into_iter().find(|one| one.as_str() == word)
+    }
 }
 
 /// How a rolling deployment may proceed (API: `DeploymentConfiguration`).
@@ -175,6 +207,8 @@ pub struct Deployment {
     pub(super) is_rollback: bool,
     /// See [`super::Pause`].
     pub(super) paused_until: Option<Time>,
+    /// Since when all of its tasks are healthy: from then on it bakes.
+    pub(super) bakes_since: Option<Time>,
 }
 
 /// A line of `DescribeServices` `events`.
@@ -211,6 +245,13 @@ pub struct Service {
     pub desired: u32,
     /// See [`DeploymentConfiguration`].
     pub configuration: DeploymentConfiguration,
+    /// See [`Strategy`].
+    pub strategy: Strategy,
+    /// `bakeTimeInMinutes`: for how long old tasks stay when all new ones are healthy; not for a rolling deployment.
+    pub bake_minutes: u32,
+    /// `availabilityZoneRebalancing` is `ENABLED`.
+    pub rebalances: bool,
+    pub(super) moving: Option<Move>,
     /// Newest first; the first is the primary.
     pub deployments: Vec<Deployment>,
     /// Oldest first, at most 100.

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use super::{
     ApiError, ConfigurationChange, ContainerDefinition, DeploymentConfiguration, DeploymentId, Failure, Knobs,
-    LastStatus, Operation, ReplaceTerminated, Service, ServiceId, ServiceStatus, State, TaskDefinition, TaskId, Time,
-    Transition, World,
+    LastStatus, Operation, ReplaceTerminated, Service, ServiceId, ServiceStatus, State, Strategy, TaskDefinition,
+    TaskId, Time, Transition, World,
 };
 
 /// `DescribeServices` takes at most so many services.
@@ -29,6 +29,12 @@ pub struct CreateService {
     pub desired: u32,
     /// See [`DeploymentConfiguration`].
     pub configuration: DeploymentConfiguration,
+    /// See [`Service::strategy`].
+    pub strategy: Strategy,
+    /// See [`Service::bake_minutes`].
+    pub bake_minutes: u32,
+    /// See [`Service::rebalances`]. What is not said is off here; ECS has it on for services that were made since 2025.
+    pub rebalances: bool,
 }
 
 /// What `UpdateService` asks for; what is absent stays.
@@ -46,6 +52,12 @@ pub struct UpdateService {
     pub force_new_deployment: bool,
     /// See [`ConfigurationChange`].
     pub configuration: ConfigurationChange,
+    /// See [`Service::strategy`].
+    pub strategy: Option<Strategy>,
+    /// See [`Service::bake_minutes`].
+    pub bake_minutes: Option<u32>,
+    /// See [`Service::rebalances`].
+    pub rebalances: Option<bool>,
 }
 
 /// Tasks of a service, or of one of its deployments. Tasks that are to stop count in neither.
@@ -228,6 +240,10 @@ impl World {
                 status: ServiceStatus::Active,
                 desired: request.desired,
                 configuration: request.configuration,
+                strategy: request.strategy,
+                bake_minutes: request.bake_minutes,
+                rebalances: request.rebalances,
+                moving: None,
                 deployments: Vec::new(),
                 events: VecDeque::new(),
                 created_at: world.now,
@@ -263,6 +279,9 @@ impl World {
             }
             let service = &mut world.state.services[id.0];
             service.configuration = configuration;
+            service.strategy = request.strategy.unwrap_or(service.strategy);
+            service.bake_minutes = request.bake_minutes.unwrap_or(service.bake_minutes);
+            service.rebalances = request.rebalances.unwrap_or(service.rebalances);
             let after = request.desired.unwrap_or(before);
             if after != before {
                 service.desired = after;

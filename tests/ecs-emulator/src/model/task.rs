@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     definition::TaskDefinition,
-    ids::{DeploymentId, ServiceId, TaskId},
+    ids::{DeploymentId, InstanceId, ServiceId, TaskId},
     knobs::HostnameShape,
     time::Time,
 };
@@ -102,6 +102,8 @@ pub enum StopCause {
     Deletion,
     /// The service scheduler, because the task is unhealthy. Protection does not help.
     Unhealthy,
+    /// The service scheduler, because its container instance is being emptied.
+    Draining,
     /// `StopTask`. Protection does not help.
     User,
     /// An essential container ended.
@@ -118,7 +120,9 @@ impl StopCause {
     /// `stopCode` (API: Task).
     pub fn code(self) -> &'static str {
         match self {
-            Self::Scaling | Self::Deletion | Self::Unhealthy | Self::Maintenance => "ServiceSchedulerInitiated",
+            Self::Scaling | Self::Deletion | Self::Unhealthy | Self::Draining | Self::Maintenance => {
+                "ServiceSchedulerInitiated"
+            }
             Self::User => "UserInitiated",
             Self::Exited => "EssentialContainerExited",
             Self::FailedToStart => "TaskFailedToStart",
@@ -163,6 +167,8 @@ pub struct Task {
     pub definition: Arc<TaskDefinition>,
     /// Which availability zone, from zero.
     pub zone: u8,
+    /// The container instance that it runs on, where it is the account's own.
+    pub instance: Option<InstanceId>,
     /// Its private IPv4 address.
     pub address: Ipv4Addr,
     /// `lastStatus`.

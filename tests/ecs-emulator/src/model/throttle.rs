@@ -20,13 +20,20 @@ enum Bucket {
 impl Bucket {
     fn of(operation: Operation) -> Self {
         match operation {
-            Operation::DescribeTasks | Operation::ListTasks => Self::ClusterResourceRead,
-            Operation::StopTask | Operation::RunTask => Self::ClusterResourceModify,
+            Operation::DescribeTasks | Operation::ListTasks | Operation::DescribeContainerInstances => {
+                Self::ClusterResourceRead
+            }
+            Operation::StopTask | Operation::RunTask | Operation::UpdateContainerInstancesState => {
+                Self::ClusterResourceModify
+            }
             Operation::DescribeServices | Operation::ListServices => Self::ServiceRead,
             Operation::CreateService | Operation::UpdateService | Operation::DeleteService => Self::ServiceModify,
             Operation::UpdateTaskProtection | Operation::GetTaskProtection => Self::TaskProtection,
             Operation::DescribeTaskDefinition => Self::TaskDefinitionRead,
-            Operation::CreateCluster | Operation::DescribeClusters | Operation::RegisterTaskDefinition => Self::Other,
+            Operation::CreateCluster
+            | Operation::DescribeClusters
+            | Operation::RegisterTaskDefinition
+            | Operation::RegisterContainerInstance => Self::Other,
         }
     }
 

@@ -50,6 +50,7 @@ impl Lab {
             task_definition: "worker:1".to_owned(),
             desired,
             configuration,
+            ..CreateService::default()
         };
         world.create_service(&request, now).unwrap();
         Self { world, now, stubborn: BTreeSet::new() }

@@ -7,6 +7,7 @@ mod faults;
 mod invariants;
 mod lab;
 mod lifecycle;
+mod moves;
 mod protection;
 mod rollback;
 mod rollout;

@@ -13,7 +13,7 @@ use worker_drain::fleet::{
 };
 use worker_drain_plan::{
     Action, Ground, Observation, Outcome, TaskId,
-    observation::{Failure, FailureKind, FleetView, Seen},
+    observation::{Counted, Failure, FailureKind, FleetView, Seen},
 };
 
 use super::{clock, judge_attempt, judge_begin};
@@ -57,7 +57,7 @@ impl Fleet for SimFleet<'_> {
             world.taps[self.who].looked_ms = world.now;
             clock(&world, self.who)
         };
-        let result = self.look(tracked).await;
+        let result = Box::pin(self.look(tracked)).await;
         let mut world = self.sim.world();
         let now = clock(&world, self.who);
         let tap = &mut world.taps[self.who];
@@ -131,6 +131,9 @@ impl SimFleet<'_> {
             }
         }
         sim.point(self.who).await;
+        let more = u32::from(sim.world().is_out(Outage::Miscounted));
+        let (running, starting) = service.counted;
+        let counted = Counted { running: running + more, starting, stopping: 0 };
         Ok(FleetView {
             name: "default/transcoder".into(),
             desired: service.desired,
@@ -141,6 +144,10 @@ impl SimFleet<'_> {
             tasks,
             made_at: Some(stamp(0)),
             longest_hold: sim.world().setup.longest_hold,
+            unplaced: BTreeMap::new(),
+            counted: Some(counted),
+            balances_zones: service.balances_zones,
+            unread: Vec::new(),
         })
     }
 

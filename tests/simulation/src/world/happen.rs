@@ -1,6 +1,6 @@
 //! What happens to the world: the lives of containers and workers, and the beats of the script.
 
-use ecs_emulator::model::{self as ecs, Faults, Health, Interruption, Time, UpdateService};
+use ecs_emulator::model::{self as ecs, Faults, Health, Interruption, Knobs, Time, UpdateService};
 
 use super::{CLUSTER, Event, Node, NodeState, SERVICE, World};
 use crate::{
@@ -188,6 +188,7 @@ impl World {
             | Happening::DeployPrevious
             | Happening::Scale(_)
             | Happening::ScaleToZero
+            | Happening::Rebalance
             | Happening::DeleteService => self.deploy(beat.what),
             Happening::Outage(outage, lasts) => self.outage(outage, lasts),
             Happening::Kill(awaits, down) => self.gate_for(awaits).die_in = Some((awaits, down)),
@@ -297,6 +298,11 @@ impl World {
             }
             Happening::Scale(by) => request.desired = Some(desired.saturating_add_signed(by).min(5)),
             Happening::ScaleToZero => request.desired = Some(0),
+            Happening::Rebalance => {
+                let knobs = self.ecs.knobs().clone();
+                self.ecs.set_knobs(Knobs { zones: knobs.zones + 2, ..knobs });
+                request.rebalances = Some(true);
+            }
             _ => {
                 self.deleted = self.ecs.delete_service(CLUSTER, SERVICE, true, Time(self.now)).is_ok() || self.deleted;
                 self.disturbed_at = self.now;

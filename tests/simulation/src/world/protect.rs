@@ -1,6 +1,6 @@
 //! What keeps tasks from being stopped, and who is to answer for it when one is.
 
-use ecs_emulator::model::{Protection, ProtectionAnswer, StopCause, Task, Time};
+use ecs_emulator::model::{Health, Protection, ProtectionAnswer, StopCause, Task, Time};
 use jiff::Timestamp;
 use worker_drain_plan::{
     Action, Ground, Memory, Observation, Plan, Policy, TaskId,
@@ -170,7 +170,9 @@ impl World {
         let at_risk = plans.flat_map(|plan| &plan.report.tasks).any(is_told) || self.lets_go_by_deadline();
         let held = self.ecs.task(self.members[m].ecs).is_some_and(|task| task.is_protected(Time(self.now)));
         let unseen = !self.is_undisturbed() || self.was_just_cut();
-        if late || at_risk || !held || unseen || self.has_second() {
+        // ECS stops an unhealthy task, held or not.
+        let wanted_gone = self.ecs.task(self.members[m].ecs).is_some_and(|task| task.health == Health::Unhealthy);
+        if wanted_gone || late || at_risk || !held || unseen || self.has_second() {
             return;
         }
         let service = self.service();

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ecs_emulator::model::{self as ecs, ContainerState, LastStatus, ServiceStatus};
+use ecs_emulator::model::{self as ecs, ContainerState, Health, LastStatus, ServiceStatus};
 use worker_drain_plan::{
     RevisionId, TaskId,
-    observation::{HoldState, Life, Revision, Task},
+    observation::{Displaced, HoldState, Life, Revision, Task},
 };
 
 use super::World;
@@ -45,6 +45,10 @@ pub struct ServiceSnap {
     pub maximum: u32,
     /// The primary deployment.
     pub current: RevisionId,
+    /// `availabilityZoneRebalancing` is `ENABLED`.
+    pub balances_zones: bool,
+    /// `runningCount` and `pendingCount`.
+    pub counted: (u32, u32),
     /// All that are listed.
     pub revisions: BTreeMap<RevisionId, Revision>,
 }
@@ -70,7 +74,9 @@ impl World {
     fn service_now(&mut self) -> ServiceSnap {
         let service = self.service();
         let exists = service.status != ServiceStatus::Inactive;
-        let (desired, configuration) = (service.desired, service.configuration);
+        let counts = self.ecs.state().counts(service, None);
+        let counted = (counts.running, counts.pending);
+        let (desired, configuration, balances_zones) = (service.desired, service.configuration, service.rebalances);
         let listed: Vec<(ecs::DeploymentId, u32, u64)> = service
             .deployments
             .iter()
@@ -90,6 +96,8 @@ impl World {
             desired,
             minimum: configuration.minimum_healthy_percent,
             maximum: configuration.maximum_percent,
+            balances_zones,
+            counted,
             current,
             revisions,
         }
@@ -97,8 +105,14 @@ impl World {
 
     /// The tasks, as reads tell them: those that are listed, and each of `tracked`. Holds are not read yet.
     pub fn tasks_view(&mut self, tracked: &BTreeSet<TaskId>) -> BTreeMap<TaskId, Task> {
-        let missing =
-            || Task { revision: RevisionId::default(), life: Life::Missing, started_at: None, hold: HoldState::Free };
+        let missing = || Task {
+            revision: RevisionId::default(),
+            life: Life::Missing,
+            started_at: None,
+            hold: HoldState::Free,
+            displaced: Displaced::No,
+            zone: None,
+        };
         let mut tasks: BTreeMap<TaskId, Task> = BTreeMap::new();
         if let Some(snap) = self.stale() {
             let shown = snap.tasks.iter().filter(|(id, (listed, _))| *listed || tracked.contains(*id));
@@ -161,6 +175,8 @@ impl World {
     fn task_now(&mut self, m: usize) -> Option<(bool, Task)> {
         let task = self.ecs.task(self.members[m].ecs)?;
         let (deployment, live, started) = (task.deployment, task.is_live(), task.started_at);
+        let zone = Some(task.zone.to_string());
+        let displaced = if task.health == Health::Unhealthy { Displaced::Unhealthy } else { Displaced::No };
         let exit_code = match task.containers.first() {
             Some(ContainerState::Exited(code)) => *code,
             _ => None,
@@ -176,7 +192,7 @@ impl World {
         };
         let revision = deployment.map_or_else(RevisionId::default, |deployment| self.revision_of(deployment));
         let started_at = started.map(|at| stamp(at.0));
-        Some((live, Task { revision, life: stage, started_at, hold: HoldState::Unread }))
+        Some((live, Task { revision, life: stage, started_at, hold: HoldState::Unread, displaced, zone }))
     }
 
     /// Keeps the present state for stale reads.

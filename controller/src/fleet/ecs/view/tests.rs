@@ -92,6 +92,8 @@ fn the_services_own_limits_are_read() {
 #[case::daemon(
     a_service().scheduling_strategy(SchedulingStrategy::Daemon).build(), FailureKind::Invalid, "DAEMON"
 )]
+#[case::blue_green(with_strategy("BLUE_GREEN"), FailureKind::Invalid, "strategy BLUE_GREEN")]
+#[case::one_that_is_not_known_yet(with_strategy("RAINBOW"), FailureKind::Invalid, "strategy RAINBOW")]
 #[case::no_primary(
     Service::builder().status("ACTIVE").deployments(deployment("ecs-svc/1", "ACTIVE", "t:1")).build(),
     FailureKind::Unreachable, "no PRIMARY"
@@ -100,6 +102,11 @@ fn a_service_that_does_not_fit_is_told(#[case] of: Service, #[case] kind: Failur
     let failure = service(&target(), &answer(of)).unwrap_err();
     assert_eq!(failure.kind, kind, "{failure:?}");
     assert!(failure.message.contains(says) && failure.message.contains("transcoder"), "{failure:?}");
+}
+
+fn with_strategy(strategy: &str) -> Service {
+    let configuration = DeploymentConfiguration::builder().strategy(DeploymentStrategy::from(strategy)).build();
+    a_service().deployment_configuration(configuration).build()
 }
 
 fn controller(kind: DeploymentControllerType) -> DeploymentController {
@@ -195,7 +202,13 @@ fn a_hold_that_was_not_told_is_unread() {
         .failures(EcsFailure::builder().arn(arn(4)).reason("TASK_NOT_VALID").build())
         .build();
     let tasks = (1..=5).map(|number| (arn(number).into(), a_task(number).build())).collect();
-    let seen = join(&target(), facts(), &Described { tasks, ..Described::default() }, &holds([&answer]));
+    let seen = join(
+        &target(),
+        facts(),
+        &Described { tasks, ..Described::default() },
+        &holds([&answer]),
+        &Instances::default(),
+    );
     let hold = |number: u32| seen.view.tasks[&TaskId::from(arn(number))].hold;
     assert_eq!(hold(1), HoldState::Until(Timestamp::from_second(1_700_007_200).unwrap()));
     assert_eq!(hold(2), HoldState::Free);
@@ -208,9 +221,12 @@ fn a_hold_that_was_not_told_is_unread() {
 fn a_look_tells_of_every_task_and_every_revision_that_one_names() {
     let running = a_task(1).started_by("ecs-svc/0").build();
     let ended = a_task(2).last_status("STOPPED").stopped_reason("bye").build();
-    let described =
-        Described { tasks: [(arn(1).into(), running), (arn(2).into(), ended)].into(), missing: asked(&[3]) };
-    let seen = join(&target(), facts(), &described, &BTreeMap::new());
+    let described = Described {
+        tasks: [(arn(1).into(), running), (arn(2).into(), ended)].into(),
+        missing: asked(&[3]),
+        ..Described::default()
+    };
+    let seen = join(&target(), facts(), &described, &BTreeMap::new(), &Instances::default());
     assert_eq!(seen.view.name, "media/transcoder");
     assert_eq!(seen.view.longest_hold, SignedDuration::from_hours(48));
     let revision = &seen.view.revisions[&"ecs-svc/0".into()];
@@ -220,4 +236,19 @@ fn a_look_tells_of_every_task_and_every_revision_that_one_names() {
     assert_eq!(task(2).life, Life::Stopped { reason: "bye".into(), exit_code: None });
     assert_eq!(task(3).life, Life::Missing);
     assert_eq!(seen.identities.into_keys().collect::<BTreeSet<_>>(), asked(&[1]), "only those that have not ended");
+}
+
+#[test]
+fn a_task_that_cannot_be_placed_says_why() {
+    for (group, by, part) in [
+        ("service:transcoder", Some("batch"), "started by \"batch\""),
+        ("service:transcoder", None, "started by \"\""),
+        ("family:transcoder", Some("ecs-svc/2"), "its group is \"family:transcoder\""),
+    ] {
+        let task =
+            EcsTask::builder().group(group).set_started_by(by.map(ToOwned::to_owned)).last_status("RUNNING").build();
+        let unplaced = unplaced(&facts(), &task);
+        assert_eq!(unplaced.life, Life::Running);
+        assert!(unplaced.why.contains(part), "{}", unplaced.why);
+    }
 }

@@ -1,0 +1,107 @@
+//! Tells a scale-in from every other surplus. More tasks than are wanted may live because fewer are wanted than before, or
+//! because the scheduler starts a task before it stops the one that it replaces. Only a fall of the number wanted is a scale-in.
+
+use super::view::View;
+use crate::{
+    evidence::MAX_ANSWER_LAG,
+    memory::{Leaving, Memory, Wanted, Why},
+    observation::FleetView,
+};
+
+/// Remembers how many tasks were wanted. At first sight of a fleet or of a revision it is not known what was wanted before:
+/// then all that live are taken for wanted until now, so that a fall that nobody saw is a scale-in.
+///
+/// The number is lowered when no more tasks live than are wanted, for longer than one of the two can be an answer from the
+/// past; in a rollout it is not, because a rollback brings the old tasks back.
+pub fn follow(view: &View<'_>, memory: &mut Memory) {
+    let (fleet, at) = (view.fleet, view.observed_at);
+    let live = live(fleet);
+    let known = memory.wanted.take().filter(|known| known.revision == fleet.current);
+    let known = known.unwrap_or_else(|| Wanted { revision: fleet.current.clone(), most: live, calm_since: None });
+    let is_rolling = fleet.tasks.values().any(|task| task.life.is_live() && fleet.is_old(task));
+    let is_calm = live <= fleet.desired && !is_rolling;
+    let calm_since = is_calm.then(|| known.calm_since.map_or(at, |since| since.min(at)));
+    let is_over = calm_since.is_some_and(|since| at.duration_since(since) >= MAX_ANSWER_LAG);
+    let most = if is_over { fleet.desired } else { known.most.max(fleet.desired) };
+    memory.wanted = Some(Wanted { most, calm_since, ..known });
+}
+
+/// How many tasks of the current revision are too many because fewer are wanted than were; those that leave because they are
+/// replaced are not counted.
+pub fn scaled_in(fleet: &FleetView, memory: &Memory) -> u32 {
+    let most = memory.wanted.as_ref().map_or(u32::MAX, |wanted| wanted.most);
+    staying(fleet, memory).min(most).saturating_sub(fleet.desired)
+}
+
+/// How many there are beyond all that were wanted: the scheduler replaces so many others. `replaced` of them are known.
+pub fn unexplained(fleet: &FleetView, memory: &Memory, replaced: u32) -> u32 {
+    let most = memory.wanted.as_ref().map_or(u32::MAX, |wanted| wanted.most);
+    live(fleet).saturating_sub(replaced).saturating_sub(most.max(fleet.desired))
+}
+
+/// Tasks of the current revision that live, but for those that are replaced.
+fn staying(fleet: &FleetView, memory: &Memory) -> u32 {
+    let is_replaced = |leaving: Leaving| leaving.why == Why::Replaced;
+    let current = fleet.tasks.iter().filter(|(_, task)| task.life.is_live() && task.revision == fleet.current);
+    let leaving = |id| memory.tasks.get(id).and_then(|known| known.leaving);
+    number(current.filter(|(id, _)| !leaving(*id).is_some_and(is_replaced)).count())
+}
+
+fn live(fleet: &FleetView) -> u32 {
+    number(fleet.tasks.values().filter(|task| task.life.is_live() && task.revision == fleet.current).count())
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        observation::Life,
+        update::testing::{Stage, at},
+    };
+
+    #[test]
+    fn a_scale_in_is_a_fall_and_nothing_else() {
+        let mut stage = Stage::with_task("t1", Life::Running);
+        stage.add_task("t2", Life::Running);
+        // What is wanted and lives, when it is seen, and how many are too many by a fall and otherwise.
+        for (desired, live, seconds, expected) in [
+            (2, 2, 0, (0, 0)),
+            (2, 3, 1, (0, 1)),
+            (1, 3, 2, (1, 1)),
+            (1, 1, 3, (0, 0)),
+            (1, 2, 4, (1, 0)),
+            (1, 1, 5, (0, 0)),
+            (1, 1, 15, (0, 0)),
+            (1, 2, 16, (0, 1)),
+            (3, 3, 17, (0, 0)),
+            (2, 3, 18, (1, 0)),
+        ] {
+            stage.fleet.tasks.clear();
+            for number in 0..live {
+                stage.add_task(&format!("t{number}"), Life::Running);
+            }
+            stage.fleet.desired = desired;
+            let mut memory = stage.memory.clone();
+            follow(&stage.view(at(seconds)), &mut memory);
+            stage.memory = memory;
+            let found = (scaled_in(&stage.fleet, &stage.memory), unexplained(&stage.fleet, &stage.memory, 0));
+            assert_eq!(found, expected, "{live} live and {desired} are wanted, after {seconds} s");
+        }
+    }
+
+    #[test]
+    fn what_was_wanted_before_it_was_first_seen_is_not_known() {
+        let mut stage = Stage::with_task("t1", Life::Running);
+        stage.add_task("t2", Life::Running);
+        let mut memory = stage.memory.clone();
+        follow(&stage.view(at(0)), &mut memory);
+        assert_eq!(scaled_in(&stage.fleet, &memory), 1);
+        stage.fleet.current = "another".into();
+        follow(&stage.view(at(20)), &mut memory);
+        assert_eq!(memory.wanted.map(|wanted| wanted.most), Some(1), "of another revision it is learnt anew");
+    }
+}
