@@ -25,9 +25,9 @@ fn drain_one(celery: Celery) -> Drain {
 /// Reconciles until the old task is released, and asserts that all these jobs have ended then.
 async fn is_released_after(drain: &Drain, app: &SampleApp, jobs: &[String]) {
     wait_until("the old task is permitted to stop", LONG * 2, async || {
-        let pass = drain.reconcile().await.unwrap();
+        let pass = drain.reconcile().await.expect("memory and fleet are there");
         for task in &pass.plan.report.tasks {
-            println!("{} {}: {}", task.task, task.phase, task.waiting_for);
+            println!("{} {}: {}", task.task, task.phase, task.waiting_for); // shown where it fails
         }
         let is_released = drain.fleet.released() == ["one"];
         let tally = app.journal().tally(jobs);
@@ -40,7 +40,7 @@ async fn is_released_after(drain: &Drain, app: &SampleApp, jobs: &[String]) {
 /// Reconciles until what the old task waits for has some of these words in it. It is never released.
 async fn is_held_because(drain: &Drain, words: &[&str]) {
     wait_until(&format!("it is held because {words:?}"), LONG, async || {
-        let pass = drain.reconcile().await.unwrap();
+        let pass = drain.reconcile().await.expect("memory and fleet are there");
         assert!(drain.fleet.released().is_empty(), "{:?}", pass.plan.report.tasks);
         let task = pass.plan.report.tasks.iter().find(|task| task.task.as_str() == "one");
         task.is_some_and(|task| {
@@ -186,7 +186,7 @@ async fn a_look_leaves_a_worker_as_it_was_whatever_jobs_wait_in_it() {
 
 async fn celery_observes(celery: &Celery) {
     use worker_drain::workers::Workers;
-    celery.observe(&tasks(&["one"])).await.unwrap();
+    celery.observe(&tasks(&["one"])).await.expect("the broker is there");
 }
 
 /// Two workers with the package in one task, with rate-limited jobs that a strategy of its own keeps for a while, through a lost

@@ -30,7 +30,7 @@ pub fn cancels(situation: &Situation<'_>, holds: &Holds) -> Vec<Action> {
     chosen.into_iter().flat_map(|member| cancel(member, &kept)).collect()
 }
 
-fn cancel<'a>(member: &'a Member<'_>, kept: &BTreeSet<&QueueName>) -> Vec<Action> {
+fn cancel(member: &Member<'_>, kept: &BTreeSet<&QueueName>) -> Vec<Action> {
     let cancelled = |queues: &[Queue]| -> Vec<QueueName> {
         queues.iter().map(|queue| &queue.name).filter(|name| !kept.contains(name)).cloned().collect()
     };

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use worker_drain_plan::{
@@ -48,8 +49,8 @@ impl Counts {
     }
 }
 
-/// Puts the account into the answer. `None`: it is none, or of another contract.
-pub(super) fn take_in(answer: Answer, told: &Value) -> Option<Answer> {
+/// Reads the account that was asked for and came at these times. `None`: it is none, or of another contract.
+pub(super) fn take_in(told: &Value, (asked_at, answered_at): (Timestamp, Timestamp)) -> Option<Answer> {
     let account = Account::deserialize(told).ok().filter(|account| account.contract == CONTRACT)?;
     let reserved: Vec<Job> = [parse_jobs(&account.reserved)?, parse_jobs(&account.limited)?].concat();
     let unseen = (account.counts.pool.is_none() || account.counts.unlisted.is_none()).then(|| {
@@ -66,7 +67,7 @@ pub(super) fn take_in(answer: Answer, told: &Value) -> Option<Answer> {
         unlisted: account.counts.unlisted(),
         unseen,
         strength: Strength::Account,
-        ..answer
+        ..Answer::new(asked_at, answered_at)
     })
 }
 
@@ -93,7 +94,7 @@ mod tests {
     }
 
     fn taken(told: &Value) -> Option<Answer> {
-        take_in(Answer::new(Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH), told)
+        take_in(told, (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH))
     }
 
     #[rstest]

@@ -243,7 +243,7 @@ impl<'a, T: Transport> Look<'a, T> {
                 None => Said::first(&mut heard),
             };
             match said {
-                Said::Answer(answer) => drop(self.answers.insert(node.clone(), answer)),
+                Said::Answer(answer) => drop(self.answers.insert(node.clone(), *answer)),
                 Said::Nothing => {}
                 Said::Anew => drop(self.known.with(|inner| inner.profiles.remove(&node))),
             }
@@ -304,7 +304,7 @@ fn asked_of<const N: usize>(questions: [(Method, BTreeSet<NodeName>); N]) -> Vec
 
 /// What a node's words amount to.
 enum Said {
-    Answer(Answer),
+    Answer(Box<Answer>),
     /// No more than that it is there.
     Nothing,
     /// Another start of it answered than was met.
@@ -317,7 +317,7 @@ impl Said {
         if heard.queues.is_none() && heard.active.is_none() {
             return Self::Nothing;
         }
-        Self::Answer(Answer { unseen: Some(UNMET.to_owned()), ..heard.lists() })
+        Self::Answer(Box::new(Answer { unseen: Some(UNMET.to_owned()), ..heard.lists() }))
     }
 
     fn of(profile: &Profile, heard: &mut Heard) -> Self {
@@ -326,8 +326,8 @@ impl Said {
             Kind::Package(_) if heard.is_refused => Self::Anew,
             Kind::Package(_) => {
                 let told = heard.account.take();
-                let account = told.and_then(|told| account::take_in(heard.lists(), &told));
-                account.map_or(Self::Nothing, Self::Answer)
+                let account = told.and_then(|told| account::take_in(&told, (heard.asked_at, heard.answered_at)));
+                account.map_or(Self::Nothing, |answer| Self::Answer(Box::new(answer)))
             }
             Kind::Lists(gaps) => Self::listed(profile, gaps, heard),
         }
@@ -344,6 +344,6 @@ impl Said {
         let uncounted = || String::from("it does not say how many jobs it has begun");
         let unseen = gaps.unseen.clone().or_else(|| stats.is_none().then(uncounted));
         let begun = stats.map(|stats| stats.begun);
-        Self::Answer(Answer { begun, unseen, settles_in: gaps.settles_in, ..heard.lists() })
+        Self::Answer(Box::new(Answer { begun, unseen, settles_in: gaps.settles_in, ..heard.lists() }))
     }
 }

@@ -167,9 +167,9 @@ impl Gaps {
                 Hidden::Limited { .. } => {}
                 Hidden::Strategy { name } => {
                     gaps.unseen = Some(format!(
-                        "jobs of {name} are kept by a strategy of their own (as with celery-batches), and Celery does not tell of them; add \
-                     celery-worker-drain to the worker (docs/celery-package.md)"
-                    ))
+                        "jobs of {name} are kept by a strategy of their own (as with celery-batches), and Celery does not tell of \
+                         them; add celery-worker-drain to the worker (docs/celery-package.md)"
+                    ));
                 }
             }
         }

@@ -144,22 +144,20 @@ async fn one_that_was_nobodys_is_asked_once_it_is_somebodys() {
 #[tokio::test]
 async fn one_that_answers_too_late_is_met_in_the_next_look() {
     let is_late = AtomicBool::new(true);
-    let kept = Mutex::new(None);
+    let late = Arc::new(Mutex::new(None));
+    let kept = late.clone();
     let celery = celery(LONG, Some("w@{taskId}"), None, move |request: &Request, sink: &ReplySink| {
         answer_as("w@a", request, sink);
         if request.method == Method::Ping && is_late.swap(false, Ordering::Relaxed) {
-            let (sink, ticket) = (sink.clone(), request.ticket.clone());
-            *kept.lock().unwrap() = Some(tokio::spawn(async move {
-                tokio::time::sleep(SHORT).await;
-                say(&sink, &ticket, "second-of-a@a", &json!({"ok": "pong"}));
-            }));
+            *kept.lock().unwrap() = Some((sink.clone(), request.ticket.clone()));
         } else if request.method != Method::Ping {
             answer_as("second-of-a@a", request, sink);
         }
     });
     let one = celery.observe(&tasks(&["a"])).await.unwrap();
     assert_eq!(one.tasks[&TaskId::from("a")], Mapping::Nodes(["w@a".into()].into()));
-    tokio::time::sleep(SHORT * 4).await;
+    let (sink, ticket) = late.lock().unwrap().take().unwrap();
+    say(&sink, &ticket, "second-of-a@a", &json!({"ok": "pong"}));
     let two = celery.observe(&known(tasks(&["a"]), &["w@a"])).await.unwrap();
     assert_eq!(two.tasks[&TaskId::from("a")], Mapping::Nodes(["w@a".into(), "second-of-a@a".into()].into()));
     assert!(two.nodes[&"second-of-a@a".into()].is_whole(), "{two:?}");
