@@ -40,7 +40,7 @@ pub struct CelerySpec {
     pub node_name: Option<String>,
     /// As `nodeName`, where a task has several workers: a name for each, such as `heavy@{taskId}` and `light@{taskId}`. A task whose
     /// workers of all these names do not answer is not idle.
-    #[schemars(length(max = 16), inner(length(min = 1, max = 256)))]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
     #[x_kube(
         validation = Rule::new(
             "self.all(name, name.contains('@') && name.matches('^[^{}%]*(\\\\{(taskId|privateDnsName|privateIp|runtimeId|containerName)\\\\}[^{}%]*)+$'))"
