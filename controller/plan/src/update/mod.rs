@@ -57,6 +57,7 @@ pub fn update<'a>(policy: &'a Policy, observation: &'a Observation, before: &'a 
     lifecycle::follow(fleet, observed_at, &mut memory);
     retries::settle(policy, fleet, now, &mut memory);
     nodes::learn(observation.workers.ok(), &mut memory);
+    nodes::learn_numbers(fleet, observation.workers.ok(), &mut memory, now);
     let evidence = evidence::of_all(fleet, &memory, observation.workers.ok(), &policy.drain, now);
     let view = View { policy, fleet, observation, before, evidence, observed_at, now };
 
@@ -74,7 +75,6 @@ pub fn update<'a>(policy: &'a Policy, observation: &'a Observation, before: &'a 
     proof::follow(&view, &mut memory);
     permit::take_free_for_permitted(&view, &mut memory);
     nodes::learn_instances(&view, &mut memory);
-    nodes::learn_numbers(&view, &mut memory);
     if is_certain {
         rollout::follow(&view, &mut memory);
         gate::follow(&view, &mut memory);

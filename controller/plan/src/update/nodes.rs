@@ -2,11 +2,14 @@
 
 use std::{collections::BTreeSet, mem};
 
+use jiff::Timestamp;
+
 use super::view::View;
 use crate::{
+    evidence::fresh,
     memory::{Memory, NodeMemory},
-    names::RevisionId,
-    observation::{Mapping, WorkersView},
+    names::{NodeName, RevisionId},
+    observation::{FleetView, Mapping, WorkersView},
     situation::count,
 };
 
@@ -39,18 +42,21 @@ pub fn learn_instances(view: &View<'_>, memory: &mut Memory) {
 }
 
 /// How many workers a task of each revision has: as many as were seen to answer together in one of them. The same number is
-/// expected of its other tasks, so that one that is silent from the start is missed.
-pub fn learn_numbers(view: &View<'_>, memory: &mut Memory) {
-    for (id, evidence) in &view.evidence {
-        let Some(task) = view.fleet.tasks.get(id) else { continue };
-        let answered = count(evidence.nodes.values().flatten());
+/// expected of its other tasks, so that one that is silent from the start is missed. Comes before anything is proven, which
+/// depends on it.
+pub fn learn_numbers(fleet: &FleetView, workers: Option<&WorkersView>, memory: &mut Memory, now: Timestamp) {
+    let Some(workers) = workers else { return };
+    let answers = |node: &&NodeName| workers.nodes.get(*node).is_some_and(|answer| fresh(answer, now));
+    for (id, mapping) in &workers.tasks {
+        let (Mapping::Nodes(nodes), Some(task)) = (mapping, fleet.tasks.get(id)) else { continue };
+        let answered = count(nodes.iter().filter(answers));
         let known = memory.workers_per_task.get(&task.revision).copied().unwrap_or(1);
         if answered > known {
             memory.workers_per_task.insert(task.revision.clone(), answered);
         }
     }
-    let lives = |revision: &RevisionId| view.fleet.tasks.values().any(|task| task.revision == *revision);
-    memory.workers_per_task.retain(|revision, _| *revision == view.fleet.current || lives(revision));
+    let lives = |revision: &RevisionId| fleet.tasks.values().any(|task| task.revision == *revision);
+    memory.workers_per_task.retain(|revision, _| *revision == fleet.current || lives(revision));
 }
 
 #[cfg(test)]
@@ -98,12 +104,10 @@ mod tests {
         let Seen::Ok { value, .. } = &mut stage.observation.workers else { unreachable!("they are seen") };
         value.tasks.insert("t1".into(), Mapping::Nodes(["a@1".into(), "b@1".into()].into()));
         for (works, unknown) in [(Work::Idle, 0), (Work::Unknown, 1)] {
-            let mut memory = stage.memory.clone();
             let view = stage.view(at(0));
             let second = &view.evidence[&"t2".into()];
             assert_eq!((second.work, second.unknown_workers), (works, unknown));
-            learn_numbers(&view, &mut memory);
-            stage.memory = memory;
+            learn_numbers(&stage.fleet, stage.observation.workers.ok(), &mut stage.memory, at(0));
         }
         stage.policy.drain.workers_per_task = Some(1);
         assert_eq!(stage.view(at(0)).evidence[&"t2".into()].work, Work::Idle, "the user knows better");
