@@ -1,6 +1,8 @@
 //! Tells a scale-in from every other surplus. More tasks than are wanted may live because fewer are wanted than before, or
 //! because the scheduler starts a task before it stops the one that it replaces. Only a fall of the number wanted is a scale-in.
 
+use std::collections::BTreeMap;
+
 use super::view::View;
 use crate::{
     evidence::MAX_ANSWER_LAG,
@@ -9,7 +11,8 @@ use crate::{
 };
 
 /// Remembers how many tasks were wanted. At first sight of a fleet or of a revision it is not known what was wanted before:
-/// then all that live are taken for wanted until now, so that a fall that nobody saw is a scale-in.
+/// then all that live are taken for wanted until now, so that a fall that nobody saw is a scale-in; unless the scheduler shows that
+/// it replaces one. If that is a scale-in after all, it takes the same task: it keeps zones in balance then too.
 ///
 /// The number is lowered when no more tasks live than are wanted, for longer than one of the two can be an answer from the
 /// past; in a rollout it is not, because a rollback brings the old tasks back.
@@ -17,13 +20,28 @@ pub fn follow(view: &View<'_>, memory: &mut Memory) {
     let (fleet, at) = (view.fleet, view.observed_at);
     let live = live(fleet);
     let known = memory.wanted.take().filter(|known| known.revision == fleet.current);
-    let known = known.unwrap_or_else(|| Wanted { revision: fleet.current.clone(), most: live, calm_since: None });
+    let known = known.unwrap_or_else(|| Wanted {
+        revision: fleet.current.clone(),
+        most: if replaces(fleet) { fleet.desired } else { live },
+        calm_since: None,
+    });
     let is_rolling = fleet.tasks.values().any(|task| task.life.is_live() && fleet.is_old(task));
     let is_calm = live <= fleet.desired && !is_rolling;
     let calm_since = is_calm.then(|| known.calm_since.map_or(at, |since| since.min(at)));
     let is_over = calm_since.is_some_and(|since| at.duration_since(since) >= MAX_ANSWER_LAG);
     let most = if is_over { fleet.desired } else { known.most.max(fleet.desired) };
     memory.wanted = Some(Wanted { most, calm_since, ..known });
+}
+
+/// The scheduler shows that it replaces a task: it wants one gone, or one zone has more than another and it balances them.
+fn replaces(fleet: &FleetView) -> bool {
+    let current = || fleet.tasks.values().filter(|task| task.life.is_live() && task.revision == fleet.current);
+    let mut zones: BTreeMap<&str, u32> = BTreeMap::new();
+    for zone in current().filter_map(|task| task.zone.as_deref()) {
+        *zones.entry(zone).or_default() += 1;
+    }
+    let is_uneven = zones.values().max() != zones.values().min();
+    (fleet.balances_zones && is_uneven) || current().any(|task| task.displaced.is_certain())
 }
 
 /// How many tasks of the current revision are too many because fewer are wanted than were; those that leave because they are
@@ -103,5 +121,22 @@ mod tests {
         stage.fleet.current = "another".into();
         follow(&stage.view(at(20)), &mut memory);
         assert_eq!(memory.wanted.map(|wanted| wanted.most), Some(1), "of another revision it is learnt anew");
+    }
+
+    #[test]
+    fn a_surplus_at_first_sight_is_no_scale_in_where_zones_are_being_balanced() {
+        let mut stage = Stage::with_task("a1", Life::Running);
+        for (id, zone) in [("a1", "a"), ("a2", "a"), ("b1", "b")] {
+            stage.add_task(id, Life::Running);
+            stage.task(id).zone = Some(zone.into());
+        }
+        stage.fleet.desired = 2;
+        for (balances, expected) in [(true, (0, 1)), (false, (1, 0))] {
+            stage.fleet.balances_zones = balances;
+            let mut memory = Memory::default();
+            follow(&stage.view(at(0)), &mut memory);
+            let found = (scaled_in(&stage.fleet, &memory), unexplained(&stage.fleet, &memory, 0));
+            assert_eq!(found, expected, "it balances zones: {balances}");
+        }
     }
 }
