@@ -80,6 +80,9 @@ pub struct Work {
     pub maps_silent: bool,
     /// How long a worker takes to come up, at the most.
     pub boot: u64,
+    /// From one job's beginning to the next in each worker, by its rate limit; zero: there is none. A job that waits for it is in none
+    /// of the lists that the worker tells.
+    pub limit: u64,
 }
 
 impl Setup {
@@ -102,7 +105,8 @@ impl Setup {
         let short = faults.has(Fault::ShortHolds);
         let longest_hold = SignedDuration::from_mins(if short { 4 } else { 48 * 60 });
         let mut policy = policy(&mut Chance::new(seed, "policy"), faults);
-        let work = work(&mut Chance::new(seed, "work"), faults);
+        let mut work = work(&mut Chance::new(seed, "work"), faults);
+        work.limit = Chance::new(seed, "limit").pick(&[0, 0, 0, 0, 0, 3, 10, 30]) * SECOND;
         // Behind a gate the last job is waited for before any task leaves, and its retry: with jobs of an hour, for hours.
         let may_gate = work.longest <= 3 * MINUTE;
         policy.drain.gate = (may_gate && Chance::new(seed, "gate").percent(10)).then(|| gate(work.queues));
@@ -227,6 +231,7 @@ fn work(chance: &mut Chance, faults: FaultSet) -> Work {
         slow_cancel: chance.percent(50),
         maps_silent: chance.percent(75),
         boot: if faults.has(Fault::SlowBoot) { 2 * MINUTE } else { 6 * SECOND },
+        limit: 0,
     };
     // Jobs of an hour cost a thousand looks: few seeds have them, and none that waits behind another.
     if chance.percent(1) { Work { longest: 60 * MINUTE, gap: 5 * MINUTE, prefetch: 0, ..drawn } } else { drawn }

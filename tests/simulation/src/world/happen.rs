@@ -153,6 +153,7 @@ impl World {
             node.came_back_at = self.now + 4 * SECOND;
         }
         let epoch = node.epoch;
+        self.give_up_limited(m, n);
         self.tell(|| format!("the worker of t{} reconnects", m + 1));
         let takes = self.delay_chance.between(SECOND, 4 * SECOND);
         self.at(self.now + takes, Event::NodeReady(m, n, epoch));

@@ -83,7 +83,7 @@ impl World {
         } else {
             let late = self.setup.work.acks_late;
             let with = |node: &Node| {
-                let held = node.in_flight.iter().chain(&node.reserved).chain(&node.scheduled);
+                let held = node.in_flight.iter().chain(&node.limited).chain(&node.reserved).chain(&node.scheduled);
                 let all = held.chain(node.active.iter().filter(|_| late));
                 number(all.filter(|job| self.jobs[**job].queue == queue).count())
             };
@@ -147,8 +147,7 @@ impl World {
                     node.scheduled.push(job);
                     self.at(eta, Event::EtaDue(m, n, epoch, job));
                 } else {
-                    node.reserved.push_back(job);
-                    self.begin_jobs(m, n);
+                    self.received(m, n, job);
                 }
             }
             _ => self.give_up(m, n, job),
@@ -166,8 +165,58 @@ impl World {
         let node = &mut self.members[m].nodes[n];
         if node.state != NodeState::Ending {
             node.scheduled.retain(|other| *other != job);
+            self.received(m, n, job);
+        }
+    }
+
+    /// A job is to run: at once, or when the rate limit lets it.
+    fn received(&mut self, m: usize, n: usize, job: JobId) {
+        let node = &mut self.members[m].nodes[n];
+        if self.setup.work.limit == 0 {
             node.reserved.push_back(job);
             self.begin_jobs(m, n);
+            return;
+        }
+        node.limited.push_back(job);
+        if node.limited.len() == 1 {
+            let (epoch, at) = (node.epoch, node.next_token.max(self.now));
+            self.at(at, Event::Token(m, n, epoch));
+        }
+    }
+
+    /// The rate limit lets the next job begin.
+    pub(super) fn token(&mut self, m: usize, n: usize, epoch: u32) {
+        if !self.is_with(m, n, epoch) {
+            return;
+        }
+        let (now, limit) = (self.now, self.setup.work.limit);
+        let node = &mut self.members[m].nodes[n];
+        match node.state {
+            NodeState::Frozen(until) => self.at(until + 1, Event::Token(m, n, epoch)),
+            NodeState::Ending => {}
+            // What waited has gone back when it reconnected, and what came since waits for its own token.
+            _ if node.next_token > now => {
+                let at = node.next_token;
+                self.at(at, Event::Token(m, n, epoch));
+            }
+            _ => {
+                let Some(job) = node.limited.pop_front() else { return };
+                node.next_token = now + limit;
+                node.reserved.push_back(job);
+                let more = !node.limited.is_empty();
+                if more {
+                    self.at(now + limit, Event::Token(m, n, epoch));
+                }
+                self.begin_jobs(m, n);
+            }
+        }
+    }
+
+    /// A worker that loses its broker forgets what waits for the rate limit: the broker has it again.
+    pub(super) fn give_up_limited(&mut self, m: usize, n: usize) {
+        let limited: Vec<JobId> = self.members[m].nodes[n].limited.iter().copied().collect();
+        for job in limited {
+            self.give_up(m, n, job);
         }
     }
 
@@ -227,7 +276,8 @@ impl World {
         let mut places = vec![(0_u8, 0_u8); self.jobs.len()];
         self.queued.iter().flatten().for_each(|job| places[*job].0 += 1);
         for node in self.members.iter().flat_map(|member| &member.nodes) {
-            let held = node.in_flight.iter().chain(&node.reserved).chain(&node.scheduled).chain(&node.active);
+            let held = node.in_flight.iter().chain(&node.limited).chain(&node.reserved).chain(&node.scheduled);
+            let held = held.chain(&node.active);
             held.for_each(|job| places[*job].1 += 1);
         }
         let right = |state: JobState| match state {
@@ -253,7 +303,8 @@ impl World {
     /// What a worker holds and has not begun goes back to the broker.
     pub(super) fn give_up_held(&mut self, m: usize, n: usize) {
         let node = &self.members[m].nodes[n];
-        let held: Vec<JobId> = node.in_flight.iter().chain(&node.reserved).chain(&node.scheduled).copied().collect();
+        let held = node.in_flight.iter().chain(&node.limited).chain(&node.reserved).chain(&node.scheduled);
+        let held: Vec<JobId> = held.copied().collect();
         for job in held {
             self.give_up(m, n, job);
         }

@@ -62,6 +62,8 @@ pub enum Event {
     JobEnds(usize, usize, u32, JobId),
     /// A job's start time has come.
     EtaDue(usize, usize, u32, JobId),
+    /// The rate limit of a worker lets a job begin.
+    Token(usize, usize, u32),
     /// A worker has come up, thawed, or found the broker again.
     NodeReady(usize, usize, u32),
     /// Requests reach a worker: member, node, epoch, batch, the first of them and how many.
@@ -334,6 +336,7 @@ impl World {
             Event::Deliver(member, node, epoch, job) => self.delivered(member, node, epoch, job),
             Event::JobEnds(member, node, epoch, job) => self.job_ends(member, node, epoch, job),
             Event::EtaDue(member, node, epoch, job) => self.eta_due(member, node, epoch, job),
+            Event::Token(member, node, epoch) => self.token(member, node, epoch),
             Event::NodeReady(member, node, epoch) => self.node_ready(member, node, epoch),
             Event::Asked(member, node, epoch, batch, first, count) => {
                 self.asked(member, node, epoch, batch, (first, count));

@@ -55,6 +55,10 @@ pub struct Node {
     pub in_flight: Vec<JobId>,
     /// Jobs that it holds and has not begun.
     pub reserved: VecDeque<JobId>,
+    /// Jobs that wait for the rate limit.
+    pub limited: VecDeque<JobId>,
+    /// When the next of them may begin.
+    pub next_token: u64,
     /// Jobs that it holds until a later time.
     pub scheduled: Vec<JobId>,
     /// Jobs that run.
@@ -87,6 +91,8 @@ impl Node {
             added: 0,
             in_flight: Vec::new(),
             reserved: VecDeque::new(),
+            limited: VecDeque::new(),
+            next_token: 0,
             scheduled: Vec::new(),
             active: Vec::new(),
             came_back_at: 0,
@@ -99,7 +105,7 @@ impl Node {
 
     /// Jobs that count against its prefetch limit.
     pub fn load(&self) -> usize {
-        self.in_flight.len() + self.reserved.len() + self.active.len()
+        self.in_flight.len() + self.limited.len() + self.reserved.len() + self.active.len()
     }
 
     /// It takes jobs, or would if it could.
@@ -112,6 +118,7 @@ impl Node {
         let before = self.load() + self.scheduled.len();
         self.in_flight.retain(|other| *other != job);
         self.reserved.retain(|other| *other != job);
+        self.limited.retain(|other| *other != job);
         self.scheduled.retain(|other| *other != job);
         self.active.retain(|other| *other != job);
         before != self.load() + self.scheduled.len()

@@ -172,7 +172,7 @@ impl World {
             Order::Stats => self.stats_told(node),
             Order::Report => r#"{"ok": "\nsoftware -> celery:5.5.3 (immunity) kombu:5.5.4 py:3.11.7"}"#.to_owned(),
             Order::Conf => r#"{"broker_url": "redis://:********@broker/0"}"#.to_owned(),
-            Order::Registered => r#"["app.transcode [Strategy=celery.worker.strategy:default]"]"#.to_owned(),
+            Order::Registered => registered(self.setup.work.limit),
             Order::Queues => queues(node.consuming),
             Order::Reserved => self.jobs_told(node, node.reserved.iter(), false),
             Order::Active => self.jobs_told(node, node.active.iter(), true),
@@ -229,6 +229,12 @@ fn queues(consuming: u8) -> String {
             r#"{{"name": "{queue}", "exchange": {{"name": "{exchange}", "type": "{exchange_type}", "durable": true}}, "routing_key": "{routing_key}", "durable": true, "exclusive": false, "auto_delete": false, "no_ack": false, "bindings": []}}"#
         )
     }))
+}
+
+/// The answer to `registered`, with one job in so many milliseconds.
+fn registered(limit: u64) -> String {
+    let rate = if limit == 0 { String::new() } else { format!("rate_limit={}/m ", 60_000 / limit) };
+    format!(r#"["app.transcode [{rate}Strategy=celery.worker.strategy:default]"]"#)
 }
 
 /// What a worker of another fleet answers.
