@@ -10,7 +10,6 @@ use crate::{
     memory::{Memory, NodeMemory},
     names::{NodeName, RevisionId},
     observation::{FleetView, Mapping, WorkersView},
-    situation::count,
 };
 
 /// Every node that is ever seen to be a task's stays its own: one that no longer answers is unknown, not absent.
@@ -36,6 +35,8 @@ pub fn learn_instances(view: &View<'_>, memory: &mut Memory) {
             if node.own.is_empty() {
                 let seen = || answer.queues.iter().flatten().map(|queue| queue.name.clone()).collect();
                 node.own = answer.own_queues.clone().unwrap_or_else(seen);
+                // What was taken before this was remembered it had consumed, too.
+                node.own.extend(node.taken.iter().map(|queue| queue.name.clone()));
             }
         }
     }
@@ -49,7 +50,7 @@ pub fn learn_numbers(fleet: &FleetView, workers: Option<&WorkersView>, memory: &
     let answers = |node: &&NodeName| workers.nodes.get(*node).is_some_and(|answer| fresh(answer, now));
     for (id, mapping) in &workers.tasks {
         let (Mapping::Nodes(nodes), Some(task)) = (mapping, fleet.tasks.get(id)) else { continue };
-        let answered = count(nodes.iter().filter(answers));
+        let answered = u32::try_from(nodes.iter().filter(answers).count()).unwrap_or(u32::MAX);
         let known = memory.workers_per_task.get(&task.revision).copied().unwrap_or(1);
         if answered > known {
             memory.workers_per_task.insert(task.revision.clone(), answered);
@@ -135,5 +136,17 @@ mod tests {
         assert_eq!(own(again(takes(&["sent"]))), [false, true], "another start of it");
         let told = Answer { own_queues: Some(["slow".into()].into()), instance: Some("c".into()), ..takes(&["sent"]) };
         assert_eq!(own(told), [true, false], "it says so itself");
+    }
+
+    #[test]
+    fn a_queue_that_was_taken_before_its_worker_was_looked_at_is_its_own() {
+        let mut stage = Stage::with_task("t", Life::Running);
+        stage.answers("t", "w@1", Answer { queues: Some(vec![Queue::named("fast")]), ..idle(at(0)) });
+        let known = stage.memory.tasks.entry("t".into()).or_default();
+        known.nodes.entry("w@1".into()).or_default().taken.insert(Queue::named("slow"));
+        let mut memory = stage.memory.clone();
+        learn_instances(&stage.view(at(0)), &mut memory);
+        let node = &memory.tasks[&"t".into()].nodes[&"w@1".into()];
+        assert_eq!(["fast", "slow", "sent"].map(|name| node.owns(&name.into())), [true, true, false]);
     }
 }

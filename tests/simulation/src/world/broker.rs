@@ -374,10 +374,12 @@ impl World {
     fn is_garbled(&mut self, m: usize, n: usize, order: Order) -> bool {
         let (now, kind) = (self.now, std::mem::discriminant(&order));
         let garbled = self.members[m].nodes[n].garbled;
-        if garbled.is_some_and(|(of, until)| of == kind && until > now) {
-            return true;
+        let lasts = garbled.filter(|(_, until)| *until > now);
+        if let Some((of, _)) = lasts {
+            return of == kind;
         }
-        let begins = self.befalls(Fault::ReplyMalformed, 20);
+        // Orders are few beside questions.
+        let begins = self.befalls(Fault::ReplyMalformed, if order.is_question() { 20 } else { 100 });
         if begins {
             let until = now + self.span_of(Fault::ReplyMalformed, 0, 30 * SECOND);
             self.members[m].nodes[n].garbled = Some((kind, until));
