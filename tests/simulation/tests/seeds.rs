@@ -13,7 +13,7 @@ use simulation::{Options, Outcome, Tally, run};
 use tokio::time::Instant;
 
 /// Seeds that always run: enough for every fault, action, reason and phase to occur.
-const FIXED: std::ops::Range<u64> = 0..1_500;
+const FIXED: std::ops::Range<u64> = 0..3_000;
 /// For how long fresh seeds are tried, at the most, and how many.
 const FRESH_FOR: Duration = Duration::from_mins(1);
 const MOST_FRESH: u64 = 100_000;

@@ -320,7 +320,10 @@ impl World {
     fn obey(&mut self, m: usize, n: usize, asked: &Asked, replies: &mut Vec<Reply>) {
         let Asked { order, ticket, reply_to, .. } = asked;
         let refuses = self.is_garbled(m, n, *order);
-        let answer = if refuses {
+        // An order that cannot be carried out is refused, again and again; the first of these says so.
+        let answer = if refuses && !order.is_question() {
+            NO_ANSWERS[0].to_owned()
+        } else if refuses {
             NO_ANSWERS[self.pick_of(Fault::ReplyMalformed, NO_ANSWERS.len())].to_owned()
         } else {
             self.answer(&self.members[m].nodes[n], *order)
@@ -332,7 +335,7 @@ impl World {
         }
         let name = self.members[m].nodes[n].name.clone();
         let mut body = reply(name.as_str(), &answer);
-        if refuses && self.pick_of(Fault::ReplyMalformed, 2) == 0 {
+        if refuses && order.is_question() && self.pick_of(Fault::ReplyMalformed, 2) == 0 {
             body = JUNK[self.pick_of(Fault::ReplyMalformed, JUNK.len())].as_bytes().to_vec();
         }
         let reply_of = |body: Vec<u8>| Reply { ticket: ticket.clone(), body };
