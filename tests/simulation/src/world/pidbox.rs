@@ -233,7 +233,7 @@ fn queues(consuming: u8) -> String {
 
 /// The answer to `registered`, with one job in so many milliseconds.
 fn registered(limit: u64) -> String {
-    let rate = if limit == 0 { String::new() } else { format!("rate_limit={}/m ", 60_000 / limit) };
+    let rate = 60_000_u64.checked_div(limit).map_or_else(String::new, |rate| format!("rate_limit={rate}/m "));
     format!(r#"["app.transcode [{rate}Strategy=celery.worker.strategy:default]"]"#)
 }
 
