@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use test_support::{Jobs, LONG, SampleApp, Signal, python_with_celery, repository, wait_until};
+use test_support::{CeleryWorker, Jobs, LONG, SampleApp, Signal, python_with_celery, repository, wait_until};
 use worker_drain::workers::celery::{Celery, CelerySettings};
 use worker_drain_plan::{Memory, report::TaskPhase};
 
@@ -35,6 +35,23 @@ async fn is_released_after(drain: &Drain, app: &SampleApp, jobs: &[String]) {
         is_released
     })
     .await;
+}
+
+/// Reconciles, through a lost connection, until the old task is released; then no job runs in its workers, and they begin none when
+/// they are told to end.
+async fn is_released_holding_none(drain: &Drain, app: &SampleApp, jobs: &[String], workers: &mut [CeleryWorker]) {
+    wait_until("the old task is permitted to stop", LONG * 2, async || {
+        let _ = drain.reconcile().await;
+        drain.fleet.released() == ["one"]
+    })
+    .await;
+    let begun = app.journal().tally(jobs);
+    assert_eq!(begun.started, begun.finished, "released with a job that ran");
+    for worker in workers {
+        worker.process().signal(Signal::TERM);
+        worker.process().ended(LONG).await;
+    }
+    assert_eq!(app.journal().tally(jobs).started, begun.started, "one of them held another when it was released");
 }
 
 /// Reconciles until what the old task waits for has some of these words in it. It is never released.
@@ -91,16 +108,8 @@ async fn a_task_is_not_idle_between_the_jobs_that_its_pool_kept_through_a_reconn
         .await;
         cut_connections(&broker).await;
         // What the pool keeps the broker delivers again, to whoever takes it: here to nobody.
-        wait_until("the old task is permitted to stop", LONG * 2, async || {
-            let _ = drain.reconcile().await;
-            drain.fleet.released() == ["one"]
-        })
-        .await;
-        let begun = app.journal().tally(&jobs);
-        assert_eq!(begun.started, begun.finished, "{pool}: released with a job that ran");
-        one.process().signal(Signal::TERM);
-        one.process().ended(LONG).await;
-        assert_eq!(app.journal().tally(&jobs).started, begun.started, "{pool}: it held another when it was released");
+        println!("{pool}");
+        is_released_holding_none(&drain, &app, &jobs, std::slice::from_mut(&mut one)).await;
     }
 }
 
@@ -217,18 +226,7 @@ async fn a_task_whose_workers_account_for_every_job_is_drained_whatever_they_hol
     drain.policy.drain.workers_per_task = Some(2);
     drain.reconcile().await.unwrap();
     cut_connections(&broker).await;
-    wait_until("the old task is permitted to stop", LONG * 2, async || {
-        let _ = drain.reconcile().await;
-        drain.fleet.released() == ["one"]
-    })
-    .await;
-    let begun = app.journal().tally(&jobs);
-    assert_eq!(begun.started, begun.finished, "released with a job that ran");
-    for worker in &mut workers[..2] {
-        worker.process().signal(Signal::TERM);
-        worker.process().ended(LONG).await;
-    }
-    assert_eq!(app.journal().tally(&jobs).started, begun.started, "one of them held another when it was released");
+    is_released_holding_none(&drain, &app, &jobs, &mut workers[..2]).await;
     let _heir = app.worker("worker@heir").queues(["quick", "deep"]).concurrency(4).start().await;
     app.journal().wait_finished(&jobs).await;
 }
