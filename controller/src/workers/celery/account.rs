@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use worker_drain_plan::{
     QueueName,
     observation::{Answer, Job, Strength},
@@ -21,12 +21,12 @@ struct Account {
     contract: u64,
     instance: String,
     pool: Option<String>,
-    queues: Value,
+    queues: Box<RawValue>,
     own_queues: Option<BTreeSet<QueueName>>,
-    active: Value,
-    reserved: Value,
-    limited: Value,
-    scheduled: Value,
+    active: Box<RawValue>,
+    reserved: Box<RawValue>,
+    limited: Box<RawValue>,
+    scheduled: Box<RawValue>,
     counts: Counts,
 }
 
@@ -50,9 +50,9 @@ impl Counts {
 }
 
 /// Reads the account that was asked for and came at these times. `None`: it is none, or of another contract.
-pub(super) fn take_in(told: &Value, (asked_at, answered_at): (Timestamp, Timestamp)) -> Option<Answer> {
-    let account = Account::deserialize(told).ok().filter(|account| account.contract == CONTRACT)?;
-    let reserved: Vec<Job> = [parse_jobs(&account.reserved)?, parse_jobs(&account.limited)?].concat();
+pub(super) fn take_in(told: &str, (asked_at, answered_at): (Timestamp, Timestamp)) -> Option<Answer> {
+    let account = serde_json::from_str(told).ok().filter(|account: &Account| account.contract == CONTRACT)?;
+    let reserved: Vec<Job> = [parse_jobs(account.reserved.get())?, parse_jobs(account.limited.get())?].concat();
     let unseen = (account.counts.pool.is_none() || account.counts.unlisted.is_none()).then(|| {
         let pool = account.pool.as_deref().unwrap_or("unknown");
         format!("its pool ({pool}) is not one that celery-worker-drain can count")
@@ -60,9 +60,9 @@ pub(super) fn take_in(told: &Value, (asked_at, answered_at): (Timestamp, Timesta
     Some(Answer {
         instance: Some(account.instance.clone()),
         own_queues: account.own_queues,
-        queues: parse_queues(&account.queues),
-        active: parse_jobs(&account.active),
-        scheduled: parse_jobs(&account.scheduled),
+        queues: parse_queues(account.queues.get()),
+        active: parse_jobs(account.active.get()),
+        scheduled: parse_jobs(account.scheduled.get()),
         reserved: Some(reserved),
         unlisted: account.counts.unlisted(),
         unseen,
@@ -94,7 +94,7 @@ mod tests {
     }
 
     fn taken(told: &Value) -> Option<Answer> {
-        take_in(told, (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH))
+        take_in(&told.to_string(), (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH))
     }
 
     #[rstest]

@@ -17,7 +17,7 @@ use worker_drain_plan::{
 
 use super::{
     account,
-    match_nodes::{Answered, Matched, NOT_READ, Naming, match_nodes},
+    match_nodes::{Answered, Matched, Matcher, NOT_READ, Naming},
     pidbox::{Method, Recipients, Request},
     poll::{Awaited, Heard, Poll},
     profile::{Gaps, Kind, Profile},
@@ -100,18 +100,15 @@ impl<'a, T: Transport> Look<'a, T> {
         naming: &Naming,
         tasks: &BTreeMap<TaskId, Expected>,
     ) -> Result<WorkersView, Failure> {
-        let own = |answered: &Answered| -> BTreeSet<NodeName> {
-            let unmatched = match_nodes(naming, tasks, answered).unmatched_workers;
-            &answered.nodes - &unmatched
-        };
+        let matcher = Matcher::new(naming, tasks);
         self.hear_late();
         let met = self.known.met();
         let expected: BTreeSet<NodeName> = tasks.values().flat_map(|expected| expected.nodes.clone()).collect();
         let unmet = expected.iter().filter(|node| !met.nodes.contains(*node)).cloned().collect();
         let mut requests = vec![(Method::Ping, Recipients::Everybody)];
-        requests.extend(self.questions(&own(&met)));
+        requests.extend(self.questions(&matcher.own(&met)));
         requests.extend(introduction(&unmet));
-        let (poll, replies, bound) = self.ask(requests, |is_counted| Awaited::new(naming, tasks, is_counted)).await?;
+        let (poll, replies, bound) = self.ask(requests, |is_counted| Awaited::new(&matcher, is_counted)).await?;
         self.answered.unreadable = poll.unreadable;
         self.answered.bound = bound;
         self.take_in(poll, replies);
@@ -120,16 +117,16 @@ impl<'a, T: Transport> Look<'a, T> {
 
         // One that was nobody's is somebody's as soon as more is known of that task.
         let theirs: BTreeSet<NodeName> =
-            own(&self.answered).into_iter().filter(|node| self.known.is_strange(node)).collect();
+            matcher.own(&self.answered).into_iter().filter(|node| self.known.is_strange(node)).collect();
         let unmet = &(&self.answered.nodes - &self.known.met().nodes) | &theirs;
         self.meet(&unmet, &theirs).await?;
         self.answered.told = self.known.met().told;
-        let unasked = own(&self.answered).into_iter().filter(|node| self.wants_asking(node)).collect();
+        let unasked = matcher.own(&self.answered).into_iter().filter(|node| self.wants_asking(node)).collect();
         self.question(&unasked).await?;
         self.find_shared().await?;
         let late = mem::take(&mut self.late);
         self.known.with(|inner| inner.late = late);
-        Ok(self.finish(naming, tasks))
+        Ok(self.finish(&matcher))
     }
 
     /// These nodes and no others, whosever they are.
@@ -268,8 +265,8 @@ impl<'a, T: Transport> Look<'a, T> {
         Ok(())
     }
 
-    fn finish(self, naming: &Naming, tasks: &BTreeMap<TaskId, Expected>) -> WorkersView {
-        let Matched { tasks, unmatched_workers } = match_nodes(naming, tasks, &self.answered);
+    fn finish(self, matcher: &Matcher) -> WorkersView {
+        let Matched { tasks, unmatched_workers } = matcher.matched(&self.answered);
         let mut nodes = self.answers;
         // Answers of several processes under one name are nobody's; those of unmatched workers are ignored.
         nodes.retain(|node, _| !self.answered.shared.contains(node) && !unmatched_workers.contains(node));
@@ -326,7 +323,7 @@ impl Said {
             Kind::Package(_) if heard.is_refused => Self::Anew,
             Kind::Package(_) => {
                 let told = heard.account.take();
-                let account = told.and_then(|told| account::take_in(&told, (heard.asked_at, heard.answered_at)));
+                let account = told.and_then(|told| account::take_in(told.get(), (heard.asked_at, heard.answered_at)));
                 account.map_or(Self::Nothing, |answer| Self::Answer(Box::new(answer)))
             }
             Kind::Lists(gaps) => Self::listed(profile, gaps, heard),

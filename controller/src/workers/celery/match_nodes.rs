@@ -84,77 +84,143 @@ pub struct Matched {
 }
 
 /// Maps nodes to tasks. No node is ever mapped to two tasks.
-pub fn match_nodes(naming: &Naming, tasks: &BTreeMap<TaskId, Expected>, answered: &Answered) -> Matched {
-    let claims = claims(naming, tasks, answered);
-    let mut own: BTreeMap<&TaskId, BTreeSet<NodeName>> = BTreeMap::new();
-    let mut contested: BTreeMap<&TaskId, Vec<String>> = BTreeMap::new();
-    for (node, claimants) in &claims {
-        let why = why_contested(node, claimants, answered);
-        for task in claimants {
-            match &why {
-                Some(why) => contested.entry(task).or_default().push(why.clone()),
-                None => drop(own.entry(task).or_default().insert((*node).clone())),
-            }
-        }
-    }
-
-    let unmatched_workers: BTreeSet<NodeName> =
-        answered.nodes.iter().filter(|node| !claims.contains_key(node)).cloned().collect();
-    let mapping = |task: &TaskId, expected: &Expected| {
-        if let Some(why) = contested.get(task) {
-            return Mapping::Ambiguous { why: bounded(why.iter().cloned(), "; ") };
-        }
-        match own.get(task) {
-            Some(nodes) => Mapping::Nodes(nodes.clone()),
-            None => Mapping::NotFound {
-                hint: hint(naming, task, &expected.identity, &unmatched_workers, answered.unreadable),
-            },
-        }
-    };
-    let tasks = tasks.iter().map(|(task, expected)| (task.clone(), mapping(task, expected))).collect();
-    Matched { tasks, unmatched_workers }
+///
+/// Made once for an observation, in which it is asked several times: the more nodes have answered, the more is known.
+pub struct Matcher<'a> {
+    naming: &'a Naming,
+    tasks: Vec<Candidate<'a>>,
 }
 
-/// Who claims each node. What a task was seen to have before is claimed too, whether or not it answers now.
-fn claims<'a>(
-    naming: &Naming,
-    tasks: &'a BTreeMap<TaskId, Expected>,
-    answered: &'a Answered,
-) -> BTreeMap<&'a NodeName, BTreeSet<&'a TaskId>> {
-    let mut claims: BTreeMap<&NodeName, BTreeSet<&TaskId>> = BTreeMap::new();
-    for (task, expected) in tasks {
-        for node in &expected.nodes {
-            claims.entry(node).or_default().insert(task);
-        }
+/// A task that nodes may be those of.
+struct Candidate<'a> {
+    expected: &'a Expected,
+    names: BTreeSet<NodeName>,
+    known: Known<'a>,
+}
+
+impl<'a> Matcher<'a> {
+    /// For these tasks, and all of them.
+    pub fn new(naming: &'a Naming, tasks: &'a BTreeMap<TaskId, Expected>) -> Self {
+        let candidate = |(task, expected): (&'a TaskId, &'a Expected)| Candidate {
+            expected,
+            names: naming.names(task, &expected.identity),
+            known: Known::of(task, &expected.identity),
+        };
+        Self { naming, tasks: tasks.iter().map(candidate).collect() }
     }
-    let mut named: BTreeSet<&NodeName> = BTreeSet::new();
-    for (task, expected) in tasks {
-        for name in naming.names(task, &expected.identity) {
-            let node = answered.nodes.get(&name).or_else(|| answered.bound.get(&name));
-            if let Some(node) = node.filter(|node| !answered.told.contains_key(*node)) {
-                claims.entry(node).or_default().insert(task);
-                named.insert(node);
+
+    /// The tasks, each with the exact names of its nodes, as far as the templates tell.
+    pub fn named(&self) -> impl Iterator<Item = (&'a Expected, &BTreeSet<NodeName>)> {
+        self.tasks.iter().map(|task| (task.expected, &task.names))
+    }
+
+    /// Those of the nodes that answered which some task has a claim to.
+    pub fn own(&self, answered: &Answered) -> BTreeSet<NodeName> {
+        let is_own = |node: &&NodeName| {
+            self.tasks.iter().any(|task| task.expected.nodes.contains(*node))
+                || match answered.told.get(*node) {
+                    Some(told) => self.has_short_id(told).next().is_some(),
+                    None => self.tasks.iter().any(|task| task.names.contains(*node)) || self.is_recognised(node),
+                }
+        };
+        answered.nodes.iter().filter(is_own).cloned().collect()
+    }
+
+    /// Which node is which task's.
+    pub fn matched(&self, answered: &Answered) -> Matched {
+        let claims = self.claims(answered);
+        let mut own: BTreeMap<&TaskId, BTreeSet<NodeName>> = BTreeMap::new();
+        let mut contested: BTreeMap<&TaskId, Vec<String>> = BTreeMap::new();
+        for (node, claimants) in &claims {
+            let why = why_contested(node, claimants, answered);
+            for task in claimants {
+                match &why {
+                    Some(why) => contested.entry(task).or_default().push(why.clone()),
+                    None => drop(own.entry(task).or_default().insert((*node).clone())),
+                }
             }
         }
-    }
-    let known: Vec<Known> = tasks.iter().map(|(task, expected)| Known::of(task, &expected.identity)).collect();
-    for node in answered.nodes.iter().filter(|node| !named.contains(node)) {
-        let found = match answered.told.get(node) {
-            Some(told) => tasks.keys().filter(|task| task.short().eq_ignore_ascii_case(told)).collect(),
-            None => recognise(node, &known, RULES),
+
+        let unmatched_workers: BTreeSet<NodeName> =
+            answered.nodes.iter().filter(|node| !claims.contains_key(node)).cloned().collect();
+        let mapping = |candidate: &Candidate| {
+            let task = candidate.known.task;
+            if let Some(why) = contested.get(task) {
+                return Mapping::Ambiguous { why: bounded(why.iter().cloned(), "; ") };
+            }
+            match own.get(task) {
+                Some(nodes) => Mapping::Nodes(nodes.clone()),
+                None => {
+                    Mapping::NotFound { hint: hint(self.naming, candidate, &unmatched_workers, answered.unreadable) }
+                }
+            }
         };
-        if !found.is_empty() {
-            claims.entry(node).or_default().extend(found);
-        }
+        let tasks = self.tasks.iter().map(|task| (task.known.task.clone(), mapping(task))).collect();
+        Matched { tasks, unmatched_workers }
     }
-    // Addresses are used again, and queues of what was killed stay: one that does not answer is known by what is unique.
-    for node in answered.bound.iter().filter(|node| !answered.nodes.contains(*node) && !named.contains(node)) {
-        let found = recognise(node, &known, UNIQUE_RULES);
-        if found.len() == 1 {
-            claims.entry(node).or_default().extend(found);
+
+    /// Who claims each node. What a task was seen to have before is claimed too, whether or not it answers now.
+    fn claims<'b>(&self, answered: &'b Answered) -> BTreeMap<&'b NodeName, BTreeSet<&'a TaskId>>
+    where
+        'a: 'b,
+    {
+        let mut claims: BTreeMap<&NodeName, BTreeSet<&TaskId>> = BTreeMap::new();
+        let mut named: BTreeSet<&NodeName> = BTreeSet::new();
+        for Candidate { expected, names, known } in &self.tasks {
+            for node in &expected.nodes {
+                claims.entry(node).or_default().insert(known.task);
+            }
+            for name in names {
+                let node = answered.nodes.get(name).or_else(|| answered.bound.get(name));
+                if let Some(node) = node.filter(|node| !answered.told.contains_key(*node)) {
+                    claims.entry(node).or_default().insert(known.task);
+                    named.insert(node);
+                }
+            }
         }
+        for node in answered.nodes.iter().filter(|node| !named.contains(node)) {
+            let found = match answered.told.get(node) {
+                Some(told) => self.has_short_id(told).collect(),
+                None => self.recognise(node, RULES),
+            };
+            if !found.is_empty() {
+                claims.entry(node).or_default().extend(found);
+            }
+        }
+        // Addresses are used again, and queues of what was killed stay: one that does not answer is known by what is unique.
+        for node in answered.bound.iter().filter(|node| !answered.nodes.contains(*node) && !named.contains(node)) {
+            let found = self.recognise(node, UNIQUE_RULES);
+            if found.len() == 1 {
+                claims.entry(node).or_default().extend(found);
+            }
+        }
+        claims
     }
-    claims
+
+    /// The tasks of this short id.
+    fn has_short_id(&self, id: &str) -> impl Iterator<Item = &'a TaskId> {
+        let tasks = self.tasks.iter().map(|candidate| candidate.known.task);
+        tasks.filter(move |task| task.short().eq_ignore_ascii_case(id))
+    }
+
+    /// Some task meets some rule.
+    fn is_recognised(&self, node: &NodeName) -> bool {
+        let node = Node::of(node);
+        RULES.iter().any(|meets| self.tasks.iter().any(|candidate| meets(&node, &candidate.known)))
+    }
+
+    /// The tasks that meet the first of the rules that any task meets.
+    fn recognise(&self, node: &NodeName, rules: &[Rule]) -> BTreeSet<&'a TaskId> {
+        let node = Node::of(node);
+        rules
+            .iter()
+            .map(|meets| {
+                let known = self.tasks.iter().map(|candidate| &candidate.known);
+                known.filter(|task| meets(&node, task)).map(|task| task.task).collect()
+            })
+            .find(|found: &BTreeSet<&TaskId>| !found.is_empty())
+            .unwrap_or_default()
+    }
 }
 
 /// What a task is known by, in lower case.
@@ -180,30 +246,42 @@ impl<'a> Known<'a> {
     }
 }
 
-/// A node's name and its host, against what a task is known by.
-type Rule = fn(&str, &str, &Known<'_>) -> bool;
+/// What a node is recognised by, in lower case.
+struct Node {
+    name: String,
+    /// Where its host begins in its name.
+    host_at: usize,
+    address: Option<IpAddr>,
+}
+
+impl Node {
+    fn of(node: &NodeName) -> Self {
+        let name = node.as_str().to_ascii_lowercase();
+        let host_at = name.find('@').map_or(0, |at| at + 1);
+        let address = address(&name[host_at..]);
+        Self { name, host_at, address }
+    }
+
+    fn host(&self) -> &str {
+        &self.name[self.host_at..]
+    }
+}
+
+/// Whether this node is that task's.
+type Rule = fn(&Node, &Known<'_>) -> bool;
 
 /// In the order of the module's list.
 const RULES: &[Rule] = &[
-    |name, host, task| names_task(name, host, &task.id),
-    |_, host, task| task.runtime_ids.iter().any(|id| id == host),
-    |_, host, task| host.len() == DOCKER_HOST_LENGTH && task.runtime_ids.iter().any(|id| id.starts_with(host)),
-    |_, host, task| task.host_names.iter().any(|full| is_host_name(host, full)),
-    |_, host, task| address(host).is_some_and(|address| task.addresses.contains(&address)),
+    |node, task| names_task(&node.name, node.host(), &task.id),
+    |node, task| task.runtime_ids.iter().any(|id| id == node.host()),
+    |node, task| {
+        node.host().len() == DOCKER_HOST_LENGTH && task.runtime_ids.iter().any(|id| id.starts_with(node.host()))
+    },
+    |node, task| task.host_names.iter().any(|full| is_host_name(node.host(), full)),
+    |node, task| node.address.is_some_and(|address| task.addresses.contains(&address)),
 ];
 /// Those by which no two tasks are ever the same.
 const UNIQUE_RULES: &[Rule] = RULES.split_at(3).0;
-
-/// The tasks that meet the first of the rules that any task meets.
-fn recognise<'a>(node: &NodeName, tasks: &[Known<'a>], rules: &[Rule]) -> BTreeSet<&'a TaskId> {
-    let name = node.as_str().to_ascii_lowercase();
-    let host = name.split_once('@').map_or(name.as_str(), |(_, host)| host);
-    rules
-        .iter()
-        .map(|meets| tasks.iter().filter(|task| meets(&name, host, task)).map(|task| task.task).collect())
-        .find(|found: &BTreeSet<&TaskId>| !found.is_empty())
-        .unwrap_or_default()
-}
 
 /// Rule 1. A short id, such as a pod's name, could be the beginning of another's, so it has to be the whole host.
 fn names_task(name: &str, host: &str, id: &str) -> bool {
@@ -250,14 +328,12 @@ fn why_contested(node: &NodeName, claimants: &BTreeSet<&TaskId>, answered: &Answ
 
 fn hint(
     naming: &Naming,
-    task: &TaskId,
-    identity: &Identity,
+    Candidate { expected: Expected { identity, .. }, names, known: Known { task, .. } }: &Candidate<'_>,
     unmatched_workers: &BTreeSet<NodeName>,
     unreadable: bool,
 ) -> String {
     let (looked_for, like) = match naming {
         Naming::Templates(templates) => {
-            let names = naming.names(task, identity);
             let expected = bounded(names.iter().map(ToString::to_string), " or ");
             let like = names.first().map(ToString::to_string).unwrap_or_default();
             if names.is_empty() {

@@ -165,7 +165,7 @@ impl<T: Transport + 'static> Celery<T> {
             let (Some(method), Some(said)) = (method, parse_reply(&reply.body)) else { continue };
             let Ok(answer) = said.answer else { continue };
             // "task events enabled", or "task events already enabled".
-            let already = answer["ok"].as_str().is_some_and(|words| words.contains("already"));
+            let already = answer.get().contains("already");
             info!(node = %said.node, method = method.name(), already, "switched events of a node");
             if *method == Method::EnableEvents {
                 self.switches.is_on(said.node, already);

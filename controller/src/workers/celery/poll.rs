@@ -3,20 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use tracing::debug;
 use worker_drain_plan::{
-    NodeName, QueueName, TaskId,
+    NodeName, QueueName,
     observation::{Answer, Job, Queue},
 };
 
 use super::{
-    match_nodes::Naming,
+    match_nodes::Matcher,
     pidbox::{Method, Recipients, Request, parse_jobs, parse_queues, parse_reply, parse_scheduled},
     profile::{Conf, Gaps, Hidden, Kind, Profile, Stats, parse_conf, parse_registered, parse_stats, parse_version},
     transport::Reply,
 };
-use crate::identity::Expected;
 
 /// Questions that have been asked.
 pub(super) struct Poll {
@@ -43,19 +42,15 @@ pub(super) struct Awaited {
 
 impl Awaited {
     /// Nodes of running tasks that were seen before, or that the template names.
-    pub(super) fn new(naming: &Naming, tasks: &BTreeMap<TaskId, Expected>, is_counted: bool) -> Self {
-        let running = || tasks.iter().filter(|(_, expected)| expected.running);
-        let mut nodes: BTreeSet<NodeName> = running().flat_map(|(_, expected)| expected.nodes.clone()).collect();
+    pub(super) fn new(matcher: &Matcher, is_counted: bool) -> Self {
+        let running = || matcher.named().filter(|(expected, _)| expected.running);
+        let mut nodes: BTreeSet<NodeName> = running().flat_map(|(expected, _)| expected.nodes.clone()).collect();
         if is_counted {
             // A task's worker that does not listen yet is not worth a wait.
             return Self { nodes, exact: false };
         }
-        let mut exact = true;
-        for (task, expected) in running() {
-            let names = naming.names(task, &expected.identity);
-            exact &= !names.is_empty() || !expected.nodes.is_empty();
-            nodes.extend(names);
-        }
+        let exact = running().all(|(expected, names)| !names.is_empty() || !expected.nodes.is_empty());
+        nodes.extend(running().flat_map(|(_, names)| names).cloned());
         Self { nodes, exact }
     }
 }
@@ -90,7 +85,7 @@ pub(super) struct Heard {
     pub(super) conf: Option<Conf>,
     pub(super) registered: Option<Vec<Hidden>>,
     /// The account of itself that a worker with the package gives, not read yet.
-    pub(super) account: Option<Value>,
+    pub(super) account: Option<Box<RawValue>>,
     /// It knows no such command: it has not the package.
     pub(super) is_refused: bool,
 }
@@ -113,17 +108,19 @@ impl Heard {
         }
     }
 
-    fn take_in(&mut self, method: &Method, value: Value, at: Timestamp) {
+    fn take_in(&mut self, method: &Method, answer: Box<RawValue>, at: Timestamp) {
+        let text = answer.get();
+        let value = || serde_json::from_str::<Value>(text).ok();
         match method {
-            Method::ActiveQueues => self.queues = parse_queues(&value),
-            Method::Reserved => self.reserved = parse_jobs(&value),
-            Method::Active => self.active = parse_jobs(&value),
-            Method::Scheduled => self.scheduled = parse_scheduled(&value),
-            Method::Stats => self.stats = parse_stats(&value, at),
-            Method::Report => self.version = parse_version(&value),
-            Method::Conf => self.conf = parse_conf(&value),
-            Method::Registered => self.registered = parse_registered(&value),
-            Method::WorkerDrain => self.account = Some(value),
+            Method::ActiveQueues => self.queues = parse_queues(text),
+            Method::Reserved => self.reserved = parse_jobs(text),
+            Method::Active => self.active = parse_jobs(text),
+            Method::Scheduled => self.scheduled = parse_scheduled(text),
+            Method::Stats => self.stats = parse_stats(text, at),
+            Method::Report => self.version = value().and_then(|value| parse_version(&value)),
+            Method::Conf => self.conf = value().and_then(|value| parse_conf(&value)),
+            Method::Registered => self.registered = value().and_then(|value| parse_registered(&value)),
+            Method::WorkerDrain => self.account = Some(answer),
             Method::Ping
             | Method::CancelConsumer(_)
             | Method::AddConsumer(_)
@@ -197,7 +194,7 @@ impl Poll {
         let heard = self.heard.entry(said.node.clone()).or_insert_with(nothing);
         heard.answered_at = heard.answered_at.max(at);
         match said.answer {
-            Ok(value) => heard.take_in(&question.method, value, at),
+            Ok(answer) => heard.take_in(&question.method, answer, at),
             Err(error) => {
                 heard.is_refused |= question.method == Method::WorkerDrain;
                 debug!(node = %said.node, method = question.method.name(), error, "a node could not answer");

@@ -4,9 +4,10 @@
 //! that are rate-limited, those of a custom strategy, and those that cannot be put into a reply. Which of them a node may
 //! hold is known from the kinds of job that are registered with it, and from its configuration.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
 use serde_json::Value;
 
 /// How much later than a token bucket should have let a job go that is noticed: Celery's event loop fires timers up to a second
@@ -82,12 +83,21 @@ pub(super) struct Gaps {
 }
 
 /// Reads the answer to `stats` that came at this time.
-pub(super) fn parse_stats(answer: &Value, answered_at: Timestamp) -> Option<Stats> {
-    let (pid, uptime) = (answer["pid"].as_i64()?, Duration::try_from_secs_f64(answer["uptime"].as_f64()?).ok()?);
-    let begun = answer["total"].as_object()?.values().map(Value::as_u64).sum::<Option<u64>>()?;
+pub(super) fn parse_stats(answer: &str, answered_at: Timestamp) -> Option<Stats> {
+    #[derive(Deserialize)]
+    struct Told {
+        pid: i64,
+        uptime: f64,
+        total: BTreeMap<String, u64>,
+        worker_drain: Option<Value>,
+    }
+
+    let Told { pid, uptime, total, worker_drain } = serde_json::from_str(answer).ok()?;
+    let uptime = Duration::try_from_secs_f64(uptime).ok()?;
     let at = answered_at.checked_sub(SignedDuration::try_from(uptime).ok()?).ok()?;
-    let package = &answer["worker_drain"];
-    let package = (package["contract"] == 1).then(|| Package { task: package["task"].as_str().map(str::to_owned) });
+    let begun = total.into_values().try_fold(0, u64::checked_add)?;
+    let package = worker_drain.filter(|package| package["contract"] == 1);
+    let package = package.map(|package| Package { task: package["task"].as_str().map(str::to_owned) });
     Some(Stats { start: Start { pid, at }, begun, package })
 }
 
@@ -207,7 +217,7 @@ mod tests {
     fn a_start_is_known_by_its_process_and_its_time() {
         let stats = |pid: i64, uptime: i64, answered: i64| {
             let answer = json!({"pid": pid, "uptime": uptime, "total": {"app.a": 2, "app.b": 3}});
-            parse_stats(&answer, at(answered)).unwrap()
+            parse_stats(&answer.to_string(), at(answered)).unwrap()
         };
         assert_eq!(stats(7, 10, 100).begun, 5);
         assert!(stats(7, 10, 100).start.is(stats(7, 19, 110).start), "an uptime has whole seconds");
@@ -223,7 +233,7 @@ mod tests {
     #[case(json!({"pid": 7, "uptime": 1, "total": {"a": -1}}))]
     #[case(json!([]))]
     fn junk_is_no_stats(#[case] answer: Value) {
-        assert_eq!(parse_stats(&answer, at(0)), None);
+        assert_eq!(parse_stats(&answer.to_string(), at(0)), None);
     }
 
     /// Captured from Celery 5.3.6.

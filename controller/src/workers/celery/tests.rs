@@ -338,7 +338,7 @@ fn every_hazard_that_the_docs_list_has_its_test() {
     let sources = sources.map(|name| read(&format!("controller/tests/celery_{name}.rs"))).concat();
     let others = [
         "controller/src/workers/celery/tests.rs",
-        "controller/src/workers/celery/pidbox.rs",
+        "controller/src/workers/celery/pidbox/tests.rs",
         "controller/tests/http_workers/celery.rs",
         "controller/tests/worker_package/counted.rs",
         "controller/tests/worker_package/disconnected.rs",

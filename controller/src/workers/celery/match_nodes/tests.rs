@@ -7,13 +7,17 @@ use proptest::{prelude::*, sample::subsequence};
 use rstest::rstest;
 use worker_drain_plan::{NodeName, TaskId, observation::Mapping};
 
-use super::{Answered, Matched, Naming, match_nodes};
+use super::{Answered, Matched, Matcher, Naming};
 use crate::identity::{Container, Expected, Identity};
 
 const A: &str = "0af30af30af30af30af30af30af30af3";
 const B: &str = "0bf30bf30bf30bf30bf30bf30bf30bf3";
 const ARN: &str = "arn:aws:ecs:us-east-1:1:task/media/";
 const DOCKER: &str = "4f5c0123456789abcdef4f5c0123456789abcdef4f5c0123456789abcdef4f5c";
+
+fn match_nodes(naming: &Naming, tasks: &BTreeMap<TaskId, Expected>, answered: &Answered) -> Matched {
+    Matcher::new(naming, tasks).matched(answered)
+}
 
 fn id(short: &str) -> TaskId {
     TaskId::from(format!("{ARN}{short}"))
