@@ -152,6 +152,8 @@ faults! {
     Miscounted,
     /// ECS moves tasks to zones that have none.
     Rebalancing,
+    /// Somebody else tells a worker to take jobs again from queues that it was told not to take them from.
+    ForeignConsumer,
 }
 
 /// A set of kinds of faults.

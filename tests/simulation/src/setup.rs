@@ -83,6 +83,45 @@ pub struct Work {
     /// From one job's beginning to the next in each worker, by its rate limit; zero: there is none. A job that waits for it is in none
     /// of the lists that the worker tells.
     pub limit: u64,
+    /// What becomes of jobs when the worker loses the broker.
+    pub lost: Lost,
+    /// Of two queues the workers were started for the first. The other they only send to, and take jobs from it after they have
+    /// lost the broker (Celery up to 5.6.3, started without `-Q`).
+    pub only_sends: bool,
+    /// The workers have the package `celery-worker-drain`.
+    pub package: Option<Package>,
+}
+
+/// What a worker that loses the broker tells of the jobs that it had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// What is so.
+    Nothing,
+    /// None of those that its pool has and has not begun: it runs them one after another (threads and gevent).
+    Waiting,
+    /// Those that ran, for ever (prefork, Celery 5.3 to 5.5).
+    Ended,
+}
+
+/// How the package tells of what Celery does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Package {
+    /// It knows which task it runs in.
+    pub tells_task: bool,
+    /// Jobs that wait are kept by a strategy of their own, and can only be counted.
+    pub batches: bool,
+}
+
+impl Work {
+    /// The queues that a worker was started for, a bit each.
+    pub fn own(&self) -> u8 {
+        if self.only_sends { 1 } else { self.every() }
+    }
+
+    /// All queues.
+    pub fn every(&self) -> u8 {
+        (1 << self.queues) - 1
+    }
 }
 
 impl Setup {
@@ -107,6 +146,13 @@ impl Setup {
         let mut policy = policy(&mut Chance::new(seed, "policy"), faults);
         let mut work = work(&mut Chance::new(seed, "work"), faults);
         work.limit = Chance::new(seed, "limit").pick(&[0, 0, 0, 0, 0, 3, 10, 30]) * SECOND;
+        work.lost =
+            Chance::new(seed, "lost").pick(&[Lost::Nothing, Lost::Nothing, Lost::Nothing, Lost::Waiting, Lost::Ended]);
+        work.only_sends = work.queues > 1 && Chance::new(seed, "only sends").percent(40);
+        let mut package = Chance::new(seed, "package");
+        work.package = package
+            .percent(25)
+            .then(|| Package { tells_task: package.percent(50), batches: work.limit > 0 && package.percent(50) });
         // Behind a gate the last job is waited for before any task leaves, and its retry: with jobs of an hour, for hours.
         let may_gate = work.longest <= 3 * MINUTE;
         policy.drain.gate = (may_gate && Chance::new(seed, "gate").percent(10)).then(|| gate(work.queues));
@@ -232,6 +278,9 @@ fn work(chance: &mut Chance, faults: FaultSet) -> Work {
         maps_silent: chance.percent(75),
         boot: if faults.has(Fault::SlowBoot) { 2 * MINUTE } else { 6 * SECOND },
         limit: 0,
+        lost: Lost::Nothing,
+        only_sends: false,
+        package: None,
     };
     // Jobs of an hour cost a thousand looks: few seeds have them, and none that waits behind another.
     if chance.percent(1) { Work { longest: 60 * MINUTE, gap: 5 * MINUTE, prefetch: 0, ..drawn } } else { drawn }

@@ -116,6 +116,8 @@ pub const ASSERTIONS: &[&str] = &[
     "11: calls stay few",
     "11: calls stay inside the token bucket",
     "requests are what Celery reads",
+    "others' workers are asked for no more than their counts",
+    "no worker is given a queue that was not its own",
     "every job is accounted for",
     "what was taken is never forgotten",
     "7: done means seen",

@@ -1,6 +1,8 @@
 //! The broker's part in remote control: it carries requests to the workers that listen, and replies to the client that
 //! asked. What may happen to a message on its way happens here.
 
+mod replies;
+
 use std::{
     cmp::Reverse,
     collections::{BTreeSet, BinaryHeap},
@@ -11,21 +13,19 @@ use worker_drain::workers::celery::{
     Reply, Sent, Waiting,
     pidbox::{ReplyTo, Request},
 };
-use worker_drain_plan::observation::{Failure, FailureKind};
+use worker_drain_plan::{
+    NodeName,
+    observation::{Failure, FailureKind},
+};
 
 use super::{
-    Event, NodeState, OPERATORS, World,
-    pidbox::{Asked, Order, REPLIES, of_a_stranger, read, reply},
+    Event, Node, NodeState, OPERATORS, World,
+    pidbox::{Asked, REPLIES, read},
 };
 use crate::{fault::Fault, remote::Receivers, script::Outage, setup::SECOND, tap::stamp};
 
 /// How long messages are on their way. Few values, so that several arrive at once and fewer moments are looked at.
 const TRAVELS: [u64; 4] = [2, 5, 20, 60];
-/// Lines of junk that come instead of a reply.
-const JUNK: [&str; 5] = ["\u{80}\u{4}rubbish", "[1, 2]", "{}", r#"{"a@x": [], "b@x": []}"#, r#"{"": {"ok": "pong"}}"#];
-/// What stands in place of an answer.
-const NO_ANSWERS: [&str; 4] = [r#"{"error": "TimeoutError()"}"#, r#"{"odd": true}"#, "null", r#"[{"id": 5}]"#];
-
 /// Connections and messages.
 #[derive(Debug, Default)]
 pub struct Broker {
@@ -113,9 +113,19 @@ impl World {
         let is_look = asked.iter().all(|request| request.order.is_question());
         let receivers = self.send(asked, expires, is_look);
         if self.befalls(Fault::ConnectionLost, 60) {
-            return self.lose_connection(who, Sent { receivers, bound: BTreeSet::new(), replies });
+            return self.lose_connection(who, Sent { receivers, bound: self.bound(), replies });
         }
-        Ok(Sent { receivers, bound: BTreeSet::new(), replies })
+        Ok(Sent { receivers, bound: self.bound(), replies })
+    }
+
+    /// The names of those who have a queue for requests, where the broker tells them: whoever counts knows them.
+    fn bound(&self) -> BTreeSet<NodeName> {
+        if self.setup.remote.receivers != Receivers::Counted {
+            return BTreeSet::new();
+        }
+        let is_bound = |node: &&Node| !matches!(node.state, NodeState::Booting | NodeState::Gone);
+        let nodes = self.members.iter().flat_map(|member| &member.nodes);
+        nodes.filter(is_bound).map(|node| node.name.clone()).collect()
     }
 
     /// The connection that this operator has, or a new one.
@@ -314,125 +324,5 @@ impl World {
             self.post(to, replies, back);
         }
         self.broker.batches.items[batch] = Some(taken);
-    }
-
-    /// A worker carries out one request; its reply is among these, unless something happens to it.
-    fn obey(&mut self, m: usize, n: usize, asked: &Asked, replies: &mut Vec<Reply>) {
-        let Asked { order, ticket, reply_to, .. } = asked;
-        let refuses = self.is_garbled(m, n, *order);
-        // An order that cannot be carried out is refused, again and again; the first of these says so.
-        let answer = if refuses && !order.is_question() {
-            NO_ANSWERS[0].to_owned()
-        } else if refuses {
-            NO_ANSWERS[self.pick_of(Fault::ReplyMalformed, NO_ANSWERS.len())].to_owned()
-        } else {
-            self.answer(&self.members[m].nodes[n], *order)
-        };
-        match *order {
-            Order::Cancel(queues) if !refuses => self.control(m, n, false, queues),
-            Order::Add(queues) if !refuses => self.control(m, n, true, queues),
-            _ => {}
-        }
-        let name = self.members[m].nodes[n].name.clone();
-        let mut body = reply(name.as_str(), &answer);
-        if refuses && order.is_question() && self.pick_of(Fault::ReplyMalformed, 2) == 0 {
-            body = JUNK[self.pick_of(Fault::ReplyMalformed, JUNK.len())].as_bytes().to_vec();
-        }
-        let reply_of = |body: Vec<u8>| Reply { ticket: ticket.clone(), body };
-        // The other process under this name answers first, or last.
-        let twin = Some(self.members[m].twin_until).filter(|until| *until > self.now && order.is_question());
-        let last = twin.filter(|until| until.is_multiple_of(2)).map(|_| reply_of(reply(name.as_str(), "[]")));
-        if twin.is_some() && last.is_none() {
-            replies.push(reply_of(reply(name.as_str(), "[]")));
-        }
-        self.send_back(*reply_to, reply_of(body), replies);
-        replies.extend(last);
-    }
-
-    /// A reply is among these, unless something happens to it.
-    fn send_back(&mut self, to: u64, reply: Reply, replies: &mut Vec<Reply>) {
-        if self.befalls(Fault::ReplyForeign, 40) {
-            replies.push(Reply { ticket: format!("not-ours-{}", self.now), body: reply.body.clone() });
-        }
-        if self.befalls(Fault::ReplyLost, 60) {
-            return;
-        }
-        if self.befalls(Fault::ReplyDoubled, 40) {
-            let later = self.span_of(Fault::ReplyDoubled, 0, SECOND);
-            self.post(to, vec![reply.clone()], later);
-        }
-        if self.befalls(Fault::ReplySlow, 60) {
-            // Most of these come when nobody waits any longer.
-            let later = self.span_of(Fault::ReplySlow, 100, 4 * SECOND);
-            self.post(to, vec![reply], later);
-        } else if self.befalls(Fault::ReplyReordered, 200) {
-            let later = self.span_of(Fault::ReplyReordered, 1, 300);
-            self.post(to, vec![reply], later);
-        } else {
-            replies.push(reply);
-        }
-    }
-
-    /// This worker cannot answer this, and will not be able to for a while: what is wrong with it does not pass by itself.
-    fn is_garbled(&mut self, m: usize, n: usize, order: Order) -> bool {
-        let (now, kind) = (self.now, std::mem::discriminant(&order));
-        let garbled = self.members[m].nodes[n].garbled;
-        let lasts = garbled.filter(|(_, until)| *until > now);
-        if let Some((of, _)) = lasts {
-            return of == kind;
-        }
-        // Orders are few beside questions.
-        let begins = self.befalls(Fault::ReplyMalformed, if order.is_question() { 20 } else { 100 });
-        if begins {
-            let until = now + self.span_of(Fault::ReplyMalformed, 0, 30 * SECOND);
-            self.members[m].nodes[n].garbled = Some((kind, until));
-        }
-        begins
-    }
-
-    fn pick_of(&mut self, fault: Fault, count: usize) -> usize {
-        usize::try_from(self.span_of(fault, 0, count as u64 - 1)).unwrap_or(0)
-    }
-
-    /// A worker of another fleet answers too what it is asked.
-    fn hear_stranger(&mut self, stranger: u8, asked: &[Asked]) {
-        let name = format!("celery@elsewhere-{stranger}");
-        let answer =
-            |asked: &Asked| Reply { ticket: asked.ticket.clone(), body: reply(&name, of_a_stranger(asked.order)) };
-        let replies: Vec<Reply> = asked.iter().filter(|asked| asked.is_for(&name)).map(answer).collect();
-        let Some(to) = asked.first().map(|asked| asked.reply_to) else { return };
-        let travels = self.delay_chance.pick(&TRAVELS);
-        self.post(to, replies, travels);
-    }
-
-    /// Replies go on their way.
-    fn post(&mut self, to: u64, replies: Vec<Reply>, takes: u64) {
-        let post = Post { to, replies };
-        if takes == 0 {
-            self.receive(post);
-            return;
-        }
-        let place = self.broker.posts.put(post);
-        self.at(self.now + takes, Event::Posted(place));
-        self.broker.due.push(Reverse(self.now + takes));
-    }
-
-    /// Replies arrive.
-    pub(super) fn posted(&mut self, place: usize) {
-        if let Some(post) = self.broker.posts.take(place) {
-            self.receive(post);
-        }
-    }
-
-    fn receive(&mut self, post: Post) {
-        if self.is_out(Outage::BrokerDown) {
-            return;
-        }
-        let link = self.broker.links.iter().flatten().find(|link| link.number == post.to);
-        for reply in post.replies {
-            if let Some(link) = link {
-                link.waiting.deliver(reply);
-            }
-        }
     }
 }

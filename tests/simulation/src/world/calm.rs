@@ -79,7 +79,7 @@ impl World {
         self.stored.version += 1;
         self.stored_before = self.stored.clone();
         for node in self.members.iter_mut().flat_map(|member| &mut member.nodes) {
-            node.heard = false;
+            (node.heard, node.told) = (false, None);
             node.orphaned |= node.added != 0;
         }
     }
@@ -122,9 +122,11 @@ impl World {
                     self.at(self.now, Event::NodeReady(m, n, epoch));
                 }
             }
-            // The old name of a worker that was renamed is waited for as long as its task lives, and so is the worker of another
-            // task that was once taken for this one's: a person ends that.
-            if self.members[m].renamed || self.is_taken_for_anothers(m) {
+            // The old name of a worker that was renamed is waited for as long as its task lives, and so are the worker of another
+            // task that was once taken for this one's, and jobs that Celery tells of though they have ended: a person ends that.
+            let told = self.setup.work.package.is_none();
+            let haunted = told && self.members[m].nodes.iter().any(|node| !node.ghosts.is_empty());
+            if self.members[m].renamed || haunted || self.is_taken_for_anothers(m) {
                 let hex = self.members[m].hex.clone();
                 self.ecs.stop_task(CLUSTER, &hex, "", Time(self.now)).ok();
             }

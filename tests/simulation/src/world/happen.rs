@@ -34,7 +34,7 @@ impl World {
     }
 
     pub(super) fn node_ready(&mut self, m: usize, n: usize, epoch: u32) {
-        let every = (1_u8 << self.setup.work.queues) - 1;
+        let own = self.setup.work.own();
         let node = &mut self.members[m].nodes[n];
         if node.epoch != epoch {
             return;
@@ -42,7 +42,7 @@ impl World {
         match node.state {
             NodeState::Booting => {
                 node.state = NodeState::Up;
-                node.consuming = every;
+                node.consuming = own;
                 node.came_back_at = self.now;
             }
             NodeState::Frozen(until) if until <= self.now => {
@@ -127,8 +127,8 @@ impl World {
         let epoch = self.members[m].nodes[n].epoch + 1;
         let name = node_name(&self.members[m].hosts[n], n, renamed);
         self.tell(|| format!("the worker of t{} restarts as {name}", m + 1));
-        let heard = self.members[m].nodes[n].heard;
-        self.members[m].nodes[n] = Node { heard, started_at: self.now, ..Node::booting(name, epoch) };
+        let Node { heard, told, .. } = self.members[m].nodes[n];
+        self.members[m].nodes[n] = Node { heard, told, started_at: self.now, ..Node::booting(name, epoch) };
         let boots = self.delay_chance.between(500, 6 * SECOND);
         self.at(self.now + boots, Event::NodeReady(m, n, epoch));
         self.disturbed_at = self.now;
@@ -136,8 +136,8 @@ impl World {
     }
 
     fn reconnect(&mut self, m: usize, n: usize, with_all_queues: bool) {
-        let every = (1_u8 << self.setup.work.queues) - 1;
-        let forgets = self.setup.work.forgets_added;
+        let work = self.setup.work;
+        let (every, forgets) = (work.every(), work.forgets_added);
         let node = &mut self.members[m].nodes[n];
         if node.state != NodeState::Up {
             return;
@@ -148,16 +148,30 @@ impl World {
             node.consuming &= !node.added;
             node.added = 0;
         }
-        if with_all_queues && node.consuming != every {
-            node.consuming = every;
+        // It takes up what it only sends to. Whether it was told meanwhile to take no jobs makes no difference to that.
+        let takes_up = if work.only_sends { every & !work.own() } else { 0 };
+        let taken = if with_all_queues { every } else { node.consuming | takes_up };
+        if node.consuming != taken {
+            node.consuming = taken;
             node.came_back_at = self.now + 4 * SECOND;
         }
         let epoch = node.epoch;
-        self.give_up_limited(m, n);
+        self.lose_broker(m, n);
         self.tell(|| format!("the worker of t{} reconnects", m + 1));
         let takes = self.delay_chance.between(SECOND, 4 * SECOND);
         self.at(self.now + takes, Event::NodeReady(m, n, epoch));
         self.disturbed_at = self.now;
+    }
+
+    /// Somebody else has a worker take jobs from its queues.
+    fn add_queues(&mut self, m: usize, n: usize) {
+        let own = self.setup.work.own();
+        let node = &mut self.members[m].nodes[n];
+        if node.consuming & own != own {
+            node.consuming |= own;
+            node.came_back_at = self.now;
+            self.pump();
+        }
     }
 
     /// A worker that works, chosen by `pick`.
@@ -218,6 +232,7 @@ impl World {
         | Happening::Freeze(pick, _)
         | Happening::Restart(pick)
         | Happening::Reconnect(pick)
+        | Happening::AddQueues(pick)
         | Happening::Rename(pick, _)
         | Happening::Ambiguous(pick, _)
         | Happening::Exit(pick)
@@ -240,6 +255,7 @@ impl World {
                 self.at(self.now + lasts, Event::NodeReady(m, n, epoch));
             }
             Happening::Restart(_) => self.restart(m, n, false),
+            Happening::AddQueues(_) => self.add_queues(m, n),
             Happening::Reconnect(pick) => self.reconnect(m, n, pick.is_multiple_of(3)),
             Happening::Rename(_, lasts) => {
                 self.members[m].renamed = true;

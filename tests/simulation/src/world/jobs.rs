@@ -4,7 +4,11 @@
 use worker_drain::workers::celery::{Count, Delivered};
 
 use super::{Event, JobId, Node, NodeState, World};
-use crate::{remote::Receivers, script::Outage, setup::SECOND};
+use crate::{
+    remote::Receivers,
+    script::Outage,
+    setup::{Lost, SECOND},
+};
 
 /// Where a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +87,7 @@ impl World {
         } else {
             let late = self.setup.work.acks_late;
             let with = |node: &Node| {
-                let held = node.in_flight.iter().chain(&node.limited).chain(&node.reserved).chain(&node.scheduled);
-                let all = held.chain(node.active.iter().filter(|_| late));
+                let all = node.held().chain(node.active.iter().filter(|_| late));
                 number(all.filter(|job| self.jobs[**job].queue == queue).count())
             };
             Delivered::Counted(nodes.map(with).sum())
@@ -212,11 +215,36 @@ impl World {
         }
     }
 
-    /// A worker that loses its broker forgets what waits for the rate limit: the broker has it again.
-    pub(super) fn give_up_limited(&mut self, m: usize, n: usize) {
+    /// A worker loses its broker. It forgets what waits for the rate limit: the broker has it again.
+    pub(super) fn lose_broker(&mut self, m: usize, n: usize) {
         let limited: Vec<JobId> = self.members[m].nodes[n].limited.iter().copied().collect();
         for job in limited {
             self.give_up(m, n, job);
+        }
+        let node = &mut self.members[m].nodes[n];
+        match self.setup.work.lost {
+            Lost::Nothing => {}
+            Lost::Waiting => node.kept.extend(node.reserved.drain(..)),
+            Lost::Ended if !self.calm => node.ghosts.extend(&node.active),
+            Lost::Ended => {}
+        }
+    }
+
+    /// The pool takes the next of the jobs that it has and that its worker does not tell of.
+    pub(super) fn kept(&mut self, m: usize, n: usize, epoch: u32) {
+        if !self.is_with(m, n, epoch) {
+            return;
+        }
+        if let NodeState::Frozen(until) = self.members[m].nodes[n].state {
+            self.at(until + 1, Event::Kept(m, n, epoch));
+            return;
+        }
+        let node = &mut self.members[m].nodes[n];
+        if node.active.len() < self.setup.work.concurrency
+            && let Some(job) = node.kept.pop_front()
+        {
+            node.reserved.push_front(job);
+            self.begin_jobs(m, n);
         }
     }
 
@@ -248,6 +276,11 @@ impl World {
             return;
         }
         node.active.retain(|other| *other != job);
+        if !node.kept.is_empty() {
+            // Between two of them it tells of nothing.
+            let pause = self.delay_chance.between(0, 400);
+            self.at(self.now + pause, Event::Kept(m, n, epoch));
+        }
         self.jobs[job].state = JobState::Done;
         self.retry(job);
         if self.members[m].nodes[n].state == NodeState::Ending {
@@ -276,9 +309,7 @@ impl World {
         let mut places = vec![(0_u8, 0_u8); self.jobs.len()];
         self.queued.iter().flatten().for_each(|job| places[*job].0 += 1);
         for node in self.members.iter().flat_map(|member| &member.nodes) {
-            let held = node.in_flight.iter().chain(&node.limited).chain(&node.reserved).chain(&node.scheduled);
-            let held = held.chain(&node.active);
-            held.for_each(|job| places[*job].1 += 1);
+            node.held().chain(&node.active).for_each(|job| places[*job].1 += 1);
         }
         let right = |state: JobState| match state {
             JobState::Queued => (1, 0),
@@ -302,9 +333,7 @@ impl World {
 
     /// What a worker holds and has not begun goes back to the broker.
     pub(super) fn give_up_held(&mut self, m: usize, n: usize) {
-        let node = &self.members[m].nodes[n];
-        let held = node.in_flight.iter().chain(&node.limited).chain(&node.reserved).chain(&node.scheduled);
-        let held: Vec<JobId> = held.copied().collect();
+        let held: Vec<JobId> = self.members[m].nodes[n].held().copied().collect();
         for job in held {
             self.give_up(m, n, job);
         }

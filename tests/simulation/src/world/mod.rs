@@ -64,6 +64,8 @@ pub enum Event {
     EtaDue(usize, usize, u32, JobId),
     /// The rate limit of a worker lets a job begin.
     Token(usize, usize, u32),
+    /// The pool of a worker begins a job that its worker does not tell of.
+    Kept(usize, usize, u32),
     /// A worker has come up, thawed, or found the broker again.
     NodeReady(usize, usize, u32),
     /// Requests reach a worker: member, node, epoch, batch, the first of them and how many.
@@ -337,6 +339,7 @@ impl World {
             Event::JobEnds(member, node, epoch, job) => self.job_ends(member, node, epoch, job),
             Event::EtaDue(member, node, epoch, job) => self.eta_due(member, node, epoch, job),
             Event::Token(member, node, epoch) => self.token(member, node, epoch),
+            Event::Kept(member, node, epoch) => self.kept(member, node, epoch),
             Event::NodeReady(member, node, epoch) => self.node_ready(member, node, epoch),
             Event::Asked(member, node, epoch, batch, first, count) => {
                 self.asked(member, node, epoch, batch, (first, count));

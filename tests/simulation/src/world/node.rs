@@ -57,6 +57,12 @@ pub struct Node {
     pub reserved: VecDeque<JobId>,
     /// Jobs that wait for the rate limit.
     pub limited: VecDeque<JobId>,
+    /// Jobs that its pool has and that it does not tell of.
+    pub kept: VecDeque<JobId>,
+    /// Jobs that it tells of as running, and that have ended.
+    pub ghosts: Vec<JobId>,
+    /// Queues that it told to take jobs from when it first told, a bit each.
+    pub told: Option<u8>,
     /// When the next of them may begin.
     pub next_token: u64,
     /// Jobs that it holds until a later time.
@@ -92,6 +98,9 @@ impl Node {
             in_flight: Vec::new(),
             reserved: VecDeque::new(),
             limited: VecDeque::new(),
+            kept: VecDeque::new(),
+            ghosts: Vec::new(),
+            told: None,
             next_token: 0,
             scheduled: Vec::new(),
             active: Vec::new(),
@@ -105,7 +114,17 @@ impl Node {
 
     /// Jobs that count against its prefetch limit.
     pub fn load(&self) -> usize {
-        self.in_flight.len() + self.limited.len() + self.reserved.len() + self.active.len()
+        self.in_flight.len() + self.waiting().count() + self.active.len()
+    }
+
+    /// Jobs that it has received, that are due, and that it has not begun.
+    pub fn waiting(&self) -> impl Iterator<Item = &JobId> {
+        self.limited.iter().chain(&self.reserved).chain(&self.kept)
+    }
+
+    /// Jobs that it has or will have, and has not begun.
+    pub fn held(&self) -> impl Iterator<Item = &JobId> {
+        self.in_flight.iter().chain(self.waiting()).chain(&self.scheduled)
     }
 
     /// It takes jobs, or would if it could.
@@ -119,6 +138,7 @@ impl Node {
         self.in_flight.retain(|other| *other != job);
         self.reserved.retain(|other| *other != job);
         self.limited.retain(|other| *other != job);
+        self.kept.retain(|other| *other != job);
         self.scheduled.retain(|other| *other != job);
         self.active.retain(|other| *other != job);
         before != self.load() + self.scheduled.len()

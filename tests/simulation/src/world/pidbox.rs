@@ -56,6 +56,8 @@ pub enum Order {
     Report,
     /// `conf`.
     Conf,
+    /// `worker_drain`, which only workers with the package know.
+    Account,
     /// `registered`.
     Registered,
     /// `active_queues`.
@@ -127,6 +129,7 @@ pub fn read(body: &str) -> Result<Asked, String> {
         "stats" => Order::Stats,
         "report" => Order::Report,
         "conf" => Order::Conf,
+        "worker_drain" => Order::Account,
         "registered" => Order::Registered,
         "active_queues" => Order::Queues,
         "reserved" => Order::Reserved,
@@ -172,10 +175,12 @@ impl World {
             Order::Stats => self.stats_told(node),
             Order::Report => r#"{"ok": "\nsoftware -> celery:5.5.3 (immunity) kombu:5.5.4 py:3.11.7"}"#.to_owned(),
             Order::Conf => r#"{"broker_url": "redis://:********@broker/0"}"#.to_owned(),
+            Order::Account if self.setup.work.package.is_some() => self.account_told(node),
+            Order::Account => r#"{"error": "KeyError('worker_drain')"}"#.to_owned(),
             Order::Registered => registered(self.setup.work.limit),
             Order::Queues => queues(node.consuming),
             Order::Reserved => self.jobs_told(node, node.reserved.iter(), false),
-            Order::Active => self.jobs_told(node, node.active.iter(), true),
+            Order::Active => self.jobs_told(node, self.told_as_active(node), true),
             Order::Scheduled => self.scheduled_told(node),
             Order::Cancel(queues) => format!(r#"{{"ok": "no longer consuming from {}"}}"#, name(queues)),
             Order::Add(queues) => format!(r#"{{"ok": "add consumer {}"}}"#, name(queues)),
@@ -184,11 +189,43 @@ impl World {
 
     /// One process starts one worker: its number is that of the start.
     fn stats_told(&self, node: &Node) -> String {
+        let package = self.setup.work.package.map_or_else(String::new, |package| {
+            let task = self.members.iter().find(|member| member.nodes.iter().any(|own| own.name == node.name));
+            let task = task.filter(|_| package.tells_task).map(|member| member.id.as_str());
+            let task = task.map_or_else(|| "null".to_owned(), |task| format!(r#""{task}""#));
+            format!(r#", "worker_drain": {{"contract": 1, "task": {task}}}"#)
+        });
         format!(
-            r#"{{"total": {{"app.transcode": {}}}, "pid": {}, "clock": "17", "uptime": {}}}"#,
+            r#"{{"total": {{"app.transcode": {}}}, "pid": {}, "clock": "17", "uptime": {}{package}}}"#,
             node.begun,
             7 + node.epoch,
             (self.now - node.started_at) / 1000,
+        )
+    }
+
+    /// Celery tells of some jobs that have ended.
+    fn told_as_active<'a>(&self, node: &'a Node) -> impl Iterator<Item = &'a JobId> {
+        let ghosts = node.ghosts.iter().filter(|ghost| !node.active.contains(*ghost));
+        node.active.iter().chain(ghosts)
+    }
+
+    /// What the package answers: everything that there is, and nothing that there is not.
+    fn account_told(&self, node: &Node) -> String {
+        let jobs = |ids: &mut dyn Iterator<Item = &JobId>, run| self.jobs_told(node, ids, run);
+        let (active, reserved) = (node.active.len(), node.reserved.len());
+        let batches = self.setup.work.package.is_some_and(|package| package.batches);
+        let (listed, unlisted) = if batches { (0, node.limited.len()) } else { (node.limited.len(), 0) };
+        format!(
+            r#"{{"contract": 1, "instance": "{}-{}", "pool": "threads", "queues": {}, "own_queues": {}, "active": {}, "reserved": {}, "limited": {}, "scheduled": {}, "counts": {{"active": {active}, "reserved": {reserved}, "limited": {listed}, "pool": {}, "unlisted": {unlisted}}}}}"#,
+            node.name,
+            node.epoch,
+            queues(node.consuming),
+            names(self.setup.work.own()),
+            jobs(&mut node.active.iter(), true),
+            jobs(&mut node.reserved.iter(), false),
+            jobs(&mut node.limited.iter().take(listed), false),
+            jobs(&mut node.scheduled.iter(), false),
+            active + reserved + node.kept.len(),
         )
     }
 
@@ -219,6 +256,12 @@ impl World {
 
 fn name(queues: u8) -> &'static str {
     QUEUES.iter().enumerate().find(|(place, _)| queues >> place & 1 == 1).map_or("nothing", |(_, queue)| queue.queue)
+}
+
+/// Names of queues.
+fn names(queues: u8) -> String {
+    let names = QUEUES.iter().enumerate().filter(|(place, _)| queues >> place & 1 == 1);
+    list(names.map(|(_, Binding { queue, .. })| format!(r#""{queue}""#)))
 }
 
 /// The answer to `active_queues`.

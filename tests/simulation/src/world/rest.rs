@@ -28,15 +28,15 @@ impl World {
 
     /// A live task of the current revision that takes jobs from fewer queues than it was made to.
     fn lacking(&self) -> Option<usize> {
-        let every = (1_u8 << self.setup.work.queues) - 1;
+        let own = self.setup.work.own();
         let primary = self.service().primary().map(|primary| primary.id);
         let stays = |m: &usize| {
             self.ecs.task(self.members[*m].ecs).is_some_and(|task| task.is_live() && task.deployment == primary)
         };
         let up = |node: &Node| node.state == NodeState::Up;
-        (0..self.members.len())
-            .filter(stays)
-            .find(|m| self.members[*m].nodes.iter().any(|node| up(node) && node.consuming != every && !node.excused))
+        (0..self.members.len()).filter(stays).find(|m| {
+            self.members[*m].nodes.iter().any(|node| up(node) && node.consuming & own != own && !node.excused)
+        })
     }
 
     /// A live task that nothing holds though every one is to be.
