@@ -1,7 +1,6 @@
 //! What Celery does that a drain must not be taken in by, seen on real workers. docs/hazards.md lists all of them.
 
 use jiff::Timestamp;
-use serde_json::json;
 use test_support::{Jobs, LONG, SampleApp, Signal, python_with_celery};
 use tokio::time::timeout;
 use worker_drain::{
@@ -48,10 +47,8 @@ async fn a_request_that_has_expired_is_carried_out_all_the_same() {
     let mut sent = transport.publish(&[order]).await.expect("the broker is there");
     let reply =
         timeout(LONG, sent.replies.next()).await.expect("it answers").expect("it is connected").expect("a reply");
-    assert_eq!(
-        parse_reply(&reply.body).expect("it is one").answer,
-        Ok(json!({"ok": "no longer consuming from celery"}))
-    );
+    let answer = parse_reply(&reply.body).expect("it is one").answer.expect("it is no refusal");
+    assert_eq!(answer.get(), r#"{"ok": "no longer consuming from celery"}"#);
     look_until("it was done", &celery, &tasks, |view| consumes(view, "one", &[])).await;
 }
 

@@ -148,6 +148,36 @@ async fn a_worker_that_the_names_forget_is_its_tasks_all_the_same() {
     is_released_after(&drain_one(celery), &app, &jobs).await;
 }
 
+/// `celery control rate_limit` sets a limit while workers run. Jobs that wait when it is taken away go on waiting.
+#[tokio::test]
+async fn a_rate_limit_that_is_set_or_taken_away_while_the_worker_runs_is_waited_for() {
+    let broker = a_broker().await;
+    let app = SampleApp::new(broker.url());
+    let (one, two) = (
+        app.worker("worker@one").queues(["slow"]).concurrency(2).prefetch(4).spawn(),
+        app.worker("worker@two").queues(["elsewhere"]).spawn(),
+    );
+    let _workers = (one.ready().await, two.ready().await);
+    let celery = open(&settings(&broker.url()));
+    all_answer(&celery, &known_tasks(&["one", "two"])).await;
+    let limit = async |rate: &str| {
+        let arguments = json!({"task_name": "sample.work", "rate_limit": rate});
+        let answer = app.ask("rate_limit", &["worker@one".into()], arguments).await;
+        assert!(answer["worker@one"]["ok"].is_string(), "{answer:?}");
+    };
+    limit("12/m").await;
+    let jobs = app.submit(Jobs::with_ids(["a", "b", "c", "d"]).queue("slow").seconds(0.1, 0.1)).await;
+    app.journal().wait_started(&jobs, 1).await;
+    let drain = drain_one(celery);
+    wait_until("nothing shows what it holds", LONG, async || {
+        let pass = drain.reconcile().await.unwrap();
+        pass.plan.report.tasks.iter().any(|task| task.waiting_for.contains("rate-limited"))
+    })
+    .await;
+    limit("0").await;
+    is_released_after(&drain, &app, &jobs).await;
+}
+
 /// One that has not answered yet may run a job: a worker of the solo pool answers between jobs only.
 #[tokio::test]
 async fn a_task_of_two_workers_is_not_idle_by_the_word_of_one() {

@@ -9,7 +9,7 @@ use std::{
 use serde_json::{Value, json};
 use test_support::{Jobs, LONG, Process, Redis, SampleApp, python, python_with_celery, wait_until};
 
-use crate::{ask, package, told, told_until, with_package};
+use crate::{package, told, told_until, with_package};
 
 const TASK: &str = "8f03e41243824aea923aca126495f665";
 
@@ -110,7 +110,7 @@ async fn it_is_built_and_added_in_each_way_that_the_page_names() {
     let told = told(&include, &nodes[..3]).await;
     assert_eq!(told.len(), 3, "{told:?}");
     // How worker-drain learns who has it, without an error in the log of those that do not.
-    let stats = ask(&include, "stats", &nodes, json!({})).await;
+    let stats = include.ask("stats", &nodes, json!({})).await;
     assert_eq!(stats["worker@without"].get("worker_drain"), None);
     for (node, told) in &told {
         let key = stats[node]["worker_drain"].as_object().unwrap();
@@ -167,8 +167,8 @@ async fn an_answer_has_every_member_and_no_argument_of_a_job() {
     assert!(active["time_start"].as_f64() > answer["started_at"].as_f64());
 
     // What it was started with stays what it was started with.
-    ask(&app, "cancel_consumer", &["worker@one".into()], json!({"queue": "slow"})).await;
-    ask(&app, "add_consumer", &["worker@one".into()], json!({"queue": "another"})).await;
+    app.ask("cancel_consumer", &["worker@one".into()], json!({"queue": "slow"})).await;
+    app.ask("add_consumer", &["worker@one".into()], json!({"queue": "another"})).await;
     let changed = |told: &crate::Told| {
         let mut queues: Vec<_> =
             told.0["queues"].as_array().unwrap().iter().map(|queue| queue["name"].clone()).collect();

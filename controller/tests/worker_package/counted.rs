@@ -3,7 +3,7 @@
 use serde_json::json;
 use test_support::{Jobs, LONG, RabbitMq, Redis, SampleApp, python_with_celery, wait_until};
 
-use crate::{ask, celery_lists, told_until, with_package};
+use crate::{celery_lists, told_until, with_package};
 
 #[tokio::test]
 async fn jobs_that_wait_for_a_rate_limit_or_for_their_time_are_counted() {
@@ -23,7 +23,7 @@ async fn jobs_that_wait_for_a_rate_limit_or_for_their_time_are_counted() {
 
     // A new limit comes with a new bucket. Those that wait in the old one are in none of Celery's tables any more.
     let rate = json!({"task_name": "sample.limited", "rate_limit": "2/h"});
-    ask(&app, "rate_limit", &["worker@one".into()], rate).await;
+    app.ask("rate_limit", &["worker@one".into()], rate).await;
     told_until(&app, "they are counted still", |told| told.counts(counts) == [0, 0, 2, 1, 0, 3, 0]).await;
 }
 
@@ -90,7 +90,7 @@ async fn nothing_is_kept_of_jobs_that_are_over() {
 
 /// How many jobs it has begun, and how many objects of jobs it has.
 async fn left_behind(app: &SampleApp) -> (u64, u64) {
-    let answers = ask(app, "left_behind", &["worker@one".into()], json!({})).await;
+    let answers = app.ask("left_behind", &["worker@one".into()], json!({})).await;
     let count = |of: &str| answers["worker@one"][of].as_u64().unwrap();
     (count("begun"), count("left"))
 }

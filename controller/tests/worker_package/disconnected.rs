@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, process::Command, time::Duration};
 use serde_json::json;
 use test_support::{CeleryWorker, Jobs, RabbitMq, Redis, SampleApp, python_with_celery, wait_until};
 
-use crate::{Told, ask, celery_lists, told, told_until, with_package};
+use crate::{Told, celery_lists, told, told_until, with_package};
 
 /// Seven workers on a small machine, and each question is a Python that starts.
 const VERY_LONG: Duration = Duration::from_mins(3);
@@ -46,7 +46,7 @@ async fn a_job_is_over_when_its_process_dies_after_a_lost_connection() {
     let told = told_until(&app, "it is back", lost).await;
     assert_eq!(told.counts(["active", "pool"]), [1, 1], "{}", told.0);
 
-    let stats = ask(&app, "stats", &["worker@one".into()], json!({})).await;
+    let stats = app.ask("stats", &["worker@one".into()], json!({})).await;
     let process = stats["worker@one"]["pool"]["processes"][0].to_string();
     assert!(Command::new("kill").args(["-KILL", &process]).status().unwrap().success());
     told_until(&app, "nothing is left", |told| !told.has_work()).await;
@@ -61,7 +61,7 @@ async fn jobs_that_the_broker_has_again_are_not_scheduled_any_more() {
     let _worker = app.worker("worker@one").start().await;
     app.submit(Jobs::new(1).countdown(3600.0)).await;
     told_until(&app, "it waits for its time", |told| told.count("scheduled") == Some(1)).await;
-    ask(&app, "cancel_consumer", &["worker@one".into()], json!({"queue": "celery"})).await;
+    app.ask("cancel_consumer", &["worker@one".into()], json!({"queue": "celery"})).await;
     told_until(&app, "it takes no more", |told| !told.consumes()).await;
     redis.cut_connections();
     let lost = |told: &Told| told.0["connection_losses"].as_u64() > Some(0);
@@ -139,7 +139,7 @@ impl Fleet {
     /// out a cancel: they wait for the broker's answer to it (docs/hazards.md).
     async fn cancel(&self) {
         for name in self.names.iter().filter(|name| !is_green(name)) {
-            ask(&self.app, "cancel_consumer", &[format!("worker@{name}")], json!({"queue": name})).await;
+            self.app.ask("cancel_consumer", &[format!("worker@{name}")], json!({"queue": name})).await;
         }
         self.see("all but the green ones are cancelled", |name, told| is_green(name) || !told.consumes()).await;
     }
@@ -201,7 +201,7 @@ impl Fleet {
 
     /// Jobs that are over and that Celery still lists.
     async fn has_ghosts_of_celery_only(&self) {
-        let active = ask(&self.app, "active", &self.nodes(), json!({})).await;
+        let active = self.app.ask("active", &self.nodes(), json!({})).await;
         for name in ["5.3-prefork", "5.5-prefork"] {
             let ghosts = active[&format!("worker@{name}")].as_array().unwrap().len();
             assert_eq!(ghosts, 1, "Celery's own `active` of {name}: {active:?}");

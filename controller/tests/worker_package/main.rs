@@ -7,9 +7,9 @@ mod added;
 mod counted;
 mod disconnected;
 
-use std::{path::PathBuf, process::Stdio};
+use std::path::PathBuf;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use test_support::{LONG, SampleApp, repository, wait_until};
 
 /// What a worker answers.
@@ -56,24 +56,9 @@ fn with_package(broker: impl Into<String>, modules: &[&str], settings: &Value) -
     SampleApp::new(broker).settings(Value::Object(all)).variable("PYTHONPATH", package().display().to_string())
 }
 
-/// What these nodes answer to a command, by Celery's own client.
-async fn ask(app: &SampleApp, command: &str, nodes: &[String], arguments: Value) -> Map<String, Value> {
-    let python = app.worker_command().remove(0);
-    let mut asking = tokio::process::Command::new(python);
-    asking.arg("ask.py").arg(command).args(nodes).args(["--arguments", &arguments.to_string()]);
-    asking
-        .current_dir(repository().join("tests/celery"))
-        .envs(app.environment())
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    let output = asking.output().await.unwrap();
-    assert!(output.status.success(), "ask.py failed:\n{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
 /// The package's answers of these nodes, of all that answer.
 async fn told(app: &SampleApp, nodes: &[String]) -> Vec<(String, Told)> {
-    ask(app, "worker_drain", nodes, json!({})).await.into_iter().map(|(node, answer)| (node, Told(answer))).collect()
+    app.ask("worker_drain", nodes, json!({})).await.into_iter().map(|(node, answer)| (node, Told(answer))).collect()
 }
 
 /// Asks one worker until its answer is as wanted.
@@ -96,7 +81,7 @@ async fn told_until(app: &SampleApp, what: &str, wanted: impl Fn(&Told) -> bool)
 async fn celery_lists(app: &SampleApp, node: &str) -> [usize; 3] {
     let mut sizes = [0; 3];
     for (size, list) in sizes.iter_mut().zip(["reserved", "active", "scheduled"]) {
-        let answers = ask(app, list, &[node.to_owned()], json!({})).await;
+        let answers = app.ask(list, &[node.to_owned()], json!({})).await;
         *size = answers[node].as_array().unwrap_or_else(|| panic!("{node} answers {list}: {answers:?}")).len();
     }
     sizes

@@ -154,6 +154,8 @@ faults! {
     Rebalancing,
     /// Somebody else tells a worker to take jobs again from queues that it was told not to take them from.
     ForeignConsumer,
+    /// Somebody sets or lowers the rate limit of the jobs while their workers run.
+    RateLowered,
 }
 
 /// A set of kinds of faults.

@@ -57,6 +57,8 @@ pub enum Happening {
     Rename(u64, u64),
     /// A task's nodes cannot be told for so long.
     Ambiguous(u64, u64),
+    /// The rate limit is set to one job in so many milliseconds, if that is less.
+    Limit(u64),
     /// Somebody else adds its queues to a worker.
     AddQueues(u64),
     /// A task's container exits.
@@ -185,6 +187,7 @@ fn happening(fault: Fault, chance: &mut Chance, desired: u32) -> Option<Happenin
         Fault::HoldLost => Some(Happening::LoseHold(pick)),
         Fault::WorkerFrozen => Some(Happening::Freeze(pick, chance.between(2 * SECOND, 2 * MINUTE))),
         Fault::WorkerRestarted => Some(Happening::Restart(pick)),
+        Fault::RateLowered => Some(Happening::Limit(chance.pick(&[1, 5, 20, 40]) * SECOND)),
         Fault::ForeignConsumer => Some(Happening::AddQueues(pick)),
         Fault::WorkerReconnects => Some(Happening::Reconnect(pick)),
         Fault::WorkerRenamed => Some(Happening::Rename(pick, chance.between(20 * SECOND, 2 * MINUTE))),

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use crate::{
@@ -153,15 +153,26 @@ impl SampleApp {
 
     /// Submits jobs, and returns their ids.
     pub async fn submit(&self, jobs: Jobs) -> Vec<String> {
-        let mut command = tokio::process::Command::new(&self.python);
-        command.arg("submit.py").args(&jobs.arguments).current_dir(repository().join("tests/celery"));
-        command.envs(self.environment()).stdin(Stdio::null()).kill_on_drop(true);
-        let output = command.output().await.expect("Python can be run");
-        assert!(output.status.success(), "submit.py failed:\n{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout)
-            .lines()
+        let told = self.run("submit.py", &jobs.arguments).await;
+        told.lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok()?["id"].as_str().map(String::from))
             .collect()
+    }
+
+    /// What these nodes answer to a remote-control command, by Celery's own client.
+    pub async fn ask(&self, command: &str, nodes: &[String], arguments: Value) -> Map<String, Value> {
+        let arguments = ["--arguments".to_owned(), arguments.to_string()];
+        let told = self.run("ask.py", [&[command.to_owned()], nodes, &arguments].concat().as_slice()).await;
+        serde_json::from_str(&told).expect("ask.py prints an object")
+    }
+
+    async fn run(&self, script: &str, arguments: &[String]) -> String {
+        let mut command = tokio::process::Command::new(&self.python);
+        command.arg(script).args(arguments).current_dir(repository().join("tests/celery"));
+        command.envs(self.environment()).stdin(Stdio::null()).kill_on_drop(true);
+        let output = command.output().await.expect("Python can be run");
+        assert!(output.status.success(), "{script} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
     match_nodes::{Answered, Matched, Matcher, NOT_READ, Naming},
     pidbox::{Method, Recipients, Request},
     poll::{Awaited, Heard, Poll},
-    profile::{Gaps, Kind, Profile},
+    profile::{Gaps, Hidden, Kind, Profile},
     remote::{Remote, next},
     transport::{Replies, Transport},
 };
@@ -61,6 +61,17 @@ impl Known {
                 Kind::Lists(_) | Kind::Stranger => None,
             });
             Answered { told: told.collect(), nodes: inner.profiles.keys().cloned().collect(), ..Answered::default() }
+        })
+    }
+
+    /// What is registered with a node now is added to what its lists would not show. `None`: it is not asked for lists.
+    fn widen(&self, node: &NodeName, registered: &[Hidden]) -> Option<Gaps> {
+        self.with(|inner| match &mut inner.profiles.get_mut(node)?.kind {
+            Kind::Lists(gaps) => {
+                gaps.widen(registered);
+                Some(gaps.clone())
+            }
+            Kind::Package(_) | Kind::Stranger => None,
         })
     }
 
@@ -124,6 +135,8 @@ impl<'a, T: Transport> Look<'a, T> {
         let unasked = matcher.own(&self.answered).into_iter().filter(|node| self.wants_asking(node)).collect();
         self.question(&unasked).await?;
         self.find_shared().await?;
+        let idle = self.answers.iter().filter(|(_, answer)| seems_idle(answer)).map(|(node, _)| node.clone()).collect();
+        self.find_limits(&idle).await?;
         let late = mem::take(&mut self.late);
         self.known.with(|inner| inner.late = late);
         Ok(self.finish(&matcher))
@@ -137,6 +150,7 @@ impl<'a, T: Transport> Look<'a, T> {
         let unmet = nodes.iter().filter(|node| self.known.is_strange(node)).cloned().collect();
         self.meet(&unmet, &unmet).await?;
         self.question(nodes).await?;
+        self.find_limits(nodes).await?;
         self.answers.retain(|node, _| !self.answered.shared.contains(node));
         Ok(self.answers)
     }
@@ -256,12 +270,38 @@ impl<'a, T: Transport> Look<'a, T> {
 
     /// A node that seems to have nothing to do may be two, of which one was asked.
     async fn find_shared(&mut self) -> Result<(), Failure> {
-        let seems_idle = |answer: &Answer| answer.queues.as_ref().is_some_and(Vec::is_empty);
-        let idle = self.answers.iter().filter(|(_, answer)| seems_idle(answer)).map(|(node, _)| node.clone());
+        let takes_none = |answer: &Answer| answer.queues.as_ref().is_some_and(Vec::is_empty);
+        let idle = self.answers.iter().filter(|(_, answer)| takes_none(answer)).map(|(node, _)| node.clone());
         let idle: BTreeSet<NodeName> = idle.collect();
         if !idle.is_empty() {
             self.answered.shared.extend(self.remote.transport.shared(&idle).await?);
         }
+        Ok(())
+    }
+
+    /// Which rate limits there are now is asked after the lists: what waits for one and was not listed had come before. Without an
+    /// answer nothing is proven.
+    async fn find_limits(&mut self, nodes: &BTreeSet<NodeName>) -> Result<(), Failure> {
+        let has_lists =
+            |node: &&NodeName| self.known.profile(node).is_some_and(|profile| matches!(profile.kind, Kind::Lists(_)));
+        let nodes: BTreeSet<NodeName> = nodes.iter().filter(has_lists).cloned().collect();
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        let requests = asked_of([(Method::Registered, nodes.clone())]);
+        let (poll, replies, _) = self.ask(requests, |_| Awaited::default()).await?;
+        for node in &nodes {
+            let Some(answer) = self.answers.get_mut(node) else { continue };
+            let registered = poll.heard.get(node).and_then(|heard| heard.registered.as_deref());
+            match registered.and_then(|registered| self.known.widen(node, registered)) {
+                Some(gaps) => {
+                    answer.settles_in = gaps.settles_in;
+                    answer.unseen = answer.unseen.take().or(gaps.unseen);
+                }
+                None => drop(answer.unseen.get_or_insert_with(|| LIMITS_UNTOLD.to_owned())),
+            }
+        }
+        self.take_in(poll, replies);
         Ok(())
     }
 
@@ -284,9 +324,18 @@ impl<'a, T: Transport> Look<'a, T> {
 /// Why nothing is proven of a node that was met just now.
 const UNMET: &str = "it has not said yet how it is to be asked";
 
+/// Why nothing is proven of a node that told all else.
+const LIMITS_UNTOLD: &str = "it does not say which rate limits it has now";
+
 /// Of a node that is known by its queue only.
 const BOUND_AND_SILENT: &str = "it has a queue for requests on the broker, so that a worker of this name was there; if it is gone \
                                 for good, delete its binding (docs/brokers.md)";
+
+/// It takes no jobs, and tells of none.
+fn seems_idle(answer: &Answer) -> bool {
+    answer.queues.as_ref().is_some_and(Vec::is_empty)
+        && [&answer.active, &answer.reserved].into_iter().flatten().all(Vec::is_empty)
+}
 
 /// What a node is asked that was never met: how it wants to be asked, and what does no harm to any.
 fn introduction(nodes: &BTreeSet<NodeName>) -> Vec<(Method, Recipients)> {

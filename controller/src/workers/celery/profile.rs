@@ -80,6 +80,8 @@ pub(super) struct Gaps {
     /// `reserved` and `scheduled` are not asked: with a job that cannot be put into a reply it would hear no request any
     /// more, and take no jobs (seen on Celery 5.3 to 5.6 over Redis; celery#7601).
     pub(super) is_fragile: bool,
+    /// Rate limits are not respected (`worker_disable_rate_limits`).
+    ignores_limits: bool,
 }
 
 /// Reads the answer to `stats` that came at this time.
@@ -170,19 +172,8 @@ fn interval(rate: &str) -> Option<f64> {
 impl Gaps {
     /// What follows from what a node said. Its version need not be known.
     pub(super) fn of(version: Option<(u32, u32)>, conf: &Conf, registered: &[Hidden]) -> Self {
-        let mut gaps = Self::default();
-        for hidden in registered {
-            match hidden {
-                Hidden::Limited { name, rate, seconds } if conf.limits_rates => gaps.limited(name, rate, *seconds),
-                Hidden::Limited { .. } => {}
-                Hidden::Strategy { name } => {
-                    gaps.unseen = Some(format!(
-                        "jobs of {name} are kept by a strategy of their own (as with celery-batches), and Celery does not tell of \
-                         them; add celery-worker-drain to the worker (docs/celery-package.md)"
-                    ));
-                }
-            }
-        }
+        let mut gaps = Self { ignores_limits: !conf.limits_rates, ..Self::default() };
+        gaps.widen(registered);
         if conf.takes_more_than_json && version.is_none_or(|version| version < HEARS_ON_FROM) {
             gaps.is_fragile = true;
             gaps.unseen = Some(String::from(
@@ -191,6 +182,24 @@ impl Gaps {
             ));
         }
         gaps
+    }
+
+    /// What is registered now counts too. A limit may be set while the worker runs (`celery control rate_limit`), and jobs that
+    /// waited when one was changed or taken away go on waiting by the old one (seen on Celery 5.3 and 5.7;
+    /// findings/celery-rate-limit-is-not-for-those-who-wait.sh).
+    pub(super) fn widen(&mut self, registered: &[Hidden]) {
+        for hidden in registered {
+            match hidden {
+                Hidden::Limited { .. } if self.ignores_limits => {}
+                Hidden::Limited { name, rate, seconds } => self.limited(name, rate, *seconds),
+                Hidden::Strategy { name } => {
+                    self.unseen = Some(format!(
+                        "jobs of {name} are kept by a strategy of their own (as with celery-batches), and Celery does not tell of \
+                         them; add celery-worker-drain to the worker (docs/celery-package.md)"
+                    ));
+                }
+            }
+        }
     }
 
     fn limited(&mut self, name: &str, rate: &str, seconds: f64) {
@@ -271,6 +280,16 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_that_was_changed_is_remembered() {
+        let registered = |rate: &str| parse_registered(&json!([format!("b [rate_limit={rate}]")])).unwrap();
+        let mut gaps = Gaps::default();
+        for (rate, seconds) in [("0", 0), ("2/m", 32), ("1/s", 32), ("0", 32), ("1/m", 62)] {
+            gaps.widen(&registered(rate));
+            assert_eq!(gaps.settles_in, SignedDuration::from_secs(seconds), "{rate}");
+        }
+    }
+
+    #[test]
     fn what_lists_would_not_show_follows_from_limits_and_contents() {
         let conf = |accepted: Value, disabled: bool| {
             parse_conf(&json!({"accept_content": accepted, "worker_disable_rate_limits": disabled})).unwrap()
@@ -280,7 +299,8 @@ mod tests {
         let limited = limited.unwrap();
         assert_eq!(Gaps::of(None, &plain(), &[]), Gaps::default());
         assert_eq!(Gaps::of(None, &plain(), &limited).settles_in, SignedDuration::from_secs(32));
-        assert_eq!(Gaps::of(None, &conf(json!(["json"]), true), &limited), Gaps::default(), "limits are disabled");
+        let ignoring = Gaps { ignores_limits: true, ..Gaps::default() };
+        assert_eq!(Gaps::of(None, &conf(json!(["json"]), true), &limited), ignoring, "limits are disabled");
         for (version, is_fragile) in [(None, true), (Some((5, 6)), true), (Some((5, 7)), false), (Some((5, 10)), false)]
         {
             let gaps = Gaps::of(version, &conf(json!(["json", "pickle"]), false), &[]);

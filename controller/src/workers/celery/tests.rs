@@ -114,7 +114,9 @@ async fn the_questions_are_asked_in_their_order_and_expire() {
     let (own, stranger) = (Recipients::from(NodeName::from("w@a")), Recipients::from(NodeName::from("w@stranger")));
     let lists = ["active_queues", "stats", "reserved", "active", "scheduled"];
     let introduction = ["active_queues", "stats", "active", "conf", "registered", "stats"];
-    for expected in [vec![&["ping"][..], &introduction, &lists], vec![&["ping"], &lists]] {
+    // It has nothing to do: which limits there are now is asked last.
+    let limits = ["registered"];
+    for expected in [vec![&["ping"][..], &introduction, &lists, &limits], vec![&["ping"], &lists, &limits]] {
         celery.observe(&tasks(&["a"])).await.unwrap();
         let asked = std::mem::take(&mut *asked.lock().unwrap());
         let methods: Vec<&str> = asked.iter().map(|request| request.method.name()).collect();
@@ -211,19 +213,39 @@ async fn one_that_was_started_again_is_met_again() {
             let stats = json!({"pid": 7, "uptime": uptime.load(Ordering::Relaxed), "total": {}});
             say(sink, &request.ticket, "w@a", &stats);
         }
-        Method::Scheduled => {
-            uptime.store(0, Ordering::Relaxed);
-            answer_as("w@a", request, sink);
-        }
-        // What it limits is known from its second start only.
+        // What it limits is known from its second start only, which comes when it has been asked that twice.
         Method::Registered if uptime.load(Ordering::Relaxed) == 0 => {
             say(sink, &request.ticket, "w@a", &json!(["app.slow [rate_limit=2/m]"]));
+        }
+        Method::Registered => {
+            let now = uptime.load(Ordering::Relaxed);
+            uptime.store(if now == 60 { 61 } else { 0 }, Ordering::Relaxed);
+            answer_as("w@a", request, sink);
         }
         _ => answer_as("w@a", request, sink),
     });
     for expected in [0, 32] {
         let view = celery.observe(&tasks(&["a"])).await.unwrap();
         assert_eq!(view.nodes[&NodeName::from("w@a")].settles_in.as_secs(), expected);
+    }
+}
+
+/// `celery control rate_limit` changes it while the worker runs, and those that wait already go on as before.
+#[tokio::test]
+async fn a_limit_that_is_set_later_is_seen_and_one_that_is_taken_away_is_not_forgotten() {
+    let limits = Mutex::new(["", "2/m", "0", "?"].into_iter());
+    let met = AtomicU64::new(0);
+    let celery = celery(SHORT, None, Some(1), move |request: &Request, sink: &ReplySink| match request.method {
+        Method::Registered if met.swap(1, Ordering::Relaxed) == 1 => match limits.lock().unwrap().next() {
+            Some("?") | None => {}
+            Some(rate) => say(sink, &request.ticket, "w@a", &json!([format!("app.slow [rate_limit={rate}]")])),
+        },
+        _ => answer_as("w@a", request, sink),
+    });
+    for (settles_in, is_told) in [(0, true), (32, true), (32, true), (32, false)] {
+        let view = celery.observe(&tasks(&["a"])).await.unwrap();
+        let answer = &view.nodes[&NodeName::from("w@a")];
+        assert_eq!((answer.settles_in.as_secs(), answer.unseen.is_none()), (settles_in, is_told), "{answer:?}");
     }
 }
 

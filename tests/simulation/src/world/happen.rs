@@ -213,6 +213,8 @@ impl World {
                 self.second_until = self.second_until.max(self.now + lasts + MINUTE);
             }
             Happening::SecondOperator(lasts) => self.second_until = self.now + lasts,
+            // What was taken away before anybody was cancelled is not known to anybody (docs/limits.md).
+            Happening::Limit(limit) => self.limit = self.limit.max(limit),
             Happening::ClockJump(by) => self.skew[0] += by,
             Happening::EditPolicy(_) | Happening::PausePolicy(_) | Happening::PlanMode(_) | Happening::Withdraw(_) => {
                 self.edit(beat.what);

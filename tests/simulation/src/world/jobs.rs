@@ -175,13 +175,14 @@ impl World {
     /// A job is to run: at once, or when the rate limit lets it.
     fn received(&mut self, m: usize, n: usize, job: JobId) {
         let node = &mut self.members[m].nodes[n];
-        if self.setup.work.limit == 0 {
+        if self.limit == 0 {
             node.reserved.push_back(job);
             self.begin_jobs(m, n);
             return;
         }
         node.limited.push_back(job);
         if node.limited.len() == 1 {
+            node.pace = self.limit;
             let (epoch, at) = (node.epoch, node.next_token.max(self.now));
             self.at(at, Event::Token(m, n, epoch));
         }
@@ -192,8 +193,9 @@ impl World {
         if !self.is_with(m, n, epoch) {
             return;
         }
-        let (now, limit) = (self.now, self.setup.work.limit);
+        let now = self.now;
         let node = &mut self.members[m].nodes[n];
+        let pace = node.pace;
         match node.state {
             NodeState::Frozen(until) => self.at(until + 1, Event::Token(m, n, epoch)),
             NodeState::Ending => {}
@@ -204,11 +206,11 @@ impl World {
             }
             _ => {
                 let Some(job) = node.limited.pop_front() else { return };
-                node.next_token = now + limit;
+                node.next_token = now + pace;
                 node.reserved.push_back(job);
                 let more = !node.limited.is_empty();
                 if more {
-                    self.at(now + limit, Event::Token(m, n, epoch));
+                    self.at(now + pace, Event::Token(m, n, epoch));
                 }
                 self.begin_jobs(m, n);
             }

@@ -144,6 +144,8 @@ pub struct World {
     revisions: BTreeMap<u64, RevisionId>,
     /// Every job that ever was.
     pub jobs: Vec<Job>,
+    /// From one job's beginning to the next in each worker, by the rate limit that there is now; zero: there is none.
+    pub limit: u64,
     queued: Vec<VecDeque<JobId>>,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     sequence: u64,
@@ -208,6 +210,7 @@ impl World {
             broker: broker::Broker::default(),
             revisions: BTreeMap::new(),
             jobs: Vec::new(),
+            limit: setup.work.limit,
             queued: vec![VecDeque::new(); queues],
             events: BinaryHeap::new(),
             sequence: 0,

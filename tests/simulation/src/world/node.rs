@@ -63,8 +63,10 @@ pub struct Node {
     pub ghosts: Vec<JobId>,
     /// Queues that it told to take jobs from when it first told, a bit each.
     pub told: Option<u8>,
-    /// When the next of them may begin.
+    /// When the next of those that wait for the rate limit may begin.
     pub next_token: u64,
+    /// From one of them to the next: those that wait when the limit is changed go on waiting by the old one.
+    pub pace: u64,
     /// Jobs that it holds until a later time.
     pub scheduled: Vec<JobId>,
     /// Jobs that run.
@@ -102,6 +104,7 @@ impl Node {
             ghosts: Vec::new(),
             told: None,
             next_token: 0,
+            pace: 0,
             scheduled: Vec::new(),
             active: Vec::new(),
             came_back_at: 0,

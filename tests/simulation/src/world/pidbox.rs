@@ -177,7 +177,7 @@ impl World {
             Order::Conf => r#"{"broker_url": "redis://:********@broker/0"}"#.to_owned(),
             Order::Account if self.setup.work.package.is_some() => self.account_told(node),
             Order::Account => r#"{"error": "KeyError('worker_drain')"}"#.to_owned(),
-            Order::Registered => registered(self.setup.work.limit),
+            Order::Registered => registered(self.limit),
             Order::Queues => queues(node.consuming),
             Order::Reserved => self.jobs_told(node, node.reserved.iter(), false),
             Order::Active => self.jobs_told(node, self.told_as_active(node), true),
@@ -276,7 +276,7 @@ fn queues(consuming: u8) -> String {
 
 /// The answer to `registered`, with one job in so many milliseconds.
 fn registered(limit: u64) -> String {
-    let rate = 60_000_u64.checked_div(limit).map_or_else(String::new, |rate| format!("rate_limit={rate}/m "));
+    let rate = 3_600_000_u64.checked_div(limit).map_or_else(String::new, |rate| format!("rate_limit={rate}/h "));
     format!(r#"["app.transcode [{rate}Strategy=celery.worker.strategy:default]"]"#)
 }
 
