@@ -75,8 +75,8 @@ pub struct Evidence<'a> {
     pub span: Option<(Timestamp, Timestamp)>,
     /// How many of its workers are not known yet.
     pub unknown_workers: u32,
-    /// Why the first of its nodes that is silent is so, where more is known than that.
-    pub why_silent: Option<&'a str>,
+    /// Why nodes of it are silent, where more is known than that.
+    pub silences: BTreeMap<NodeName, &'a str>,
 }
 
 impl<'a> Evidence<'a> {
@@ -119,9 +119,9 @@ impl<'a> Evidence<'a> {
         let silences = nodes
             .iter()
             .filter(|(_, answer)| answer.is_none())
-            .filter_map(|(name, _)| workers.and_then(|workers| workers.silences.get(name)).map(String::as_str));
-        let why_silent = silences.into_iter().next();
-        Self { intake, work, mapped, nodes, span, unknown_workers, why_silent }
+            .filter_map(|(name, _)| Some((name.clone(), workers?.silences.get(name)?.as_str())))
+            .collect();
+        Self { intake, work, mapped, nodes, span, unknown_workers, silences }
     }
 
     /// It takes no jobs and has none, and every node of it said so.

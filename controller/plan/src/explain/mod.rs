@@ -5,6 +5,7 @@ pub mod wake;
 pub mod words;
 
 mod gate;
+mod nodes;
 mod notes;
 mod task;
 mod unaccounted;

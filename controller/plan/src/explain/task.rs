@@ -4,7 +4,10 @@ use std::fmt::Write;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::words::{age, counted, names};
+use super::{
+    nodes,
+    words::{age, counted, names},
+};
 use crate::{
     actions::Step,
     evidence::{Intake, Mapped, Work},
@@ -30,7 +33,7 @@ pub fn task(situation: &Situation<'_>, member: &Member<'_>, decision: &Decision)
         leaving: member.leaving,
         phase,
         since,
-        nodes: member.evidence.nodes.keys().cloned().collect(),
+        nodes: nodes::asked(&member.evidence, situation.policy.drain.scheduled),
         jobs: member.evidence.jobs(),
         oldest_job: member.evidence.oldest_job().cloned(),
         hold: member.task.hold,
@@ -58,7 +61,7 @@ pub fn ended(situation: &Situation<'_>, id: &TaskId) -> Option<TaskReport> {
         leaving: memory.leaving.map(|leaving| leaving.why),
         phase: TaskPhase::Stopped,
         since: known.map_or(situation.now, |known| known.since),
-        nodes: memory.nodes.keys().cloned().collect(),
+        nodes: nodes::asked_no_more(memory),
         jobs: None,
         oldest_job: None,
         hold: HoldState::Free,
@@ -185,7 +188,7 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
             "{} does not answer for {}; silence is not idleness, so it stays held; {}",
             names(member.evidence.silent()),
             ago(),
-            member.evidence.why_silent.unwrap_or(
+            member.evidence.silences.values().next().copied().unwrap_or(
                 "check whether the worker is frozen or cut off (one with the solo pool answers between jobs only)"
             ),
         ),

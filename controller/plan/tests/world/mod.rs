@@ -71,6 +71,10 @@ pub struct Node {
     pub scheduled: Vec<Job>,
     pub frozen: bool,
     pub restarted: bool,
+    /// Which jobs it may hold for any length of time without telling of them.
+    pub unseen: Option<String>,
+    /// It accounts for every job that it holds.
+    pub accounts: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -6,8 +6,8 @@ use jiff::SignedDuration;
 use worker_drain_plan::{
     NodeName, Observation,
     observation::{
-        Answer, Counted, Delivered, Failure, FailureKind, FleetView, HoldState, Life, Mapping, QueueCount, Seen, Task,
-        WorkersView,
+        Answer, Counted, Delivered, Failure, FailureKind, FleetView, HoldState, Life, Mapping, QueueCount, Seen,
+        Strength, Task, WorkersView,
     },
     to_count,
 };
@@ -127,6 +127,8 @@ impl World {
             reserved: Some(node.reserved.clone()),
             active: Some(node.active.clone()),
             scheduled: Some(node.scheduled.clone()),
+            unseen: node.unseen.clone(),
+            strength: if node.accounts { Strength::Account } else { Strength::Lists },
             ..Answer::new(self.now, self.now)
         }
     }
