@@ -216,11 +216,17 @@ pub fn of_all<'a>(
 ) -> BTreeMap<TaskId, Evidence<'a>> {
     let known = fleet.tasks.iter().filter_map(|(id, task)| Some((id, task, memory.tasks.get(id)?)));
     let of = |(id, task, known): (&TaskId, &Task, &TaskMemory)| {
-        let learnt = || memory.workers_per_task.get(&task.revision).copied();
-        let expected = policy.workers_per_task.or_else(learnt).unwrap_or(1);
-        (id.clone(), Evidence::of(id, known, workers, (expected, policy.scheduled), now))
+        (id.clone(), Evidence::of(id, known, workers, (expected(task, memory, policy), policy.scheduled), now))
     };
     known.map(of).collect()
+}
+
+/// How many workers a task has at least: as the user says; or else as many as one of its revision was seen to have, or as may be by
+/// what it is made of.
+fn expected(task: &Task, memory: &Memory, policy: &DrainPolicy) -> u32 {
+    let alike = u32::try_from(task.alike.len()).unwrap_or(u32::MAX);
+    let learnt = memory.workers_per_task.get(&task.revision).copied().unwrap_or(1);
+    policy.workers_per_task.unwrap_or_else(|| learnt.max(alike))
 }
 
 /// Whether it still proves anything about now.

@@ -350,6 +350,7 @@ fn fleet(task: &TaskId) -> FleetView {
         hold,
         displaced: Displaced::No,
         zone: None,
+        alike: Vec::new(),
     };
     FleetView {
         name: "media/transcoder".into(),
@@ -365,6 +366,7 @@ fn fleet(task: &TaskId) -> FleetView {
         counted: None,
         balances_zones: false,
         unread: Vec::new(),
+        remembered: None,
     }
 }
 

@@ -9,6 +9,7 @@ mod nodes;
 mod notes;
 mod task;
 mod unaccounted;
+mod workers;
 
 use jiff::SignedDuration;
 

@@ -70,6 +70,7 @@ impl World {
             counted: Some(self.counted()),
             balances_zones: self.balances_zones,
             unread: Vec::new(),
+            remembered: Some(self.remembered.clone()),
         }
     }
 
@@ -101,6 +102,7 @@ impl World {
             hold: member.held_until.map_or(HoldState::Free, HoldState::Until),
             displaced: member.displaced,
             zone: member.zone.clone(),
+            alike: member.alike.clone(),
         }
     }
 
