@@ -94,8 +94,8 @@ async fn read_own_service(connection: &Connection, id: &FleetId) -> Result<Servi
 pub(super) async fn read_service(connection: &Connection) -> Result<ServiceFacts, Failure> {
     let answer = match Box::pin(describe_service(connection, connection.reads_tags())).await {
         // Nothing but one number rests on the tags, and an account or a service of old may have none.
-        Err(Failure { kind: FailureKind::Denied | FailureKind::Invalid, .. }) if connection.reads_tags() => {
-            let answer = Box::pin(describe_service(connection, false)).await?;
+        Err(first) if connection.reads_tags() && matches!(first.kind, FailureKind::Denied | FailureKind::Invalid) => {
+            let answer = Box::pin(describe_service(connection, false)).await.map_err(|_| first)?;
             connection.read_no_tags();
             answer
         }
