@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 use tokio::time::timeout;
 use worker_drain_plan::{
-    Action, Memory, Observation, Outcome, Plan, Policy, TaskId, absorb,
+    Action, Memory, Observation, Outcome, Plan, Policy, TaskId, absorb, absorb_remembering,
     observation::{Failure, FailureKind, Life, Seen},
     plan, to_count,
 };
@@ -57,9 +57,10 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
         let plan = &mut done.plan;
         self.record.decided(plan);
         self.record.save(&plan.memory, &plan.report).await?;
-        if !plan.dry_run && !plan.actions.is_empty() {
+        if !plan.dry_run && (!plan.actions.is_empty() || plan.remember.is_some()) {
             done.outcomes = self.act(plan).await;
-            self.learn(&done.observation, plan, &done.outcomes);
+            let remembered = self.remember(plan, &done.observation).await;
+            self.learn(&done.observation, plan, &done.outcomes, remembered);
             self.record.save(&plan.memory, &plan.report).await?;
         }
         self.workers.listen(&done.plan.awaited).await;
@@ -68,9 +69,18 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
 
     /// Brings memory and report up to date with what became of the actions. What was seen is the same, so planning on
     /// it again reports permits and refusals at once; what it would decide waits for the next observation.
-    fn learn(&self, observation: &Observation, done: &mut Plan, outcomes: &[(Action, Outcome)]) {
+    fn learn(
+        &self,
+        observation: &Observation,
+        done: &mut Plan,
+        outcomes: &[(Action, Outcome)],
+        remembered: Option<Outcome>,
+    ) {
         let now = self.clock.now();
         absorb(&mut done.memory, outcomes, now);
+        if let Some(outcome) = remembered {
+            absorb_remembering(&mut done.memory, &outcome, now);
+        }
         let Plan { report, memory, .. } = self.plan(observation, &done.memory, now);
         (done.report, done.memory) = (report, memory);
     }
@@ -123,6 +133,12 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
             outcomes.extend(self.act_on(batch, plan.good_until).await);
         }
         outcomes
+    }
+
+    /// Writes down beside the fleet what the plan wants to be known to whoever drains it next.
+    async fn remember(&self, plan: &Plan, observation: &Observation) -> Option<Outcome> {
+        let (numbers, fleet) = (plan.remember.as_ref()?, observation.fleet.ok()?);
+        Some(self.fleet.remember(numbers, fleet).await)
     }
 
     async fn act_on(&self, batch: Batch<'_>, good_until: Timestamp) -> Vec<(Action, Outcome)> {

@@ -145,6 +145,7 @@ fn busy(tasks: u128, now: Timestamp) -> Observation {
                 hold,
                 displaced: Displaced::No,
                 zone: None,
+                alike: Vec::new(),
             },
         );
         let job = Job { id: id.clone(), name: "app.tasks.transcode".into(), started_at };
@@ -173,6 +174,7 @@ fn busy(tasks: u128, now: Timestamp) -> Observation {
         counted: None,
         balances_zones: false,
         unread: Vec::new(),
+        remembered: None,
     };
     let workers = WorkersView { tasks: mapped, nodes, unmatched_workers: [].into(), silences: [].into() };
     let (fleet, workers) = (Seen::Ok { value: view, at: now }, Seen::Ok { value: workers, at: now });

@@ -75,8 +75,8 @@ pub struct Evidence<'a> {
     pub span: Option<(Timestamp, Timestamp)>,
     /// How many of its workers are not known yet.
     pub unknown_workers: u32,
-    /// Why the first of its nodes that is silent is so, where more is known than that.
-    pub why_silent: Option<&'a str>,
+    /// Why nodes of it are silent, where more is known than that.
+    pub silences: BTreeMap<NodeName, &'a str>,
 }
 
 impl<'a> Evidence<'a> {
@@ -119,9 +119,9 @@ impl<'a> Evidence<'a> {
         let silences = nodes
             .iter()
             .filter(|(_, answer)| answer.is_none())
-            .filter_map(|(name, _)| workers.and_then(|workers| workers.silences.get(name)).map(String::as_str));
-        let why_silent = silences.into_iter().next();
-        Self { intake, work, mapped, nodes, span, unknown_workers, why_silent }
+            .filter_map(|(name, _)| Some((name.clone(), workers?.silences.get(name)?.as_str())))
+            .collect();
+        Self { intake, work, mapped, nodes, span, unknown_workers, silences }
     }
 
     /// It takes no jobs and has none, and every node of it said so.
@@ -216,11 +216,17 @@ pub fn of_all<'a>(
 ) -> BTreeMap<TaskId, Evidence<'a>> {
     let known = fleet.tasks.iter().filter_map(|(id, task)| Some((id, task, memory.tasks.get(id)?)));
     let of = |(id, task, known): (&TaskId, &Task, &TaskMemory)| {
-        let learnt = || memory.workers_per_task.get(&task.revision).copied();
-        let expected = policy.workers_per_task.or_else(learnt).unwrap_or(1);
-        (id.clone(), Evidence::of(id, known, workers, (expected, policy.scheduled), now))
+        (id.clone(), Evidence::of(id, known, workers, (expected(task, memory, policy), policy.scheduled), now))
     };
     known.map(of).collect()
+}
+
+/// How many workers a task has at least: as the user says; or else as many as one of its revision was seen to have, or as may be by
+/// what it is made of.
+fn expected(task: &Task, memory: &Memory, policy: &DrainPolicy) -> u32 {
+    let alike = u32::try_from(task.alike.len()).unwrap_or(u32::MAX);
+    let learnt = memory.workers_per_task.get(&task.revision).copied().unwrap_or(1);
+    policy.workers_per_task.unwrap_or_else(|| learnt.max(alike))
 }
 
 /// Whether it still proves anything about now.

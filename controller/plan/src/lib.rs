@@ -21,6 +21,8 @@ mod rules;
 mod situation;
 mod update;
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +37,10 @@ pub use crate::{
     observation::Observation,
     policy::Policy,
     report::Report,
-    update::{gate::to_count, intent::absorb},
+    update::{
+        gate::to_count,
+        intent::{absorb, absorb_remembering},
+    },
 };
 use crate::{
     explain::{Explanation, drain, wake},
@@ -51,7 +56,10 @@ use crate::{
 pub struct Plan {
     /// What will be done, in this order.
     pub actions: Vec<Action>,
-    /// The actions are for show only: nothing may be done (mode `Plan`).
+    /// What is to be written down beside the fleet after that: how many workers a task of each revision has, which replaces what is
+    /// written there. `None`: nothing new. Nothing rests on it, so it is no [`Action`]: if it fails, that is told, and no more.
+    pub remember: Option<BTreeMap<RevisionId, u32>>,
+    /// All of this is for show only: nothing may be done (mode `Plan`).
     pub dry_run: bool,
     /// No action may be begun after this: what it was decided on is too old then.
     pub good_until: Timestamp,
@@ -81,7 +89,16 @@ pub fn plan(policy: &Policy, observation: &Observation, memory: &Memory, now: Ti
     let Some(fleet) = observation.fleet.ok() else {
         let report = drain::blind(policy, observation, &memory);
         let wake_after = wake::wake_blind(&memory);
-        return Plan { actions: Vec::new(), dry_run, good_until, report, memory, wake_after, awaited: Awaited::new() };
+        return Plan {
+            actions: Vec::new(),
+            remember: None,
+            dry_run,
+            good_until,
+            report,
+            memory,
+            wake_after,
+            awaited: Awaited::new(),
+        };
     };
     let workers = observation.workers.ok();
 
@@ -89,12 +106,12 @@ pub fn plan(policy: &Policy, observation: &Observation, memory: &Memory, now: Ti
     let decision = rules::decide(&situation);
     let Explanation { report, wake_after, awaited } = explain::explain(&situation, observation, &decision);
 
-    let Decision { actions, steps, .. } = decision;
+    let Decision { actions, steps, remember, .. } = decision;
     intent::note_phases(&mut memory, &report.tasks);
     retries::keep_tried(&mut memory, &steps);
     if !dry_run {
         intent::intend(&mut memory, &actions, workers, now);
     }
 
-    Plan { actions, dry_run, good_until, report, memory, wake_after, awaited }
+    Plan { actions, remember, dry_run, good_until, report, memory, wake_after, awaited }
 }

@@ -10,7 +10,7 @@ pub use crate::report::Why;
 use crate::{
     actions::{Ground, Step},
     names::{NodeName, QueueName, RevisionId, TaskId},
-    observation::{FailureKind, Queue},
+    observation::{FailureKind, FleetView, Queue},
     policy::{Gate, Policy},
     report::{Cut, PastRollout, TaskPhase},
 };
@@ -42,6 +42,9 @@ pub struct Memory {
     /// How many workers of one task were ever seen to answer together, by revision; where it is more than one.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub workers_per_task: BTreeMap<RevisionId, u32>,
+    /// These numbers could not be written down beside the fleet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remembering: Option<Retry>,
     /// Since when the fleet cannot be observed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fleet_error: Option<ObserveError>,
@@ -86,6 +89,20 @@ impl Memory {
     /// Old tasks keep their queues and stay held. A rollback has no gate: what failed must go at once.
     pub fn is_gate_shut(&self, policy: &Policy) -> bool {
         self.is_rolling_forward() && policy.gate().is_some_and(|gate| !self.has_opened(gate))
+    }
+
+    /// How many workers a task of each revision has, as far as the next one to drain the fleet cannot know it otherwise: what the user
+    /// says is said to that one too. Nothing of revisions whose tasks have all ended, and nothing when the drain is withdrawn.
+    pub fn to_remember(&self, policy: &Policy, fleet: &FleetView) -> BTreeMap<RevisionId, u32> {
+        if policy.withdrawn || policy.drain.workers_per_task.is_some() {
+            return BTreeMap::new();
+        }
+        let goes_on = |revision: &RevisionId| {
+            let mut of_it = fleet.tasks.values().filter(|task| task.revision == *revision);
+            *revision == fleet.current || of_it.any(|task| !task.life.has_ended())
+        };
+        let known = self.workers_per_task.iter().filter(|(revision, _)| goes_on(revision));
+        known.map(|(revision, number)| (revision.clone(), *number)).collect()
     }
 
     /// Counts what a permit cuts.

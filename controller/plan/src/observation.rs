@@ -123,6 +123,28 @@ pub struct FleetView {
     /// What the scheduler itself counts. `None`: it does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counted: Option<Counted>,
+    /// What was written down beside the fleet by whoever drained it last, for those who come with an empty memory. `None`: nothing can
+    /// be written there, or it could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remembered: Option<Remembered>,
+}
+
+/// What is written down beside a fleet, where the next one to drain it finds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// How many workers a task has, by revision; where it is more than one.
+    pub workers_per_task: BTreeMap<RevisionId, u32>,
+    /// It says more than that, such as the number of a revision that is gone.
+    pub is_outdated: bool,
+    /// All of it as it is written, which the fleet alone reads. `None`: nothing is.
+    pub written: Option<String>,
+}
+
+impl Remembered {
+    /// It says these numbers and no more.
+    pub fn says(&self, workers_per_task: &BTreeMap<RevisionId, u32>) -> bool {
+        !self.is_outdated && self.workers_per_task == *workers_per_task
+    }
 }
 
 /// A task of the fleet that cannot be placed.
@@ -211,6 +233,10 @@ pub struct Task {
     /// Which of the places it is in among which its scheduler spreads the fleet, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+    /// Those of its parts that run one and the same program, by name, where there are several (ECS: containers of one image). If one
+    /// of them is a worker, the others may be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alike: Vec<String>,
 }
 
 /// Whether a task's scheduler wants another one in its place. Such a task may be ended whether it is held or not.

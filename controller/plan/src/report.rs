@@ -289,8 +289,8 @@ pub struct TaskReport {
     pub phase: TaskPhase,
     /// Since when.
     pub since: Timestamp,
-    /// Its nodes.
-    pub nodes: Vec<NodeName>,
+    /// Its nodes, in order of their names.
+    pub nodes: Vec<NodeReport>,
     /// Jobs that run in it, wait in it, and are scheduled in it. `None`: it did not answer.
     pub jobs: Option<JobCounts>,
     /// The running job that began first.
@@ -301,6 +301,41 @@ pub struct TaskReport {
     pub hold_refused: Option<String>,
     /// What it waits for and what would help, for a person; one sentence. Empty if for nothing.
     pub waiting_for: String,
+}
+
+/// What a person is told of one node of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// Which.
+    pub name: NodeName,
+    /// What its word is worth. `None`: its task has ended, and nobody asks it any more.
+    pub worth: Option<Worth>,
+    /// What its word does not tell, and what would help, or why it says nothing; for a person. Empty if it tells all that it can.
+    pub doubt: String,
+}
+
+/// What the word of a node is worth as a proof that it holds no job; the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Worth {
+    /// It says nothing.
+    None,
+    /// It may hold jobs for any length of time without telling of them: it is never taken for idle.
+    Incomplete,
+    /// It lists jobs. Those that it may hold besides show when they begin, and that is waited for.
+    Lists,
+    /// It accounts for every job that it holds.
+    Account,
+}
+
+impl fmt::Display for Worth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::None => "none",
+            Self::Incomplete => "incomplete",
+            Self::Lists => "lists",
+            Self::Account => "account",
+        })
+    }
 }
 
 /// How many jobs a task has.

@@ -315,10 +315,10 @@ fn why_a_node_is_silent_is_told_where_it_is_known() {
     view.silences.insert("a".into(), "its token is another".into());
     view.silences.insert("b".into(), "of no interest".into());
     let evidence = Evidence::of(&TaskId::from("t"), &memory, Some(&view), (1, Scheduled::Ignore), NOW);
-    assert_eq!(evidence.why_silent, Some("its token is another"));
+    assert_eq!(evidence.silences, [("a".into(), "its token is another")].into());
     view.nodes.insert("a".into(), answer(IDLE, NEW));
     let evidence = Evidence::of(&TaskId::from("t"), &memory, Some(&view), (1, Scheduled::Ignore), NOW);
-    assert_eq!(evidence.why_silent, None);
+    assert_eq!(evidence.silences, [].into());
 }
 
 fn policy() -> Policy {
@@ -350,6 +350,7 @@ fn fleet(task: &TaskId) -> FleetView {
         hold,
         displaced: Displaced::No,
         zone: None,
+        alike: Vec::new(),
     };
     FleetView {
         name: "media/transcoder".into(),
@@ -365,6 +366,7 @@ fn fleet(task: &TaskId) -> FleetView {
         counted: None,
         balances_zones: false,
         unread: Vec::new(),
+        remembered: None,
     }
 }
 

@@ -11,7 +11,7 @@ use worker_drain_plan::{
     actions::Step,
     observation::{FailureKind, Life, Mapping},
     policy::{Deadline, DeadlineAction, HoldMode, Mode, Policy, Scheduled},
-    report::{Phase, Reason, RolloutOutcome, TaskPhase},
+    report::{Phase, Reason, RolloutOutcome, TaskPhase, Worth},
 };
 use world::{HOUR, SECOND, World, told};
 
@@ -305,6 +305,24 @@ fn a_refused_renewal_is_no_danger_while_the_hold_lasts() {
     world.later(SECOND).reconcile();
     let left = SignedDuration::from_mins(95);
     world.say("only the last quarter of the hold is left").later(left).reconcile();
+    told!(world);
+}
+
+#[test]
+fn the_strength_of_each_nodes_evidence_is_told() {
+    let mut world = World::of(3).settled();
+    world.node("t1").accounts = true;
+    world.node("t2").unseen = Some("jobs of app.batch are kept by a strategy of their own".into());
+    world.node("t3").frozen = true;
+    world.say("t1 accounts for its jobs, t2 may hold some unseen, t3 is silent; revision 2 is deployed");
+    world.deploy("app:2").schedule().reconcile();
+    for _ in 0..2 {
+        world.later(SECOND).reconcile();
+    }
+    let report = world.plan().report;
+    let worth = |task: &str| report.tasks.iter().find(|of| of.task.as_str() == task).unwrap().nodes[0].worth;
+    let expected = [Some(Worth::Account), Some(Worth::Incomplete), Some(Worth::None), Some(Worth::Lists)];
+    assert_eq!(["t1", "t2", "t3", "t4"].map(worth), expected);
     told!(world);
 }
 

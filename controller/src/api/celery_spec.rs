@@ -53,7 +53,9 @@ pub struct CelerySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub node_names: Vec<String>,
     /// How many workers each task has. As long as fewer are known, the task is not idle: one that has not answered yet may run
-    /// jobs. Default: as many as `nodeNames` has names, or as were ever seen to answer together in a task of the same revision.
+    /// jobs. Default: as many as `nodeNames` has names, if it has several; or else as many as were ever seen to answer together in a
+    /// task of the same revision, and as the task has running containers of one image. Write 1 if the others of these containers are
+    /// no workers.
     #[schemars(range(min = 1, max = 64))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers_per_task: Option<u32>,

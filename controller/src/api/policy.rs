@@ -286,7 +286,8 @@ fn policy(resource: &WorkerDrain) -> Result<Policy, Problem> {
             },
             deadline: drain.deadline.as_ref().map(deadline),
             scale_in,
-            workers_per_task: workers.celery.as_ref().and_then(workers_per_task),
+            // An HTTP worker is the task's only one.
+            workers_per_task: workers.celery.as_ref().map_or(Some(1), workers_per_task),
             gate: drain.gate.as_ref().map(gate),
         },
         mode: match mode {

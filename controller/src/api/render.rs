@@ -8,16 +8,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use worker_drain_plan::{
     Report,
     observation::{HoldState, Job},
-    report::{Counts, PastRollout, RolloutReport, TaskPhase, TaskReport, Verdict},
+    report::{Counts, NodeReport, PastRollout, RolloutReport, TaskPhase, TaskReport, Verdict},
 };
 
 use super::status::{
-    CountsStatus, JobStatus, MOST_NODES, MOST_PAST, MOST_TASKS, PastRolloutStatus, RolloutStatus, TaskStatus,
-    WorkerDrainStatus, condition,
+    CountsStatus, EvidenceStatus, JobStatus, MOST_NODES, MOST_PAST, MOST_TASKS, PastRolloutStatus, RolloutStatus,
+    TaskStatus, WorkerDrainStatus, condition,
 };
 
 /// The longest message, in bytes; Kubernetes' own limit for conditions is 32 kB.
 const LONGEST_MESSAGE: usize = 1024;
+
+/// The longest message on the evidence of one worker, in bytes: there may be hundreds.
+const LONGEST_DOUBT: usize = 320;
 
 /// The status that tells this report. The report has neither the observed generation nor the packed memory: they stay as
 /// they were, and the caller sets them. Conditions keep the time of their last transition while their answer is the same.
@@ -107,7 +110,8 @@ fn render_task(task: &TaskReport) -> TaskStatus {
         leaving: leaving.as_ref().map(word),
         phase: word(phase),
         since: Time(*since),
-        nodes: nodes.iter().take(MOST_NODES).map(ToString::to_string).collect(),
+        nodes: nodes.iter().take(MOST_NODES).map(|node| node.name.to_string()).collect(),
+        evidence: nodes.iter().take(MOST_NODES).filter_map(render_evidence).collect(),
         jobs: jobs.map(|jobs| jobs.active + jobs.reserved),
         oldest_job: oldest_job.as_ref().map(render_job),
         held_until: match hold {
@@ -117,6 +121,11 @@ fn render_task(task: &TaskReport) -> TaskStatus {
         hold_refused: hold_refused.clone(),
         waiting_for: (!waiting_for.is_empty()).then(|| clipped(waiting_for, LONGEST_MESSAGE)),
     }
+}
+
+fn render_evidence(NodeReport { name, worth, doubt }: &NodeReport) -> Option<EvidenceStatus> {
+    let message = (!doubt.is_empty()).then(|| clipped(doubt, LONGEST_DOUBT));
+    Some(EvidenceStatus { node: name.to_string(), strength: word(worth.as_ref()?), message })
 }
 
 fn render_job(Job { id, name, started_at }: &Job) -> JobStatus {
@@ -166,7 +175,10 @@ mod tests {
         Report, TaskId,
         memory::Why,
         observation::{HoldState, Job},
-        report::{Counts, Cut, JobCounts, Killed, Phase, Reason, RolloutReport, TaskPhase, TaskReport, Verdict},
+        report::{
+            Counts, Cut, JobCounts, Killed, NodeReport, Phase, Reason, RolloutReport, TaskPhase, TaskReport, Verdict,
+            Worth,
+        },
     };
 
     use super::{clipped, render};
@@ -240,6 +252,30 @@ mod tests {
         assert_eq!(status.oldest_job_started_at, Some(Time(at(-2))));
         assert_eq!(status.blocked_by.as_deref(), Some("JobsRunning"));
         assert_eq!(status.tasks[0].jobs, Some(3), "what is scheduled for later does not count");
+    }
+
+    #[test]
+    fn each_node_has_the_strength_of_its_evidence() {
+        let node = |name: &str, worth: Option<Worth>, doubt: &str| NodeReport {
+            name: name.into(),
+            worth,
+            doubt: doubt.into(),
+        };
+        let mut report = draining(2);
+        report.tasks[0].nodes = vec![
+            node("a", Some(Worth::Account), ""),
+            node("b", Some(Worth::Lists), ""),
+            node("c", Some(Worth::Incomplete), &"ä".repeat(400)),
+            node("d", Some(Worth::None), "it does not answer"),
+        ];
+        report.tasks[1].nodes = vec![node("e", None, "")];
+        let status = render(None, &report, at(0));
+        let told =
+            status.tasks[0].evidence.iter().map(|of| (of.node.as_str(), of.strength.as_str(), of.message.is_some()));
+        let expected = [("a", "Account", false), ("b", "Lists", false), ("c", "Incomplete", true), ("d", "None", true)];
+        assert_eq!(told.collect::<Vec<_>>(), expected);
+        assert!(status.tasks[0].evidence[2].message.as_ref().unwrap().len() <= 320);
+        assert_eq!((status.tasks[1].nodes.len(), status.tasks[1].evidence.len()), (1, 0), "its task has ended");
     }
 
     #[test]

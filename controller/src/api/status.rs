@@ -177,6 +177,11 @@ pub struct TaskStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub nodes: Vec<String>,
+    /// How strong the evidence of each of these workers is; empty if the task has ended. A task is proven idle only if every one of
+    /// its workers proves it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub evidence: Vec<EvidenceStatus>,
     /// How many jobs it runs or has received; absent if it did not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jobs: Option<u32>,
@@ -192,6 +197,23 @@ pub struct TaskStatus {
     /// What the task waits for, and what would help.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
+}
+
+/// How strong the evidence of one worker is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EvidenceStatus {
+    /// The name of the worker, as the broker knows it.
+    pub node: String,
+    /// What the worker's last answer is worth as a proof that it holds no job. `Account`: it accounts for every job that it holds
+    /// (the package celery-worker-drain, or HTTP). `Lists`: it answers by Celery's own lists; jobs that it may hold besides show when
+    /// they begin, and that is waited for. `Incomplete`: it may hold jobs for any length of time without telling of them, so it is never
+    /// taken for idle. `None`: it does not answer.
+    pub strength: String,
+    /// Which jobs the worker may hold without telling of them, or why it does not answer, and what would help; absent if there is nothing
+    /// to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// One job.

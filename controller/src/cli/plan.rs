@@ -9,8 +9,8 @@ use tokio::time::{Instant, sleep};
 use worker_drain_plan::{
     Action, NodeName, Observation, age,
     evidence::MAX_ANSWER_LAG,
-    observation::{Answer, Failure, HoldState, Job, Strength},
-    report::{TaskReport, Unaccounted, Verdict},
+    observation::{Answer, Failure, HoldState, Job},
+    report::{NodeReport, TaskReport, Unaccounted, Verdict, Worth},
 };
 
 use super::{
@@ -186,7 +186,7 @@ fn task_text(text: &mut String, task: &TaskReport, reconciliation: &Reconciliati
     let refused = hold_refused.as_ref().map_or(String::new(), |reason| format!("; refused: {reason}"));
     let _ = writeln!(text, "  hold: {hold}{refused}");
     for node in nodes {
-        let _ = writeln!(text, "  node {node}: {}", evidence(node, &reconciliation.observation, now));
+        let _ = writeln!(text, "  node {}: {}", node.name, evidence(node, &reconciliation.observation, now));
     }
     if nodes.is_empty() {
         let _ = writeln!(text, "  node: none known");
@@ -212,14 +212,13 @@ fn steps<'a>(
     reconciliation.plan.actions.iter().filter(move |action| action.task() == task)
 }
 
-/// What a node answered.
-fn evidence(node: &NodeName, observation: &Observation, now: Timestamp) -> String {
-    let Some(answer) = observation.workers.ok().and_then(|workers| workers.nodes.get(node)) else {
-        let silences = observation.workers.ok().map(|workers| &workers.silences);
-        let why = silences.and_then(|silences| silences.get(node));
-        return why.map_or_else(|| String::from("does not answer"), |why| format!("does not answer: {why}"));
+/// What a node answered, and what that is worth.
+fn evidence(node: &NodeReport, observation: &Observation, now: Timestamp) -> String {
+    let answer = observation.workers.ok().and_then(|workers| workers.nodes.get(&node.name));
+    let (Some(answer), Some(worth)) = (answer, node.worth.filter(|worth| *worth != Worth::None)) else {
+        return if node.doubt.is_empty() { String::from("is asked no more") } else { node.doubt.clone() };
     };
-    let Answer { queues, reserved, active, scheduled, unlisted, unseen, settles_in, strength, .. } = answer;
+    let Answer { queues, reserved, active, scheduled, unlisted, .. } = answer;
     let queues = match queues.as_deref() {
         None => String::from("does not say what it consumes from"),
         Some([]) => String::from("consumes from no queue"),
@@ -234,14 +233,14 @@ fn evidence(node: &NodeName, observation: &Observation, now: Timestamp) -> Strin
     if *unlisted > 0 {
         let _ = write!(text, ", {unlisted} without a name");
     }
-    let _ = match (strength, unseen) {
-        (Strength::Account, None) => write!(text, "; it accounts for every job"),
-        (Strength::Lists, None) if settles_in.is_zero() => write!(text, "; by Celery's lists"),
-        (Strength::Lists, None) => {
-            write!(text, "; by Celery's lists, in which a rate-limited job may be missing for {}", age(*settles_in))
-        }
-        (_, Some(unseen)) => write!(text, "; it may hold jobs unseen: {unseen}"),
+    text += match worth {
+        Worth::Account => "; it accounts for every job",
+        Worth::Lists => "; by Celery's lists",
+        Worth::Incomplete | Worth::None => "",
     };
+    if !node.doubt.is_empty() {
+        let _ = write!(text, "; {}", node.doubt);
+    }
     let oldest = active.iter().flatten().filter_map(|job| Some((job.started_at?, job))).min_by_key(|(at, _)| *at);
     if let Some((started_at, job)) = oldest {
         let _ = write!(text, "; oldest {} {}, for {}", job.name, job.id, age(now.duration_since(started_at)));

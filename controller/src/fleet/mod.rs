@@ -12,7 +12,7 @@ use std::{
 
 use jiff::SignedDuration;
 use worker_drain_plan::{
-    Outcome, TaskId,
+    Outcome, RevisionId, TaskId,
     observation::{Failure, FleetView},
 };
 
@@ -40,4 +40,12 @@ pub trait Fleet: Send + Sync {
 
     /// Releases the holds of these tasks. One outcome for each, in the same order.
     fn release(&self, tasks: &[TaskId]) -> impl Future<Output = Vec<Outcome>> + Send;
+
+    /// Writes down beside the fleet how many workers a task of each revision has, in place of what is written there; nothing, if
+    /// `workers_per_task` is empty. `seen` is the observation that this was decided on. [`FleetView::remembered`] shows it later.
+    fn remember(
+        &self,
+        workers_per_task: &BTreeMap<RevisionId, u32>,
+        seen: &FleetView,
+    ) -> impl Future<Output = Outcome> + Send;
 }

@@ -7,8 +7,8 @@ use std::{
 
 use jiff::SignedDuration;
 use worker_drain_plan::{
-    Awaited, NodeName, Outcome, QueueName, TaskId,
-    observation::{Failure, Queue, QueueCount, Seen, WorkersView},
+    Awaited, NodeName, Outcome, QueueName, RevisionId, TaskId,
+    observation::{Failure, FleetView, Queue, QueueCount, Seen, WorkersView},
 };
 
 use super::{
@@ -121,6 +121,13 @@ impl<F: Fleet> Fleet for Fenced<F> {
 
     async fn release(&self, tasks: &[TaskId]) -> Vec<Outcome> {
         take_in_batches!(self, tasks, release)
+    }
+
+    async fn remember(&self, workers_per_task: &BTreeMap<RevisionId, u32>, seen: &FleetView) -> Outcome {
+        match self.for_batch(1).await {
+            Ok((inner, _acting)) => inner.remember(workers_per_task, seen).await,
+            Err(instead) => instead.into_iter().next().unwrap_or(Outcome::Stale),
+        }
     }
 }
 

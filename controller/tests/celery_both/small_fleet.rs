@@ -14,7 +14,7 @@ use worker_drain::{
     workers::celery::Celery,
 };
 use worker_drain_plan::{
-    Memory, Outcome, Policy, Report, TaskId,
+    Memory, Outcome, Policy, Report, RevisionId, TaskId,
     observation::{Displaced, Failure, FleetView, HoldState, Life, Revision, Task},
     policy::{DrainPolicy, HoldMode, HoldPolicy, Mode, Scheduled},
 };
@@ -54,6 +54,7 @@ impl SmallFleet {
             hold,
             displaced: Displaced::No,
             zone: None,
+            alike: Vec::new(),
         }
     }
 }
@@ -76,12 +77,17 @@ impl Fleet for SmallFleet {
             counted: None,
             balances_zones: false,
             unread: Vec::new(),
+            remembered: None,
         };
         Ok(FleetObservation { view, identities: BTreeMap::new() })
     }
 
     async fn hold(&self, holds: &[(TaskId, SignedDuration)]) -> Vec<Outcome> {
         vec![Outcome::Done; holds.len()]
+    }
+
+    async fn remember(&self, _: &BTreeMap<RevisionId, u32>, _: &FleetView) -> Outcome {
+        Outcome::Done
     }
 
     async fn release(&self, tasks: &[TaskId]) -> Vec<Outcome> {

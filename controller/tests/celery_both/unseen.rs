@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use test_support::{CeleryWorker, Jobs, LONG, SampleApp, Signal, python_with_celery, repository, wait_until};
-use worker_drain::workers::celery::{Celery, CelerySettings};
+use worker_drain::{
+    api::render::render,
+    clock::{Clock as _, SystemClock},
+    workers::celery::{Celery, CelerySettings},
+};
 use worker_drain_plan::{Memory, report::TaskPhase};
 
 use super::{
@@ -15,7 +19,7 @@ use super::{
 };
 use crate::{a_broker, cut_connections};
 
-type Drain = worker_drain::reconcile::Drain<SmallFleet, Celery, InMemory, worker_drain::clock::SystemClock>;
+type Drain = worker_drain::reconcile::Drain<SmallFleet, Celery, InMemory, SystemClock>;
 
 /// Lets the old task `one` be drained; the new one serves beside it.
 fn drain_one(celery: Celery) -> Drain {
@@ -128,6 +132,44 @@ async fn a_task_with_a_strategy_of_its_own_is_never_taken_for_idle() {
     is_held_because(&drain, &["sample.work are kept by a strategy of their own"]).await;
     app.journal().wait_finished(&jobs).await;
     is_held_because(&drain, &["celery-worker-drain"]).await;
+}
+
+/// With the package, without it, and with a strategy of its own: the status says of each what its word is worth.
+#[tokio::test]
+async fn the_status_tells_how_strong_the_evidence_of_each_worker_is() {
+    let broker = a_broker().await;
+    let package = repository().join("contrib/celery").display().to_string();
+    let with = SampleApp::new(broker.url()).settings(json!({"include": ["celery_worker_drain"]}));
+    let with = with.variable("PYTHONPATH", package);
+    let without = SampleApp::new(broker.url());
+    let hoarding = SampleApp::new(broker.url()).variable("SAMPLE_HOARD", "3");
+    let (one, two, three) = (
+        with.worker("worker@one").queues(["slow"]).spawn(),
+        without.worker("worker@two").queues(["x"]).spawn(),
+        hoarding.worker("worker@three").queues(["y"]).spawn(),
+    );
+    let _workers = (one.ready().await, two.ready().await, three.ready().await);
+    let fleet = SmallFleet::of(&[("one", "new"), ("two", "new"), ("three", "new"), ("four", "new")]);
+    let drain = drain(fleet, open(&settings(&broker.url())), Memory::default());
+    wait_until("each says what it can", LONG, async || {
+        let report = drain.reconcile().await.expect("memory and fleet are there").plan.report;
+        let status = render(None, &report, SystemClock.now());
+        let told = |task: &str| {
+            let task = status.tasks.iter().find(|told| told.task == task).expect("it is one of them");
+            let told = task.evidence.iter().map(|of| (of.node.clone(), of.strength.clone(), of.message.clone()));
+            told.collect::<Vec<_>>()
+        };
+        let plain = |node: &str, strength: &str| vec![(node.to_owned(), strength.to_owned(), None)];
+        println!("{:?}", status.tasks); // shown where it fails
+        told("one") == plain("worker@one", "Account")
+            && told("two") == plain("worker@two", "Lists")
+            && told("three").iter().any(|(_, strength, why)| {
+                strength == "Incomplete"
+                    && why.as_ref().is_some_and(|why| why.contains("sample.work are kept by a strategy"))
+            })
+            && told("four").is_empty()
+    })
+    .await;
 }
 
 /// `heavy@{taskId}` names one of a task's two workers.

@@ -16,7 +16,7 @@ use worker_drain::{
     workers::{Workers, celery::Celery},
 };
 use worker_drain_plan::{
-    Memory, Outcome, Policy, Report, TaskId,
+    Memory, Outcome, Policy, Report, RevisionId, TaskId,
     memory::TaskMemory,
     observation::{Displaced, Failure, FleetView, HoldState, Life, Revision, Task},
     policy::{DrainPolicy, HoldMode, HoldPolicy, Mode, Scheduled},
@@ -38,6 +38,7 @@ impl Fleet for OneTask {
             hold,
             displaced: Displaced::No,
             zone: None,
+            alike: Vec::new(),
         };
         let view = FleetView {
             name: "media/transcoder".into(),
@@ -53,12 +54,17 @@ impl Fleet for OneTask {
             counted: None,
             balances_zones: false,
             unread: Vec::new(),
+            remembered: None,
         };
         Ok(FleetObservation { view, identities: BTreeMap::new() })
     }
 
     async fn hold(&self, holds: &[(TaskId, SignedDuration)]) -> Vec<Outcome> {
         vec![Outcome::Done; holds.len()]
+    }
+
+    async fn remember(&self, _: &BTreeMap<RevisionId, u32>, _: &FleetView) -> Outcome {
+        Outcome::Done
     }
 
     async fn release(&self, tasks: &[TaskId]) -> Vec<Outcome> {

@@ -8,6 +8,7 @@ mod failures;
 mod holds;
 mod moves;
 mod observations;
+mod tags;
 mod unplaced;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};

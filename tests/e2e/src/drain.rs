@@ -102,6 +102,11 @@ spec:
         self.run_on(self.app().broker(), "", arguments)
     }
 
+    /// Takes the memory of all runs away, as if the next one were on another machine.
+    pub fn forget(&self) {
+        fs::remove_file(self.folder().join("state")).expect("there was a run");
+    }
+
     /// The same, with this in `spec.workers.celery.events`.
     pub fn run_with_events(&self, events: &str, arguments: &[&str]) -> WorkerDrain {
         self.run_on(self.app().broker(), &format!("      events: {events}\n"), arguments)

@@ -6,6 +6,7 @@
 mod broker;
 mod celery;
 mod cluster;
+mod containers;
 mod drain;
 mod faults;
 mod figures;
@@ -15,6 +16,7 @@ mod tasks;
 
 pub use broker::{Broker, BrokerKind, TOKEN};
 pub use cluster::{Cluster, NAMESPACE, Operator, enclosed, patient};
+pub use containers::Second;
 pub use drain::{WorkerDrain, aws_environment, binary};
 pub use figures::{Figures, percentile};
 pub use stage::{SERVICE, Setup, Stage};

@@ -16,6 +16,7 @@ use test_support::{Jobs, Record, Redis, SampleApp, wait_until};
 
 use crate::{
     broker::{Broker, BrokerKind},
+    containers::{Second, containers},
     tasks::TaskView,
 };
 
@@ -32,6 +33,8 @@ pub struct Setup {
     pub broker: BrokerKind,
     /// Tasks of the service, one worker each.
     pub tasks: u32,
+    /// Whether each has a second worker.
+    pub second: Second,
     /// Jobs that a worker runs at once.
     pub concurrency: u32,
     /// Jobs that wait in a worker for each that it can run. 0: none; a worker takes a job only when it can run it, which
@@ -56,6 +59,7 @@ impl Default for Setup {
         Self {
             broker: BrokerKind::Redis,
             tasks: 2,
+            second: Second::None,
             concurrency: 2,
             prefetch: 1,
             stop_timeout: Duration::from_secs(15),
@@ -107,7 +111,7 @@ impl Stage {
         let request = CreateService {
             cluster: String::new(),
             name: SERVICE.to_owned(),
-            task_definition: self.register(self.container(&[])),
+            task_definition: self.register(containers(&self.setup, &self.app, &[])),
             desired: self.setup.tasks,
             configuration: DeploymentConfiguration {
                 breaker: CircuitBreaker { enable: self.setup.rolls_back, rollback: self.setup.rolls_back },
@@ -119,33 +123,12 @@ impl Stage {
         self.emulator.with_world(|world| world.create_service(&request, now)).expect("the service can be made");
     }
 
-    /// The worker's container. `wrapper` is run, if there is one, with the worker's command as its arguments.
-    fn container(&self, wrapper: &[String]) -> ContainerDefinition {
-        // As the first process of a container, a shell without a trap would ignore the signal, too.
-        let shell = ["sh", "-c", "trap : TERM; \"$@\"", "sh"].map(str::to_owned);
-        let shell = if self.setup.passes_sigterm { &[][..] } else { &shell };
-        let mut command: Vec<String> = wrapper.iter().chain(shell).cloned().chain(self.app.worker_command()).collect();
-        command.push(format!("--concurrency={}", self.setup.concurrency));
-        command.push(match (self.setup.prefetch, self.setup.broker) {
-            (0, BrokerKind::Redis) => "--disable-prefetch".to_owned(),
-            (jobs, _) => format!("--prefetch-multiplier={}", jobs.max(1)),
-        });
-        command.push("--loglevel=INFO".to_owned());
-        ContainerDefinition {
-            command,
-            // Logs are read by us, too: their times are in UTC.
-            environment: self.app.environment().into_iter().chain([("TZ".to_owned(), "UTC".to_owned())]).collect(),
-            stop_timeout: Some(self.setup.stop_timeout),
-            ..ContainerDefinition::new("worker", &[])
-        }
-    }
-
     /// Makes a revision of the task definition; its name.
-    fn register(&self, container: ContainerDefinition) -> String {
+    fn register(&self, containers: Vec<ContainerDefinition>) -> String {
         let now = self.emulator.now();
         let made = self
             .emulator
-            .with_world(|world| world.register_task_definition(SERVICE, vec![container], Map::new(), now))
+            .with_world(|world| world.register_task_definition(SERVICE, containers, Map::new(), now))
             .expect("a task definition can be registered");
         made.name()
     }
@@ -158,7 +141,7 @@ impl Stage {
 
     /// Deploys a new revision of the same worker.
     pub fn deploy(&self) {
-        let task_definition = Some(self.register(self.container(&[])));
+        let task_definition = Some(self.register(containers(&self.setup, &self.app, &[])));
         self.update(UpdateService { task_definition, ..UpdateService::default() });
     }
 
@@ -176,7 +159,7 @@ impl Stage {
             places.display()
         );
         let wrapper = ["sh", "-c", &script, "sh"].map(str::to_owned);
-        let task_definition = Some(self.register(self.container(&wrapper)));
+        let task_definition = Some(self.register(containers(&self.setup, &self.app, &wrapper)));
         self.update(UpdateService { task_definition, ..UpdateService::default() });
     }
 

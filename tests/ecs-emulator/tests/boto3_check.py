@@ -97,6 +97,16 @@ def service(name="workers"):
     return ecs.describe_services(cluster=CLUSTER, services=[name])["services"][0]
 
 
+def tags_are_kept():
+    arn = service()["serviceArn"]
+    assert ecs.tag_resource(resourceArn=arn, tags=[{"key": "a/b", "value": "x:1=2"}])
+    shown = ecs.describe_services(cluster=CLUSTER, services=["workers"], include=["TAGS"])["services"][0]
+    assert shown["tags"] == [{"key": "a/b", "value": "x:1=2"}]
+    assert "tags" not in service(), "they are shown to who asks for them"
+    ecs.untag_resource(resourceArn=arn, tagKeys=["a/b"])
+    refused("InvalidParameterException", ecs.tag_resource, resourceArn=arn, tags=[{"key": "aws:x", "value": ""}])
+
+
 def tasks(**filters):
     return ecs.list_tasks(cluster=CLUSTER, **filters)["taskArns"]
 
@@ -298,6 +308,7 @@ for step in (
     clusters_and_definitions,
     a_service_comes_up,
     tasks_are_described,
+    tags_are_kept,
     protection_is_kept,
     a_task_protects_itself,
     a_rollout_is_held_and_released,

@@ -5,9 +5,11 @@ pub mod wake;
 pub mod words;
 
 mod gate;
+mod nodes;
 mod notes;
 mod task;
 mod unaccounted;
+mod workers;
 
 use jiff::SignedDuration;
 

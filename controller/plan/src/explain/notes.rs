@@ -3,7 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use super::words::{age, counted, names};
+use super::{
+    words::{age, counted, names},
+    workers,
+};
 use crate::{
     evidence::MAX_ANSWER_LAG,
     memory::Why,
@@ -21,8 +24,9 @@ pub fn notes(situation: &Situation<'_>, decision: &Decision, unaccounted: Option
     // What is certain stands in `ready`.
     let unsure = unaccounted.filter(|tasks| !tasks.certain).map(|tasks| tasks.message.clone());
     let warnings = [unseen(situation), cuts_next(situation, decision), auto_deleted(situation)];
-    let told = [races(situation), turns, unsure, moves(situation)].into_iter().chain(warnings).flatten();
-    told.chain(situation.fleet.unread.iter().cloned()).collect()
+    let of_workers = [workers::note(situation), workers::forgotten(situation)];
+    let told = [races(situation), turns, unsure, moves(situation)].into_iter().chain(warnings).chain(of_workers);
+    told.flatten().chain(situation.fleet.unread.iter().cloned()).collect()
 }
 
 fn races(situation: &Situation<'_>) -> Option<String> {

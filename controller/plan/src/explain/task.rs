@@ -4,7 +4,11 @@ use std::fmt::Write;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::words::{age, counted, names};
+use super::{
+    nodes,
+    words::{age, counted, names},
+    workers,
+};
 use crate::{
     actions::Step,
     evidence::{Intake, Mapped, Work},
@@ -30,7 +34,7 @@ pub fn task(situation: &Situation<'_>, member: &Member<'_>, decision: &Decision)
         leaving: member.leaving,
         phase,
         since,
-        nodes: member.evidence.nodes.keys().cloned().collect(),
+        nodes: nodes::asked(&member.evidence, situation.policy.drain.scheduled),
         jobs: member.evidence.jobs(),
         oldest_job: member.evidence.oldest_job().cloned(),
         hold: member.task.hold,
@@ -58,7 +62,7 @@ pub fn ended(situation: &Situation<'_>, id: &TaskId) -> Option<TaskReport> {
         leaving: memory.leaving.map(|leaving| leaving.why),
         phase: TaskPhase::Stopped,
         since: known.map_or(situation.now, |known| known.since),
-        nodes: memory.nodes.keys().cloned().collect(),
+        nodes: nodes::asked_no_more(memory),
         jobs: None,
         oldest_job: None,
         hold: HoldState::Free,
@@ -179,13 +183,13 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
             String::from("its workers cannot be asked, so nothing is known of its jobs; no hold is released meanwhile")
         }
         TaskPhase::Unknown if member.evidence.unseen().is_some() || member.evidence.silent().next().is_none() => {
-            may_hold_unseen(member)
+            may_hold_unseen(situation, member)
         }
         TaskPhase::Unknown => format!(
             "{} does not answer for {}; silence is not idleness, so it stays held; {}",
             names(member.evidence.silent()),
             ago(),
-            member.evidence.why_silent.unwrap_or(
+            member.evidence.silences.values().next().copied().unwrap_or(
                 "check whether the worker is frozen or cut off (one with the solo pool answers between jobs only)"
             ),
         ),
@@ -235,16 +239,26 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
     }
 }
 
-fn may_hold_unseen(member: &Member<'_>) -> String {
-    match member.evidence.unseen() {
-        Some((node, unseen)) => format!("{node} tells of no job, and may hold some: {unseen}; it stays held"),
-        None => format!(
-            "{} of its workers {} not known yet and may run jobs; it stays held (spec.workers.celery.workersPerTask says how many a \
-             task has)",
-            member.evidence.unknown_workers,
-            if member.evidence.unknown_workers == 1 { "is" } else { "are" },
-        ),
+fn may_hold_unseen(situation: &Situation<'_>, member: &Member<'_>) -> String {
+    if let Some((node, unseen)) = member.evidence.unseen() {
+        return format!("{node} tells of no job, and may hold some: {unseen}; it stays held");
     }
+    let known = u32::try_from(member.evidence.nodes.len()).unwrap_or(u32::MAX);
+    let missing = member.evidence.unknown_workers;
+    let all = known.saturating_add(missing);
+    if situation.policy.drain.workers_per_task.is_none() && workers::may_be_alike(member, all) {
+        return workers::alike(&member.task.alike, known, "it stays held");
+    }
+    format!(
+        "{missing} of its {all} workers {} silent and may run jobs: as many are expected because {}; it stays held \
+         (spec.workers.celery.workersPerTask says how many a task has)",
+        if missing == 1 { "is" } else { "are" },
+        if situation.policy.drain.workers_per_task.is_some() {
+            String::from("the specification says so")
+        } else {
+            format!("a task of {} was seen with them", situation.fleet.label(&member.task.revision))
+        }
+    )
 }
 
 fn at_risk(situation: &Situation<'_>, member: &Member<'_>) -> String {

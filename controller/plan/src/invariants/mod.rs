@@ -17,6 +17,7 @@
 //! 14. An older revision that is shown as current again is believed when it was seen for some seconds; until then nothing
 //!     is done but to hold.
 //! 15. The last consumer of a queue that the broker would delete is not cancelled.
+//! 16. A task has as many workers as it was ever seen to have, or may have by what is known of it; fewer words prove nothing.
 //! 17. A surplus is a scale-in only if fewer are wanted than were; otherwise who is replaced is drained, and nobody else.
 //! 19. What we see adds up with what the scheduler counts; what does not is told, and never taken for done.
 //!
@@ -25,6 +26,7 @@
 mod auto_delete;
 mod gate;
 mod judged;
+mod numbers;
 mod raw;
 mod rollback;
 mod sum;
@@ -44,6 +46,7 @@ pub use self::{
     auto_delete::rule_15,
     gate::rule_13,
     judged::{Check, Judged, Violation},
+    numbers::rule_16,
     rollback::rule_14,
     sum::rule_19,
     surplus::rule_17,
@@ -72,6 +75,7 @@ pub fn check(judged: Judged<'_>) -> Check {
     rule_13(judged)?;
     rule_14(judged)?;
     rule_15(judged)?;
+    rule_16(judged)?;
     rule_17(judged)?;
     rule_19(judged)
 }

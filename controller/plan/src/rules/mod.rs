@@ -7,10 +7,14 @@ pub mod hold;
 pub(crate) mod cancel;
 mod permit;
 mod release;
+mod remember;
+
+use std::collections::BTreeMap;
 
 use self::hold::Holds;
 use crate::{
     actions::{Action, Steps},
+    names::RevisionId,
     situation::Situation,
 };
 
@@ -22,6 +26,8 @@ pub struct Decision {
     pub actions: Vec<Action>,
     /// The same, by step and task.
     pub steps: Steps,
+    /// See [`crate::Plan::remember`].
+    pub remember: Option<BTreeMap<RevisionId, u32>>,
 }
 
 /// All rules, in the order in which their actions are taken: what keeps jobs safe comes first, what lets go comes last.
@@ -29,12 +35,14 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
     let holds = Holds::hand_out(situation);
     let mut actions: Vec<Action> = holds.actions().collect();
     let policy = situation.policy;
+    let mut remember = None;
     if !policy.paused && !policy.is_gate_awaited() && !situation.memory.is_turning() {
         actions.extend(give_back::give_backs(situation, &holds));
         actions.extend(cancel::cancels(situation, &holds));
         actions.extend(permit::permits(situation, &holds));
         actions.extend(release::releases(situation));
+        remember = remember::news(situation);
     }
     let steps = Steps::of(&actions);
-    Decision { holds, actions, steps }
+    Decision { holds, actions, steps, remember }
 }

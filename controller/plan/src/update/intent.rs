@@ -61,18 +61,33 @@ pub fn absorb(memory: &mut Memory, outcomes: &[(Action, Outcome)], now: Timestam
     }
 }
 
+/// Writes down what became of [`crate::Plan::remember`].
+pub fn absorb_remembering(memory: &mut Memory, outcome: &Outcome, now: Timestamp) {
+    memory.remembering = match outcome {
+        Outcome::Done => None,
+        Outcome::Stale => memory.remembering.take(),
+        Outcome::Refused { reason } => Some(failed(memory.remembering.as_ref(), reason, None, now)),
+        Outcome::Failed(failure) => {
+            Some(failed(memory.remembering.as_ref(), &failure.message, Some(failure.kind), now))
+        }
+    };
+}
+
 fn count_failure(task: &mut TaskMemory, step: Step, reason: &str, kind: Option<FailureKind>, now: Timestamp) {
-    let before = task.retries.get(&step);
+    let retry = failed(task.retries.get(&step), reason, kind, now);
+    task.retries.insert(step, retry);
+}
+
+fn failed(before: Option<&Retry>, reason: &str, kind: Option<FailureKind>, now: Timestamp) -> Retry {
     // The nodes of a task are told one by one, at one time.
     let more = u32::from(before.is_none_or(|before| before.at != now));
-    let retry = Retry {
+    Retry {
         reason: reason.to_owned(),
         kind,
         since: before.map_or(now, |before| before.since),
         at: now,
         times: before.map_or(0, |before| before.times).saturating_add(more),
-    };
-    task.retries.insert(step, retry);
+    }
 }
 
 fn done(memory: &mut Memory, action: &Action, now: Timestamp) {

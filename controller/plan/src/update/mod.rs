@@ -14,6 +14,7 @@ mod miscount;
 mod nodes;
 mod permit;
 mod proof;
+mod remembering;
 mod replaced;
 mod rollback;
 mod rollout;
@@ -82,5 +83,6 @@ pub fn update<'a>(policy: &'a Policy, observation: &'a Observation, before: &'a 
     lifecycle::forget(&view, &mut memory);
     shortage::follow(&view, &mut memory);
     miscount::follow(&view, &mut memory);
+    remembering::follow(&view, &mut memory);
     Updated { memory, evidence: view.evidence }
 }

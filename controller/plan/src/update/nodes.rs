@@ -42,10 +42,21 @@ pub fn learn_instances(view: &View<'_>, memory: &mut Memory) {
     }
 }
 
-/// How many workers a task of each revision has: as many as were seen to answer together in one of them. The same number is
+/// How many workers a task of each revision has: as many as were seen to answer together in one of them, by us or by whoever wrote
+/// it down beside the fleet. The same number is
 /// expected of its other tasks, so that one that is silent from the start is missed. Comes before anything is proven, which
 /// depends on it.
 pub fn learn_numbers(fleet: &FleetView, workers: Option<&WorkersView>, memory: &mut Memory, now: Timestamp) {
+    for (revision, number) in fleet.remembered.iter().flat_map(|remembered| &remembered.workers_per_task) {
+        let known = memory.workers_per_task.entry(revision.clone()).or_insert(*number);
+        *known = (*known).max(*number);
+    }
+    learn_from_answers(fleet, workers, memory, now);
+    let lives = |revision: &RevisionId| fleet.tasks.values().any(|task| task.revision == *revision);
+    memory.workers_per_task.retain(|revision, _| *revision == fleet.current || lives(revision));
+}
+
+fn learn_from_answers(fleet: &FleetView, workers: Option<&WorkersView>, memory: &mut Memory, now: Timestamp) {
     let Some(workers) = workers else { return };
     let answers = |node: &&NodeName| workers.nodes.get(*node).is_some_and(|answer| fresh(answer, now));
     for (id, mapping) in &workers.tasks {
@@ -56,8 +67,6 @@ pub fn learn_numbers(fleet: &FleetView, workers: Option<&WorkersView>, memory: &
             memory.workers_per_task.insert(task.revision.clone(), answered);
         }
     }
-    let lives = |revision: &RevisionId| fleet.tasks.values().any(|task| task.revision == *revision);
-    memory.workers_per_task.retain(|revision, _| *revision == fleet.current || lives(revision));
 }
 
 #[cfg(test)]

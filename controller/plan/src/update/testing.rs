@@ -77,6 +77,7 @@ impl Stage {
             counted: None,
             balances_zones: false,
             unread: Vec::new(),
+            remembered: None,
         };
         let mut stage = Self {
             policy: Policy { hold, drain, mode: Mode::Enforce, paused: false, withdrawn: false },
@@ -101,6 +102,7 @@ impl Stage {
             hold: HoldState::Free,
             displaced: Displaced::No,
             zone: None,
+            alike: Vec::new(),
         };
         self.fleet.tasks.insert(id.into(), task);
     }

@@ -25,7 +25,7 @@ use jiff::{SignedDuration, Timestamp};
 use worker_drain_plan::{
     Memory, Outcome, Policy, TaskId,
     actions::Step,
-    observation::{Displaced, FailureKind, Job, Life, Mapping, Queue, Revision, Unplaced},
+    observation::{Displaced, FailureKind, Job, Life, Mapping, Queue, Remembered, Revision, Unplaced},
     policy::{DrainPolicy, Gate, HoldMode, HoldPolicy, Mode, Scheduled},
 };
 
@@ -71,6 +71,10 @@ pub struct Node {
     pub scheduled: Vec<Job>,
     pub frozen: bool,
     pub restarted: bool,
+    /// Which jobs it may hold for any length of time without telling of them.
+    pub unseen: Option<String>,
+    /// It accounts for every job that it holds.
+    pub accounts: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -85,6 +89,8 @@ pub struct Member {
     pub unmapped: Option<Mapping>,
     pub displaced: Displaced,
     pub zone: Option<String>,
+    /// Its parts that run one program.
+    pub alike: Vec<String>,
 }
 
 /// What a broker tells of its queues.
@@ -123,6 +129,12 @@ pub struct World {
     pub unplaced: BTreeMap<TaskId, Unplaced>,
     /// The scheduler moves tasks between zones.
     pub balances_zones: bool,
+    /// The parts that a new task has of one program.
+    pub alike: Vec<String>,
+    /// What is written down beside the fleet.
+    pub remembered: Remembered,
+    /// Nothing can be written down there, and this is why.
+    pub refuses_to_remember: Option<Outcome>,
     /// What becomes of every action of a kind, without effect.
     pub set_back: BTreeMap<Step, Outcome>,
     /// A new worker comes up by itself as soon as its task runs.
@@ -156,6 +168,9 @@ impl World {
             counts_more: 0,
             unplaced: BTreeMap::new(),
             balances_zones: false,
+            alike: Vec::new(),
+            remembered: Remembered::default(),
+            refuses_to_remember: None,
             set_back: BTreeMap::new(),
             workers_come_up: true,
             shows_ended: false,

@@ -1,10 +1,12 @@
 //! A pass: what is decided is judged by every rule, and done as the outside would do it.
 
+use std::collections::BTreeMap;
+
 use jiff::SignedDuration;
 use worker_drain_plan::{
-    Action, Ground, NodeName, Outcome, Plan, QueueName, absorb,
+    Action, Ground, NodeName, Outcome, Plan, QueueName, RevisionId, absorb, absorb_remembering,
     invariants::{self, Judged},
-    observation::Life,
+    observation::{Life, Remembered},
     plan,
 };
 
@@ -20,6 +22,10 @@ impl World {
             let outcomes: Vec<(Action, Outcome)> =
                 plan.actions.iter().map(|action| (action.clone(), self.apply(action))).collect();
             absorb(&mut self.memory, &outcomes, self.now);
+            if let Some(numbers) = &plan.remember {
+                let outcome = self.remember(numbers);
+                absorb_remembering(&mut self.memory, &outcome, self.now);
+            }
         }
         plan
     }
@@ -66,6 +72,14 @@ impl World {
                 });
             }
         }
+        Outcome::Done
+    }
+
+    fn remember(&mut self, workers_per_task: &BTreeMap<RevisionId, u32>) -> Outcome {
+        if let Some(refusal) = &self.refuses_to_remember {
+            return refusal.clone();
+        }
+        self.remembered = Remembered { workers_per_task: workers_per_task.clone(), ..Remembered::default() };
         Outcome::Done
     }
 

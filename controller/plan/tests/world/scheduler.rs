@@ -36,6 +36,7 @@ impl World {
             unmapped: None,
             displaced: Displaced::No,
             zone: None,
+            alike: self.alike.clone(),
         };
         if self.workers_come_up {
             member.nodes.insert(format!("celery@{name}"), consuming());

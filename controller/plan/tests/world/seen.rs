@@ -6,8 +6,8 @@ use jiff::SignedDuration;
 use worker_drain_plan::{
     NodeName, Observation,
     observation::{
-        Answer, Counted, Delivered, Failure, FailureKind, FleetView, HoldState, Life, Mapping, QueueCount, Seen, Task,
-        WorkersView,
+        Answer, Counted, Delivered, Failure, FailureKind, FleetView, HoldState, Life, Mapping, QueueCount, Seen,
+        Strength, Task, WorkersView,
     },
     to_count,
 };
@@ -70,6 +70,7 @@ impl World {
             counted: Some(self.counted()),
             balances_zones: self.balances_zones,
             unread: Vec::new(),
+            remembered: Some(self.remembered.clone()),
         }
     }
 
@@ -101,6 +102,7 @@ impl World {
             hold: member.held_until.map_or(HoldState::Free, HoldState::Until),
             displaced: member.displaced,
             zone: member.zone.clone(),
+            alike: member.alike.clone(),
         }
     }
 
@@ -127,6 +129,8 @@ impl World {
             reserved: Some(node.reserved.clone()),
             active: Some(node.active.clone()),
             scheduled: Some(node.scheduled.clone()),
+            unseen: node.unseen.clone(),
+            strength: if node.accounts { Strength::Account } else { Strength::Lists },
             ..Answer::new(self.now, self.now)
         }
     }

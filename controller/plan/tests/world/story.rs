@@ -36,6 +36,10 @@ impl World {
                 task.waiting_for
             );
             writeln!(told, "{}", line.trim_end()).unwrap();
+            for node in task.nodes.iter().filter(|node| !node.doubt.is_empty()) {
+                let worth = node.worth.map_or(String::new(), |worth| worth.to_string());
+                writeln!(told, "       {} {worth}: {}", node.name, node.doubt).unwrap();
+            }
         }
         for action in &plan.actions {
             writeln!(told, "  → {action}").unwrap();

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use worker_drain_plan::{
     observation::HoldState,
-    report::{JobCounts, PastRollout, RolloutReport, TaskReport, Verdict},
+    report::{JobCounts, NodeReport, PastRollout, RolloutReport, TaskReport, Verdict},
 };
 
 use super::{
@@ -94,13 +94,19 @@ pub fn task_object(report: &TaskReport) -> Value {
     };
     json!({
         "task": task, "revision": revision, "leaving": leaving.map(|why| format!("{why:?}")),
-        "phase": format!("{phase:?}"), "since": since, "nodes": nodes,
+        "phase": format!("{phase:?}"), "since": since, "nodes": nodes.iter().map(|node| &node.name).collect::<Vec<_>>(),
+        "evidence": nodes.iter().filter_map(evidence_object).collect::<Vec<_>>(),
         "jobs": jobs.map(|JobCounts { active, reserved, scheduled }| {
             json!({"active": active, "reserved": reserved, "scheduled": scheduled})
         }),
         "oldestJob": oldest_job.as_ref().map(|job| json!({"id": job.id, "name": job.name, "startedAt": job.started_at})),
         "heldUntil": held_until, "holdRefused": hold_refused, "waitingFor": waiting_for,
     })
+}
+
+fn evidence_object(NodeReport { name, worth, doubt }: &NodeReport) -> Option<Value> {
+    let message = (!doubt.is_empty()).then_some(doubt);
+    Some(json!({"node": name, "strength": format!("{:?}", (*worth)?), "message": message}))
 }
 
 /// How it ended for one drain.

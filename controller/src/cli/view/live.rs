@@ -49,7 +49,7 @@ impl Style {
 
 type Line = Vec<(Style, String)>;
 
-const HEADINGS: [&str; 8] = ["TASK", "REVISION", "NODE", "PHASE", "JOBS", "OLDEST", "HOLD", "WAITS FOR"];
+const HEADINGS: [&str; 9] = ["TASK", "REVISION", "NODE", "PHASE", "JOBS", "EVIDENCE", "OLDEST", "HOLD", "WAITS FOR"];
 
 /// No column but the last is wider.
 const WIDEST: usize = 28;
@@ -79,15 +79,15 @@ fn of_drain(drain: &Watched, now: Timestamp, for_tasks: usize) -> Vec<Line> {
     if report.tasks.is_empty() {
         return lines;
     }
-    let rows: Vec<[String; 8]> = report.tasks.iter().take(for_tasks).map(|task| row(task, now)).collect();
+    let rows: Vec<[String; 9]> = report.tasks.iter().take(for_tasks).map(|task| row(task, now)).collect();
     let headings = HEADINGS.map(String::from);
-    let mut widths = [0; 8];
+    let mut widths = [0; 9];
     for cells in rows.iter().chain([&headings]) {
         for (width, cell) in widths.iter_mut().zip(cells) {
             *width = (*width).max(cell.chars().count()).min(WIDEST);
         }
     }
-    lines.push(laid_out(&headings, &widths, [Style::Dim; 8]));
+    lines.push(laid_out(&headings, &widths, [Style::Dim; 9]));
     for (cells, task) in rows.iter().zip(&report.tasks) {
         lines.push(laid_out(cells, &widths, styles(task)));
     }
@@ -136,12 +136,13 @@ fn phase(report: &Report) -> String {
     format!("{verb} {}  {}/{} drained", rollout.label, rollout.ended, rollout.old)
 }
 
-fn row(task: &TaskReport, now: Timestamp) -> [String; 8] {
+fn row(task: &TaskReport, now: Timestamp) -> [String; 9] {
     let node = match task.nodes.as_slice() {
         [] => String::from("-"),
-        [node] => node.to_string(),
-        [first, rest @ ..] => format!("{first} +{}", rest.len()),
+        [node] => node.name.to_string(),
+        [first, rest @ ..] => format!("{} +{}", first.name, rest.len()),
     };
+    let weakest = task.nodes.iter().filter_map(|node| node.worth).min();
     let since = |time: Option<Timestamp>| time.map(|time| age(now.duration_since(time)));
     let hold = match task.hold {
         HoldState::Until(until) if until > now => age(until.duration_since(now)),
@@ -154,13 +155,14 @@ fn row(task: &TaskReport, now: Timestamp) -> [String; 8] {
         node,
         label(task),
         task.jobs.map_or_else(|| "?".into(), |jobs| (jobs.active + jobs.reserved).to_string()),
+        weakest.map_or_else(|| "-".into(), |worth| worth.to_string()),
         since(task.oldest_job.as_ref().and_then(|job| job.started_at)).unwrap_or_else(|| "-".into()),
         hold,
         task.waiting_for.clone(),
     ]
 }
 
-fn styles(task: &TaskReport) -> [Style; 8] {
+fn styles(task: &TaskReport) -> [Style; 9] {
     let phase = match task.phase {
         phase if is_error(phase) => Style::Bad,
         TaskPhase::Held | TaskPhase::Cancelling | TaskPhase::Busy | TaskPhase::Restoring => Style::Waiting,
@@ -168,10 +170,10 @@ fn styles(task: &TaskReport) -> [Style; 8] {
         _ => Style::Dim,
     };
     let rest = if task.leaving.is_none() { Style::Dim } else { Style::Plain };
-    [rest, rest, rest, phase, rest, rest, rest, rest]
+    [rest, rest, rest, phase, rest, rest, rest, rest, rest]
 }
 
-fn laid_out(cells: &[String; 8], widths: &[usize; 8], styles: [Style; 8]) -> Line {
+fn laid_out(cells: &[String; 9], widths: &[usize; 9], styles: [Style; 9]) -> Line {
     let last = cells.len() - 1;
     let mut line = vec![(Style::Plain, String::from("  "))];
     for (index, ((cell, width), style)) in cells.iter().zip(widths).zip(styles).enumerate() {

@@ -2,12 +2,12 @@
 
 use jiff::{SignedDuration, Timestamp};
 use worker_drain_plan::{
-    NodeName, Report, TaskId,
+    Report, TaskId,
     memory::Why,
     observation::{HoldState, Job},
     report::{
-        Counts, Cut, JobCounts, Killed, PastRollout, Phase, Reason, RolloutOutcome, RolloutReport, TaskPhase,
-        TaskReport, Verdict,
+        Counts, Cut, JobCounts, Killed, NodeReport, PastRollout, Phase, Reason, RolloutOutcome, RolloutReport,
+        TaskPhase, TaskReport, Verdict, Worth,
     },
 };
 
@@ -22,6 +22,11 @@ fn verdict(answer: bool, reason: Reason, message: &str) -> Verdict {
     Verdict { answer: Some(answer), reason, message: message.into() }
 }
 
+fn node(name: &str, worth: Worth) -> NodeReport {
+    let doubt = if worth == Worth::Incomplete { "it may hold jobs unseen: batches" } else { "" };
+    NodeReport { name: name.into(), worth: Some(worth), doubt: doubt.into() }
+}
+
 fn task(id: &str, revision: u32, phase: TaskPhase, jobs: u32) -> TaskReport {
     let leaving = (revision == 41).then_some(Why::Rollout);
     TaskReport {
@@ -30,7 +35,7 @@ fn task(id: &str, revision: u32, phase: TaskPhase, jobs: u32) -> TaskReport {
         leaving,
         phase,
         since: at(0),
-        nodes: vec![NodeName::from(format!("worker@{id}"))],
+        nodes: vec![node(&format!("worker@{id}"), Worth::Lists)],
         jobs: Some(JobCounts { active: jobs, reserved: 0, scheduled: 0 }),
         oldest_job: (jobs > 0).then(|| Job { id: "j1".into(), name: "transcode".into(), started_at: Some(at(-3900)) }),
         hold: HoldState::Until(at(7200)),
@@ -199,6 +204,26 @@ fn table(drains: &[Watched], width: usize, height: usize, colour: bool) -> Strin
 #[test]
 fn the_table_shows_every_task() {
     insta::assert_snapshot!(table(&[watched(draining())], 120, 24, false));
+}
+
+#[test]
+fn a_task_is_as_strong_as_its_weakest_evidence() {
+    let mut report = draining();
+    report.tasks[0].nodes.push(node("heavy@0af3b2c1d4", Worth::Incomplete));
+    report.tasks[1].nodes = vec![node("worker@7c11e0b2aa", Worth::Account)];
+    report.tasks[2].nodes = vec![NodeReport { worth: None, ..node("worker@9d00aa1b2c", Worth::None) }];
+    let table = table(&[watched(report.clone())], 120, 24, false);
+    let cells =
+        table.lines().skip(2).map(|line| line.split("  ").filter(|cell| !cell.is_empty()).nth(5).unwrap().trim());
+    assert_eq!(cells.collect::<Vec<_>>(), ["incomplete", "account", "-"], "{table}");
+    let told = json::task_object(&report.tasks[0]);
+    assert_eq!(told["nodes"], serde_json::json!(["worker@0af3b2c1d4", "heavy@0af3b2c1d4"]));
+    assert_eq!(
+        told["evidence"][0],
+        serde_json::json!({"node": "worker@0af3b2c1d4", "strength": "Lists", "message": null})
+    );
+    assert_eq!(told["evidence"][1]["message"], "it may hold jobs unseen: batches");
+    assert_eq!(json::task_object(&report.tasks[2])["evidence"], serde_json::json!([]), "it is asked no more");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! From a configuration to a client of ECS, with its turns in the buckets, and what ECS has said of the service so far.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use aws_config::{SdkConfig, retry::RetryConfig};
 use aws_sdk_ecs::Client;
@@ -23,6 +26,7 @@ pub(super) struct Connection {
     /// The account and Region, as far as the settings spell them.
     spelled: Place,
     named: Mutex<Named>,
+    has_no_tags: AtomicBool,
 }
 
 /// What ECS called the service that was asked for, when it last answered.
@@ -62,7 +66,8 @@ impl Connection {
         let target = Target { cluster, service, reach };
         let caller = Caller { target, limiter, calls: Arc::default(), time_limit: timeouts.operation };
         let named = Mutex::new(Named::Unasked);
-        Ok(Self { client: Client::from_conf(ecs), caller, limiters: limiters.clone(), spelled, named })
+        let (client, limiters, has_no_tags) = (Client::from_conf(ecs), limiters.clone(), AtomicBool::new(false));
+        Ok(Self { client, caller, limiters, spelled, named, has_no_tags })
     }
 
     pub(super) fn target(&self) -> &Target {
@@ -76,6 +81,16 @@ impl Connection {
     /// What ECS called the service when it last answered.
     pub(super) fn named(&self) -> Named {
         self.named.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The service is asked for with its tags.
+    pub(super) fn reads_tags(&self) -> bool {
+        !self.has_no_tags.load(Ordering::Relaxed)
+    }
+
+    /// ECS answers without its tags only.
+    pub(super) fn read_no_tags(&self) {
+        self.has_no_tags.store(true, Ordering::Relaxed);
     }
 
     /// ECS has answered: what it called the service, and with it the account and Region whose buckets count.

@@ -3,13 +3,14 @@
 //!
 //! Observing is `DescribeServices`, `ListTasks`, `DescribeTasks`, `GetTaskProtection` and, for tasks on container instances,
 //! `DescribeContainerInstances`; acting is
-//! `UpdateTaskProtection` and nothing else. A task is never stopped from here (`StopTask`): ECS would replace it from the
+//! `UpdateTaskProtection`, and `TagResource` and `UntagResource` for one tag of the service, and nothing else. A task is never stopped from here (`StopTask`): ECS would replace it from the
 //! old revision. Modules: `observe` asks and `view` reads the answers; `act` holds and releases; `call` is one call with
 //! its turn in the buckets of `limiter`, its retries and its count; `instances` tells whom ECS wants
-//! gone; `belonging` refuses a service that is not the drain's
+//! gone; `alike` and `tags` tell how many workers a task may have; `belonging` refuses a service that is not the drain's
 //! own; `failure` puts errors into words.
 
 mod act;
+mod alike;
 mod arn;
 mod belonging;
 mod bucket;
@@ -22,15 +23,20 @@ mod limiter;
 mod observe;
 mod operation;
 mod settings;
+mod tags;
 mod target;
 mod view;
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use jiff::SignedDuration;
 use worker_drain_plan::{
-    Outcome, TaskId,
-    observation::{Failure, FailureKind},
+    Outcome, RevisionId, TaskId,
+    observation::{Failure, FailureKind, FleetView},
 };
 
 use self::connect::{Connection, Named};
@@ -144,5 +150,9 @@ impl Fleet for EcsFleet {
 
     async fn release(&self, tasks: &[TaskId]) -> Vec<Outcome> {
         act::release(&self.connection, tasks).await
+    }
+
+    async fn remember(&self, workers_per_task: &BTreeMap<RevisionId, u32>, seen: &FleetView) -> Outcome {
+        tags::remember(&self.connection, workers_per_task, seen).await
     }
 }

@@ -5,7 +5,10 @@ use std::{
     future::Future,
 };
 
-use aws_sdk_ecs::types::DesiredStatus;
+use aws_sdk_ecs::{
+    operation::describe_services::DescribeServicesOutput,
+    types::{DesiredStatus, ServiceField},
+};
 use futures::{StreamExt as _, TryStreamExt as _, future::try_join3, stream};
 use jiff::{SignedDuration, Timestamp};
 use worker_drain_plan::{
@@ -89,15 +92,27 @@ async fn read_own_service(connection: &Connection, id: &FleetId) -> Result<Servi
 }
 
 pub(super) async fn read_service(connection: &Connection) -> Result<ServiceFacts, Failure> {
-    let target = connection.target();
-    let answer = connection
-        .caller
-        .call(Operation::DescribeServices, || {
-            connection.client.describe_services().cluster(&target.cluster).services(&target.service).send()
-        })
-        .await?;
+    let answer = match Box::pin(describe_service(connection, connection.reads_tags())).await {
+        // Nothing but one number rests on the tags, and an account or a service of old may have none.
+        Err(first) if connection.reads_tags() && matches!(first.kind, FailureKind::Denied | FailureKind::Invalid) => {
+            let answer = Box::pin(describe_service(connection, false)).await.map_err(|_| first)?;
+            connection.read_no_tags();
+            answer
+        }
+        answer => answer?,
+    };
     connection.note(view::named(&answer));
-    view::service(target, &answer)
+    view::service(connection.target(), &answer, connection.reads_tags())
+}
+
+async fn describe_service(connection: &Connection, with_tags: bool) -> Result<DescribeServicesOutput, Failure> {
+    let target = connection.target();
+    let fields = with_tags.then(|| vec![ServiceField::Tags]);
+    let ask = || {
+        let request = connection.client.describe_services().cluster(&target.cluster).services(&target.service);
+        request.set_include(fields.clone()).send()
+    };
+    connection.caller.call(Operation::DescribeServices, ask).await
 }
 
 /// Memory of another account, Region or cluster must not be acted on here, and ECS would refuse it less clearly.

@@ -20,17 +20,23 @@ pub enum Operation {
     GetTaskProtection,
     /// Holds and releases.
     UpdateTaskProtection,
+    /// Writes down beside the service how many workers a task has.
+    TagResource,
+    /// Takes that away.
+    UntagResource,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::DescribeServices,
         Self::ListTasks,
         Self::DescribeTasks,
         Self::DescribeContainerInstances,
         Self::GetTaskProtection,
         Self::UpdateTaskProtection,
+        Self::TagResource,
+        Self::UntagResource,
     ];
 
     /// AWS's name for it; `ecs:` before it makes the IAM action.
@@ -42,13 +48,15 @@ impl Operation {
             Self::DescribeContainerInstances => "DescribeContainerInstances",
             Self::GetTaskProtection => "GetTaskProtection",
             Self::UpdateTaskProtection => "UpdateTaskProtection",
+            Self::TagResource => "TagResource",
+            Self::UntagResource => "UntagResource",
         }
     }
 
-    /// The row of AWS's throttling table that it draws on.
+    /// The row of AWS's throttling table that it draws on. The two that write tags are in none: they are so few that any will do.
     pub const fn row(self) -> Row {
         match self {
-            Self::DescribeServices => Row::ServiceRead,
+            Self::DescribeServices | Self::TagResource | Self::UntagResource => Row::ServiceRead,
             Self::ListTasks | Self::DescribeTasks | Self::DescribeContainerInstances => Row::ClusterRead,
             Self::GetTaskProtection | Self::UpdateTaskProtection => Row::Protection,
         }

@@ -24,9 +24,11 @@ use worker_drain_plan::{
 };
 
 use super::{
+    alike::alike,
     connect::Named,
     identity::identity,
     instances::Instances,
+    tags::{self, Written},
     target::{Target, last_part},
 };
 use crate::fleet::FleetObservation;
@@ -56,6 +58,8 @@ pub(super) struct ServiceFacts {
     balances_zones: bool,
     /// `runningCount` and `pendingCount`.
     counted: Counted,
+    /// The tag that says how many workers a task has. `None`: tags could not be read.
+    tag: Option<Written>,
 }
 
 impl ServiceFacts {
@@ -85,8 +89,12 @@ pub(super) fn named(answer: &DescribeServicesOutput) -> Named {
     }
 }
 
-/// Reads the service. Errors: there is none, or it is of a kind whose tasks cannot be held.
-pub(super) fn service(target: &Target, answer: &DescribeServicesOutput) -> Result<ServiceFacts, Failure> {
+/// Reads the service, with its tags or without. Errors: there is none, or it is of a kind whose tasks cannot be held.
+pub(super) fn service(
+    target: &Target,
+    answer: &DescribeServicesOutput,
+    has_tags: bool,
+) -> Result<ServiceFacts, Failure> {
     let Some(service) = answer.services().first() else {
         return match answer.failures().first().and_then(|failure| failure.reason()) {
             Some("MISSING") | None => Err(target.no_service()),
@@ -128,6 +136,7 @@ pub(super) fn service(target: &Target, answer: &DescribeServicesOutput) -> Resul
             starting: count(service.pending_count()),
             stopping: 0,
         },
+        tag: has_tags.then(|| tags::written(service)),
     })
 }
 
@@ -277,6 +286,7 @@ pub(super) fn join(
         mut revisions,
         counted,
         balances_zones,
+        tag,
         ..
     } = service;
     let mut tasks = BTreeMap::new();
@@ -293,7 +303,8 @@ pub(super) fn join(
         }
         let hold = holds.get(id).copied().unwrap_or(HoldState::Unread);
         let zone = task.availability_zone().map(ToOwned::to_owned);
-        tasks.insert(id.clone(), Task { revision, life, started_at, hold, displaced: instances.displaced(task), zone });
+        let (displaced, alike) = (instances.displaced(task), alike(task));
+        tasks.insert(id.clone(), Task { revision, life, started_at, hold, displaced, zone, alike });
     }
     for id in &described.missing {
         let task = Task {
@@ -303,9 +314,12 @@ pub(super) fn join(
             hold: HoldState::Unread,
             displaced: Displaced::No,
             zone: None,
+            alike: Vec::new(),
         };
         tasks.insert(id.clone(), task);
     }
+    let unread = tag.is_none().then(|| tags::UNREAD.to_owned());
+    let remembered = tag.map(|tag| tags::remembered(tag, &revisions));
     let view = FleetView {
         name: target.label(),
         made_at,
@@ -319,7 +333,8 @@ pub(super) fn join(
         unplaced: described.unplaced.clone(),
         counted: Some(counted),
         balances_zones,
-        unread: instances.unread.iter().cloned().collect(),
+        unread: instances.unread.iter().cloned().chain(unread).collect(),
+        remembered,
     };
     FleetObservation { view, identities }
 }

@@ -13,3 +13,4 @@ mod rollback;
 mod rollout;
 mod scale_in;
 mod second_deployment;
+mod second_worker;

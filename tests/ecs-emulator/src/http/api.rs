@@ -98,9 +98,24 @@ fn answer(world: &mut World, operation: Operation, body: &Value, now: Time) -> R
             let services: Vec<Value> = answer
                 .services
                 .iter()
-                .map(|(service, counts, of)| render::service(world.knobs(), service, *counts, of))
+                .map(|(service, counts, of)| {
+                    let mut shown = render::service(world.knobs(), service, *counts, of);
+                    if request.include.iter().any(|field| field == "TAGS") {
+                        shown["tags"] = render::tags(service);
+                    }
+                    shown
+                })
                 .collect();
             Ok(json!({"services": services, "failures": render::failures(&answer.failures)}))
+        }
+        Operation::TagResource => {
+            let request: requests::Tagging = read(body)?;
+            let tags: Vec<_> = request.tags.into_iter().map(|tag| (tag.key, tag.value)).collect();
+            world.tag_resource(&request.resource_arn, &tags, now).map(|()| json!({}))
+        }
+        Operation::UntagResource => {
+            let request: requests::Tagging = read(body)?;
+            world.untag_resource(&request.resource_arn, &request.tag_keys, now).map(|()| json!({}))
         }
         Operation::ListServices => list_services(world, &read(body)?, now),
         Operation::ListTasks => list_tasks(world, read(body)?, now),

@@ -104,8 +104,24 @@ impl Configuration {
 pub(super) struct Services {
     pub cluster: String,
     pub services: Vec<String>,
+    pub include: Vec<String>,
     pub max_results: Option<u32>,
     pub next_token: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Tagging {
+    pub resource_arn: String,
+    pub tags: Vec<Tag>,
+    pub tag_keys: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Tag {
+    pub key: String,
+    pub value: String,
 }
 
 #[derive(Debug, Default, Deserialize)]

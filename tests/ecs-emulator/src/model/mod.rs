@@ -56,6 +56,7 @@ mod rollout;
 mod scheduler;
 mod service;
 mod services;
+mod tags;
 mod task;
 mod tasks;
 mod throttle;

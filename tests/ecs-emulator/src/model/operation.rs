@@ -43,6 +43,8 @@ operations! {
     RegisterTaskDefinition,
     RunTask,
     StopTask,
+    TagResource,
+    UntagResource,
     UpdateContainerInstancesState,
     UpdateService,
     UpdateTaskProtection,

@@ -1,7 +1,7 @@
 //! A service and its deployments.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -249,6 +249,8 @@ pub struct Service {
     pub strategy: Strategy,
     /// `bakeTimeInMinutes`: for how long old tasks stay when all new ones are healthy; not for a rolling deployment.
     pub bake_minutes: u32,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
     /// `availabilityZoneRebalancing` is `ENABLED`.
     pub rebalances: bool,
     pub(super) moving: Option<Move>,

@@ -1,7 +1,7 @@
 //! The API for clusters, task definitions and services.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -242,6 +242,7 @@ impl World {
                 configuration: request.configuration,
                 strategy: request.strategy,
                 bake_minutes: request.bake_minutes,
+                tags: BTreeMap::new(),
                 rebalances: request.rebalances,
                 moving: None,
                 deployments: Vec::new(),

@@ -13,7 +13,7 @@ enum Bucket {
     ServiceModify,
     TaskProtection,
     TaskDefinitionRead,
-    /// Clusters and registrations: no work of a test is about them.
+    /// Clusters, registrations and tags: no work of a test is about how often they are called.
     Other,
 }
 
@@ -33,7 +33,9 @@ impl Bucket {
             Operation::CreateCluster
             | Operation::DescribeClusters
             | Operation::RegisterTaskDefinition
-            | Operation::RegisterContainerInstance => Self::Other,
+            | Operation::RegisterContainerInstance
+            | Operation::TagResource
+            | Operation::UntagResource => Self::Other,
         }
     }
 

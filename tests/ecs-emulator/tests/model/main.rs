@@ -12,3 +12,4 @@ mod protection;
 mod rollback;
 mod rollout;
 mod scaling;
+mod tags;

@@ -12,8 +12,8 @@ use worker_drain::fleet::{
     ecs::{Attempts, Limiter, Operation},
 };
 use worker_drain_plan::{
-    Action, Ground, Observation, Outcome, TaskId,
-    observation::{Counted, Failure, FailureKind, FleetView, Seen},
+    Action, Ground, Observation, Outcome, RevisionId, TaskId,
+    observation::{Counted, Failure, FailureKind, FleetView, Remembered, Seen},
 };
 
 use super::{clock, judge_attempt, judge_begin};
@@ -106,6 +106,14 @@ impl Fleet for SimFleet<'_> {
         }
         outcomes
     }
+
+    async fn remember(&self, workers_per_task: &BTreeMap<RevisionId, u32>, _: &FleetView) -> Outcome {
+        let operation = if workers_per_task.is_empty() { Operation::UntagResource } else { Operation::TagResource };
+        match self.call(operation, |world| world.remembered.clone_from(workers_per_task)).await {
+            Ok(()) => Outcome::Done,
+            Err(failure) => Outcome::Failed(failure),
+        }
+    }
 }
 
 impl SimFleet<'_> {
@@ -134,6 +142,12 @@ impl SimFleet<'_> {
         let more = u32::from(sim.world().is_out(Outage::Miscounted));
         let (running, starting) = service.counted;
         let counted = Counted { running: running + more, starting, stopping: 0 };
+        let written = sim.world().remembered.clone();
+        let known = written.iter().filter(|(revision, _)| service.revisions.contains_key(*revision));
+        let workers_per_task: BTreeMap<RevisionId, u32> =
+            known.map(|(revision, number)| (revision.clone(), *number)).collect();
+        let is_outdated = workers_per_task.len() < written.len();
+        let remembered = Remembered { workers_per_task, is_outdated, written: None };
         Ok(FleetView {
             name: "default/transcoder".into(),
             desired: service.desired,
@@ -148,6 +162,7 @@ impl SimFleet<'_> {
             counted: Some(counted),
             balances_zones: service.balances_zones,
             unread: Vec::new(),
+            remembered: Some(remembered),
         })
     }
 

@@ -140,6 +140,8 @@ pub struct World {
     /// Every task that ever was, in the order in which it was met.
     pub members: Vec<Member>,
     by_task: BTreeMap<u128, usize>,
+    /// The service's tag: how many workers a task of each revision has.
+    pub remembered: BTreeMap<RevisionId, u32>,
     broker: broker::Broker,
     revisions: BTreeMap<u64, RevisionId>,
     /// Every job that ever was.
@@ -207,6 +209,7 @@ impl World {
             ecs: Ecs::new(knobs, seed),
             members: Vec::new(),
             by_task: BTreeMap::new(),
+            remembered: BTreeMap::new(),
             broker: broker::Broker::default(),
             revisions: BTreeMap::new(),
             jobs: Vec::new(),

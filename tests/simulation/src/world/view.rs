@@ -112,6 +112,7 @@ impl World {
             hold: HoldState::Free,
             displaced: Displaced::No,
             zone: None,
+            alike: Vec::new(),
         };
         let mut tasks: BTreeMap<TaskId, Task> = BTreeMap::new();
         if let Some(snap) = self.stale() {
@@ -192,7 +193,8 @@ impl World {
         };
         let revision = deployment.map_or_else(RevisionId::default, |deployment| self.revision_of(deployment));
         let started_at = started.map(|at| stamp(at.0));
-        Some((live, Task { revision, life: stage, started_at, hold: HoldState::Unread, displaced, zone }))
+        let (hold, alike) = (HoldState::Unread, Vec::new());
+        Some((live, Task { revision, life: stage, started_at, hold, displaced, zone, alike }))
     }
 
     /// Keeps the present state for stale reads.

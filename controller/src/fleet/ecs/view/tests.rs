@@ -44,7 +44,7 @@ fn answer(service: Service) -> DescribeServicesOutput {
 }
 
 fn facts() -> ServiceFacts {
-    service(&target(), &answer(a_service().build())).unwrap()
+    service(&target(), &answer(a_service().build()), true).unwrap()
 }
 
 fn a_task(number: u32) -> aws_sdk_ecs::types::builders::TaskBuilder {
@@ -75,7 +75,7 @@ fn the_current_revision_is_the_primary_deployment_whatever_its_task_definition()
 #[test]
 fn the_services_own_limits_are_read() {
     let limits = DeploymentConfiguration::builder().minimum_healthy_percent(50).maximum_percent(150).build();
-    let facts = service(&target(), &answer(a_service().deployment_configuration(limits).build())).unwrap();
+    let facts = service(&target(), &answer(a_service().deployment_configuration(limits).build()), true).unwrap();
     assert_eq!((facts.minimum_healthy_percent, facts.maximum_percent), (50, 150));
 }
 
@@ -99,7 +99,7 @@ fn the_services_own_limits_are_read() {
     FailureKind::Unreachable, "no PRIMARY"
 )]
 fn a_service_that_does_not_fit_is_told(#[case] of: Service, #[case] kind: FailureKind, #[case] says: &str) {
-    let failure = service(&target(), &answer(of)).unwrap_err();
+    let failure = service(&target(), &answer(of), true).unwrap_err();
     assert_eq!(failure.kind, kind, "{failure:?}");
     assert!(failure.message.contains(says) && failure.message.contains("transcoder"), "{failure:?}");
 }
@@ -120,7 +120,7 @@ fn controller(kind: DeploymentControllerType) -> DeploymentController {
 fn a_service_that_is_not_answered_is_told(#[case] reason: Option<&str>, #[case] kind: FailureKind) {
     let failure = reason.map(|reason| EcsFailure::builder().arn("transcoder").reason(reason).build());
     let answer = DescribeServicesOutput::builder().set_failures(failure.map(|failure| vec![failure])).build();
-    assert_eq!(service(&target(), &answer).unwrap_err().kind, kind);
+    assert_eq!(service(&target(), &answer, true).unwrap_err().kind, kind);
 }
 
 #[test]
