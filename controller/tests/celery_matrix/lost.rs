@@ -44,10 +44,10 @@ impl Fleet {
         let judge = Judge::new(self);
         let (first, waiting) = (self.jobs("first", |_| true), self.jobs("waiting", |name| self.go_on.contains(name)));
         // Those that do not answer before a job has ended are a solo worker, and a green one whose loop waits for its pool.
-        let answers = |name: &str| !is_solo(name) && !(is_green(name) && self.has_one_waiting(name));
+        let is_silent = |name: &str| is_solo(name) || is_green(name) && self.has_one_waiting(name);
         judge
             .until("all are back that can answer, and none lists what waits in its pool", |done| {
-                self.names.iter().filter(|name| answers(name)).all(|name| {
+                self.names.iter().filter(|name| !is_silent(name)).all(|name| {
                     let answer =
                         answer(done, name).filter(|answer| has_said_all(answer) && answer.queues == Some(Vec::new()));
                     answer.is_some_and(|answer| {
