@@ -28,10 +28,13 @@ demo: setup ## Takes a real Celery fleet through a deployment, without worker-dr
 tour: setup ## Starts what the README's tour walks around in, until Ctrl-C
 	@$(TARGET)/debug/tour
 
+# Says how many threads each test program has.
+RUNNER := --config 'target."cfg(unix)".runner="tests/setup/run.sh"'
+
 .PHONY: test
 test: parts kube promtool lint static ## Runs every test, and says how many there were
 	@$(BUILD) --all-targets
-	@code=0; cargo test --workspace --no-fail-fast 2>&1 | tee $(TARGET)/test-output || code=$$?; \
+	@code=0; cargo test $(RUNNER) --workspace --no-fail-fast 2>&1 | tee $(TARGET)/test-output || code=$$?; \
 	awk -f tests/setup/count.awk $(TARGET)/test-output || code=$$?; exit $$code
 
 .PHONY: test-matrix

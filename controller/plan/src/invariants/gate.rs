@@ -1,5 +1,9 @@
 //! What must hold of a queue gate.
 
+use std::collections::BTreeMap;
+
+use jiff::SignedDuration;
+
 use super::{
     judged::{Check, Judged, demand},
     raw::{cancels, may_be_stopped, permits},
@@ -39,11 +43,21 @@ pub fn rule_13(judged: Judged<'_>) -> Check {
             format!("the gate opened while of {name} was seen {seen:?}")
         })?;
     }
-    let proven =
-        judged.plan.memory.gate.as_ref().and_then(|known| known.empty).is_some_and(|run| {
-            run.observations >= 2 && run.last.duration_since(run.first) >= judged.policy.drain.idle_for
-        });
+    let proven = judged.plan.memory.gate.as_ref().and_then(|known| known.empty).is_some_and(|run| {
+        run.observations >= 2
+            && run.last.duration_since(run.first) >= judged.policy.drain.idle_for.max(settles_in(judged))
+    });
     demand(13, proven, || String::from("the gate opened without two looks far enough apart"))
+}
+
+/// How long those who were asked instead of the broker may hold messages in no list.
+fn settles_in(judged: Judged<'_>) -> SignedDuration {
+    let counts = judged.observation.queues.iter().flat_map(BTreeMap::values).filter_map(Seen::ok);
+    let told = counts.filter_map(|count| match &count.delivered {
+        Delivered::Told { nodes, .. } => nodes.values().map(|answer| answer.settles_in).max(),
+        Delivered::Counted(_) => None,
+    });
+    told.max().unwrap_or_default()
 }
 
 fn gate(judged: Judged<'_>) -> Option<&Gate> {
@@ -69,9 +83,11 @@ pub(super) fn is_behind_gate(judged: Judged<'_>, task: &TaskId) -> bool {
 fn is_empty(judged: Judged<'_>, seen: &Seen<QueueCount>) -> bool {
     let is_fresh = judged.now.duration_since(seen.at()) <= FRESH_FOR;
     let has_none = |answer: &Answer| {
-        [&answer.active, &answer.reserved, &answer.scheduled]
-            .iter()
-            .all(|jobs| jobs.as_ref().is_some_and(Vec::is_empty))
+        answer.unlisted == 0
+            && answer.unseen.is_none()
+            && [&answer.active, &answer.reserved, &answer.scheduled]
+                .iter()
+                .all(|jobs| jobs.as_ref().is_some_and(Vec::is_empty))
     };
     is_fresh
         && seen.ok().is_some_and(|count| {

@@ -23,6 +23,13 @@ impl Queue {
         Self { name: name.into(), binding: None, auto_delete: false }
     }
 
+    /// One message may be routed to this queue and to others that nobody knows of: its exchange gives a message to every queue whose
+    /// pattern fits (RabbitMQ, "AMQP 0-9-1 Model Explained"). One of kind `direct` gives it to those with the same key, which two
+    /// queues hardly ever have.
+    pub fn may_share_with_others(&self) -> bool {
+        self.binding.as_ref().is_some_and(|own| !own.exchange.is_empty() && own.exchange_type != "direct")
+    }
+
     /// One message may be routed to both: they are bound to one exchange, by keys that have something in common
     /// (RabbitMQ, "AMQP 0-9-1 Model Explained").
     pub fn may_share(&self, other: &Self) -> bool {
@@ -70,6 +77,14 @@ mod tests {
     fn bound(name: &str, exchange_type: &str, routing_key: &str) -> Queue {
         let (exchange_type, routing_key) = (exchange_type.into(), routing_key.into());
         Queue { binding: Some(Binding { exchange: "media".into(), exchange_type, routing_key }), ..Queue::named(name) }
+    }
+
+    #[test]
+    fn what_is_bound_by_a_pattern_may_share_with_queues_that_are_not_known() {
+        for (kind, may) in [("direct", false), ("topic", true), ("fanout", true), ("headers", true)] {
+            assert_eq!(bound("a", kind, "video.#").may_share_with_others(), may, "{kind}");
+        }
+        assert!(!Queue::named("a").may_share_with_others());
     }
 
     #[test]

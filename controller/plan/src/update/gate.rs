@@ -47,7 +47,7 @@ pub fn follow(view: &View<'_>, memory: &mut Memory) {
     if known.opened.is_none() || gate.awaited {
         let queues = QueueEvidence::of(gate, view.observation, memory, now);
         known.apart = policy.drain.idle_for.max(queues.settles_in);
-        known.empty = queues.span_if_empty().map(|span| IdleRun::extend(known.empty, span, None));
+        known.empty = queues.span_if_empty().map(|span| IdleRun::extend(known.empty, span, queues.begun));
         known.opened = known.empty.filter(|run| run.proves(known.apart)).map(|_| known.opened.unwrap_or(now));
     }
     memory.gate = Some(known);
@@ -55,12 +55,14 @@ pub fn follow(view: &View<'_>, memory: &mut Memory) {
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
+
     use super::*;
     use crate::{
         memory::Rollout,
-        observation::Life,
+        observation::{Answer, Delivered, Life, Seen},
         policy::Gate,
-        update::testing::{Stage, at},
+        update::testing::{Stage, at, idle},
     };
 
     #[test]
@@ -70,6 +72,25 @@ mod tests {
         let mut memory = Memory { rollout: Some(Rollout::to("new".into(), at(0))), ..Memory::default() };
         for (ready, seconds, opened) in [(1, 1, false), (0, 2, false), (0, 3, true), (5, 4, true)] {
             stage.counts("slow", ready, at(seconds));
+            stage.memory = memory.clone();
+            follow(&stage.view(at(seconds)), &mut memory);
+            assert_eq!(memory.gate.as_ref().unwrap().opened.is_some(), opened, "after {seconds} s");
+        }
+    }
+    #[test]
+    fn a_gate_opens_when_nobody_begins_a_job_any_more_that_no_list_may_have_shown() {
+        let mut stage = Stage::with_task("t", Life::Running);
+        stage.policy.drain.gate = Some(Gate { queues_empty: ["slow".into()].into(), awaited: false });
+        let mut memory = Memory { rollout: Some(Rollout::to("new".into(), at(0))), ..Memory::default() };
+        for (begun, seconds, opened) in [(1, 0, false), (1, 4, false), (2, 6, false), (2, 8, false), (2, 12, true)] {
+            let settles_in = SignedDuration::from_secs(5);
+            let answer = Answer { begun: Some(begun), settles_in, ..idle(at(seconds)) };
+            stage.counts("slow", 0, at(seconds));
+            let Some(Seen::Ok { value, .. }) = stage.observation.queues.get_or_insert_default().get_mut(&"slow".into())
+            else {
+                unreachable!("it was counted")
+            };
+            value.delivered = Delivered::Told { consumers: 1, nodes: [("w@1".into(), answer)].into() };
             stage.memory = memory.clone();
             follow(&stage.view(at(seconds)), &mut memory);
             assert_eq!(memory.gate.as_ref().unwrap().opened.is_some(), opened, "after {seconds} s");

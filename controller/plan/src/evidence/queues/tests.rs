@@ -1,8 +1,8 @@
 //! What one count proves of one queue, as a table.
 
 use super::{
-    Answer, Delivered, FRESH_FOR, FailureKind, Memory, NodeName, QueueCount, QueueName, QueueState, Seen,
-    SignedDuration, Timestamp, WorkersView, state,
+    Answer, Delivered, FRESH_FOR, FailureKind, Gate, Memory, NodeName, Observation, QueueCount, QueueEvidence,
+    QueueName, QueueState, Seen, SignedDuration, Timestamp, WorkersView, state,
 };
 use crate::{
     memory::TaskMemory,
@@ -124,20 +124,25 @@ fn a_failure_and_an_old_count_prove_nothing() {
 
 #[test]
 fn what_may_be_in_two_queues_is_counted_by_those_who_hold_it() {
-    let bound = |name: &str, key: &str| {
-        let (exchange, exchange_type) = ("media".into(), "topic".into());
+    let bound = |name: &str, kind: &str, key: &str| {
+        let (exchange, exchange_type) = ("media".into(), kind.into());
         let binding = Some(Binding { exchange, exchange_type, routing_key: key.into() });
         Queue { binding, ..Queue::named(name) }
     };
-    let (slow, all, other) = (bound("slow", "video.hd"), bound("all", "video.#"), bound("other", "audio"));
     let counted = || count(0, Delivered::Counted(0));
-    let busy = |queues: &[Queue]| answer(queues, Some(1), 0, 0);
-    let alone = judged(counted(), &[("w@1", busy(&[slow.clone(), other]))], &Memory::default());
+    let judged = |queues: &[Queue], active| {
+        judged(counted(), &[("w@1", answer(queues, Some(active), 0, 0))], &Memory::default())
+    };
+    let holds = QueueState::Holds { ready: 0, delivered: Some(1) };
+    let direct = |name: &str, key: &str| bound(name, "direct", key);
+    let alone = judged(&[direct("slow", "video"), direct("other", "audio")], 1);
     assert_eq!(alone, QueueState::Empty, "what runs is of the other queue");
-    let shared = judged(counted(), &[("w@1", busy(&[slow.clone(), all.clone()]))], &Memory::default());
-    assert_eq!(shared, QueueState::Holds { ready: 0, delivered: Some(1) });
-    let idle = judged(counted(), &[("w@1", answer(&[slow, all], Some(0), 0, 0))], &Memory::default());
-    assert_eq!(idle, QueueState::Empty);
+    assert_eq!(judged(&[direct("slow", "video"), direct("all", "video")], 1), holds);
+    let topic = |name: &str, key: &str| bound(name, "topic", key);
+    let both = [topic("slow", "video.hd"), topic("all", "video.#")];
+    assert_eq!(judged(&both, 1), holds);
+    assert_eq!(judged(&both, 0), QueueState::Empty);
+    assert_eq!(judged(&both[..1], 1), holds, "somebody else may take from a queue whose pattern fits, too");
 }
 
 #[test]
@@ -145,4 +150,24 @@ fn who_may_hold_messages_unseen_leaves_it_unknown() {
     let hidden = Answer { unseen: Some("batches".into()), ..answer(&[queue()], Some(0), 0, 0) };
     let nodes = [("w@1", hidden)];
     assert!(why(judged(count(0, told(1, &nodes)), &[], &Memory::default())).contains("batches"));
+}
+
+#[test]
+fn those_that_may_hold_messages_in_no_list_count_what_they_begin() {
+    let gate = Gate { queues_empty: ["slow", "fast"].map(QueueName::from).into(), awaited: false };
+    let begun = |answers: &[(&str, Answer)]| {
+        let seen = |delivered| Seen::Ok { value: count(0, delivered), at: NOW };
+        let queues = [("slow".into(), seen(told(0, answers))), ("fast".into(), seen(told(0, answers)))].into();
+        let failure = || Failure::new(FailureKind::Unreachable, "not asked");
+        let observation = Observation {
+            fleet: Seen::Err { failure: failure(), at: NOW },
+            workers: Seen::Err { failure: failure(), at: NOW },
+            queues: Some(queues),
+        };
+        QueueEvidence::of(&gate, &observation, &Memory::default(), NOW).begun
+    };
+    let plain = Answer { begun: Some(5), ..answer(&[queue()], Some(0), 0, 0) };
+    let limited = Answer { settles_in: SignedDuration::from_secs(32), ..plain.clone() };
+    assert_eq!(begun(&[("a", plain.clone())]), None, "what it begins shows in its lists before");
+    assert_eq!(begun(&[("a", limited.clone()), ("b", limited), ("c", plain)]), Some(10), "of two queues, once");
 }

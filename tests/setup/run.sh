@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Runs one test program for Cargo (`runner`), with more threads where it does little but wait: for workers, brokers and times.
+# Cargo's own number is that of the processors, and half of each stays idle then. What starts whole clusters keeps it.
+set -euo pipefail
+
+case "${1##*/}" in
+  celery_amqp-* | celery_redis-* | command_line-* | http_workers-* | worker_package-*)
+    processors=$(nproc)
+    export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((processors > 4 ? processors : 4))}"
+    ;;
+esac
+exec "$@"
