@@ -150,9 +150,9 @@ impl World {
         }
         // It takes up what it only sends to. Whether it was told meanwhile to take no jobs makes no difference to that.
         let takes_up = if work.only_sends { every & !work.own() } else { 0 };
-        let taken = if with_all_queues { every } else { node.consuming | takes_up };
-        if node.consuming != taken {
-            node.consuming = taken;
+        let consuming = if with_all_queues { every } else { node.consuming | takes_up };
+        if node.consuming != consuming {
+            node.consuming = consuming;
             node.came_back_at = self.now + 4 * SECOND;
         }
         let epoch = node.epoch;

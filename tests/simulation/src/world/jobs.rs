@@ -225,10 +225,9 @@ impl World {
         }
         let node = &mut self.members[m].nodes[n];
         match self.setup.work.lost {
-            Lost::Nothing => {}
             Lost::Waiting => node.kept.extend(node.reserved.drain(..)),
             Lost::Ended if !self.calm => node.ghosts.extend(&node.active),
-            Lost::Ended => {}
+            Lost::Nothing | Lost::Ended => {}
         }
     }
 

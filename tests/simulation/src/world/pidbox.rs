@@ -180,7 +180,7 @@ impl World {
             Order::Registered => registered(self.limit),
             Order::Queues => queues(node.consuming),
             Order::Reserved => self.jobs_told(node, node.reserved.iter(), false),
-            Order::Active => self.jobs_told(node, self.told_as_active(node), true),
+            Order::Active => self.jobs_told(node, told_as_active(node), true),
             Order::Scheduled => self.scheduled_told(node),
             Order::Cancel(queues) => format!(r#"{{"ok": "no longer consuming from {}"}}"#, name(queues)),
             Order::Add(queues) => format!(r#"{{"ok": "add consumer {}"}}"#, name(queues)),
@@ -201,12 +201,6 @@ impl World {
             7 + node.epoch,
             (self.now - node.started_at) / 1000,
         )
-    }
-
-    /// Celery tells of some jobs that have ended.
-    fn told_as_active<'a>(&self, node: &'a Node) -> impl Iterator<Item = &'a JobId> {
-        let ghosts = node.ghosts.iter().filter(|ghost| !node.active.contains(*ghost));
-        node.active.iter().chain(ghosts)
     }
 
     /// What the package answers: everything that there is, and nothing that there is not.
@@ -256,6 +250,12 @@ impl World {
 
 fn name(queues: u8) -> &'static str {
     QUEUES.iter().enumerate().find(|(place, _)| queues >> place & 1 == 1).map_or("nothing", |(_, queue)| queue.queue)
+}
+
+/// Celery tells of some jobs that have ended.
+fn told_as_active(node: &Node) -> impl Iterator<Item = &JobId> {
+    let ghosts = node.ghosts.iter().filter(|ghost| !node.active.contains(*ghost));
+    node.active.iter().chain(ghosts)
 }
 
 /// Names of queues.
