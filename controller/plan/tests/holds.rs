@@ -9,7 +9,7 @@ use worker_drain_plan::{
     Action, Plan,
     observation::Life,
     policy::{Deadline, DeadlineAction, HoldMode},
-    report::Phase,
+    report::{Phase, TaskPhase},
 };
 use world::{HOUR, SECOND, World};
 
@@ -54,6 +54,26 @@ fn a_refused_hold_is_asked_for_again_ever_more_seldom() {
         let plan = world.later(SECOND).reconcile();
         assert_eq!(hold(&plan, "t1"), Some(HOUR * 2), "after {seconds} s");
     }
+}
+
+/// Seed 1004458: the report that is written after acting called the second one safe, and it was stopped with its jobs before the
+/// next observation.
+#[test]
+fn behind_a_hold_that_was_just_refused_nobody_is_safe_before_the_next_observation() {
+    let mut world = World::of(2);
+    world.policy.hold.mode = HoldMode::OnRollout;
+    let mut world = world.settled();
+    world.job("t1").job("t1").job("t2");
+    world.desired = 1;
+    world.refuse_holds = Some("DEPLOYMENT_BLOCKED".into());
+    world.deploy("app:2").reconcile();
+    let at_risk = |plan: &Plan| {
+        let tasks = plan.report.tasks.iter().filter(|told| told.phase == TaskPhase::AtRisk);
+        tasks.map(|told| told.task.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(at_risk(&world.plan()), ["t1", "t2"], "after acting: {}", world.story);
+    let plan = world.later(SECOND * 2).reconcile();
+    assert!(hold(&plan, "t2").is_some(), "{}", world.story);
 }
 
 /// Each hold that is set for `t1`, looking at it every half hour from the moment that it will leave: after how many half

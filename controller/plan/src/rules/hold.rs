@@ -22,7 +22,8 @@ pub struct Holds {
 
 impl Holds {
     /// Hands out the room: leaving tasks come first, the busiest first. A renewal takes none, and neither does a task that
-    /// asks for no hold now.
+    /// asks for no hold now. What was asked for and refused in this reconciliation keeps its room until the next: only then can
+    /// anybody else be held in its place, and is at risk until then.
     pub fn hand_out(situation: &Situation<'_>) -> Self {
         let mut members: Vec<&Member<'_>> = situation.running().collect();
         members.sort_by_key(|member| order(member));
@@ -34,8 +35,10 @@ impl Holds {
                 without_room.insert(member.id.clone());
             }
             if let Some(lasting) = lasting {
-                room -= u32::from(!is_held);
                 granted.push((member.id.clone(), lasting));
+            }
+            if lasting.is_some() || was_asked_for_now(situation, member) {
+                room = room.saturating_sub(u32::from(!is_held));
             }
         }
         Self { granted, without_room }
@@ -70,6 +73,11 @@ const LAST_PART: i32 = 4;
 
 fn order<'a>(member: &'a Member<'_>) -> impl Ord + use<'a> {
     (member.leaving.is_none(), Reverse(member.evidence.load()), member.task.started_at, member.id)
+}
+
+/// Its hold was refused in this reconciliation, of which the report is written now.
+fn was_asked_for_now(situation: &Situation<'_>, member: &Member<'_>) -> bool {
+    member.memory.refused().is_some_and(|refused| refused.at == situation.now)
 }
 
 /// How long this task should be held from now on, if its hold must be set or renewed now.
