@@ -109,6 +109,7 @@ pub const STEPS: &[(&str, &[&str])] = &[
 pub const ASSERTIONS: &[&str] = &[
     "rules 1 to 10 of one pass",
     "no job dies by our permit",
+    "no task is let go with a job in it",
     "every death was announced",
     "no hold is cut short under a job",
     "holds within the desired count",

@@ -51,6 +51,9 @@ impl World {
                     self.end(m, n);
                     return;
                 }
+                // It may have thawed sooner than it was to, and what waits for its pace was put off until then.
+                self.at(self.now, Event::Token(m, n, epoch));
+                self.at(self.now, Event::Kept(m, n, epoch));
             }
             NodeState::Reconnecting => node.state = NodeState::Up,
             _ => return,

@@ -92,7 +92,32 @@ impl World {
         let track = &mut self.members[m].track;
         (track.change, track.changed_at) = (track.pending, self.now);
         self.tell(|| format!("ECS holds t{} no more", m + 1));
+        if let Change::Drained(evidence, planned) = self.members[m].track.change {
+            self.judge_proof(m, evidence, planned);
+        }
         Ok(())
+    }
+
+    /// Whoever is let go on proof has no job that was in it when its workers were asked for the last time, shown or not; whether
+    /// or not that job will be cut off.
+    fn judge_proof(&mut self, m: usize, evidence: u64, planned: u64) {
+        self.tally.rule("no task is let go with a job in it");
+        let is_left = |n: usize, job: JobId| {
+            let node = &self.members[m].nodes[n];
+            self.jobs[job].delivered_at <= evidence
+                && node.came_back_at < evidence
+                && self.excuse(m, n, job, evidence, planned).is_none()
+        };
+        let left = self.members[m].nodes.iter().enumerate().find_map(|(n, node)| {
+            let mut jobs = node.waiting().chain(&node.active);
+            jobs.find(|job| is_left(n, **job)).copied()
+        });
+        if let Some(job) = left {
+            let came = self.jobs[job].delivered_at;
+            self.broken("no task is let go with a job in it", || {
+                format!("job-{job} in t{} came at {came}; the workers were asked at {evidence}", m + 1)
+            });
+        }
     }
 
     /// Somebody else takes a hold away, if there is one.
