@@ -237,7 +237,7 @@ async fn a_task_of_two_workers_is_not_idle_by_the_word_of_one() {
     let mut drain = drain_one(open(&settings));
     drain.policy.drain.workers_per_task = Some(2);
     // Redis tells that it was there; over RabbitMQ nobody knows of it but the user.
-    is_held_because(&drain, &["deep@one does not answer", "1 of its workers is not known yet"]).await;
+    is_held_because(&drain, &["deep@one does not answer", "1 of its 2 workers is silent"]).await;
     app.tell(&jobs);
     is_released_after(&drain, &app, &jobs).await;
 }

@@ -349,6 +349,7 @@ fn every_hazard_that_the_docs_list_has_its_test() {
     let sources = [
         "both/hazards",
         "both/observations",
+        "both/gate",
         "both/orders",
         "both/outages",
         "both/unseen",
