@@ -12,7 +12,7 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 base=${1:?"a commit, or the path of a simulate"}
 seeds=${2:-0..1000}
 rounds=${3:-3}
-scratch=$(mktemp -d "${TMPDIR:-/tmp}/compare.XXXXXX")
+scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 1' INT TERM
 target=${CARGO_TARGET_DIR:-$root/target}

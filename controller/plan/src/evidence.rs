@@ -105,7 +105,7 @@ impl<'a> Evidence<'a> {
             None if nodes.is_empty() => Mapped::No(String::from("it was not asked for")),
             _ => Mapped::Yes,
         };
-        let unknown_workers = expected.saturating_sub(u32::try_from(nodes.len()).unwrap_or(u32::MAX));
+        let unknown_workers = expected.saturating_sub(number(nodes.len()));
         let (intake, work) = match mapped {
             Mapped::Yes => match (intake(&nodes), work(&nodes, scheduled)) {
                 (Intake::Cancelled, Work::Busy) if unknown_workers > 0 => (Intake::Unknown, Work::Busy),
@@ -151,6 +151,16 @@ impl<'a> Evidence<'a> {
             let before = memory.nodes.get(name).and_then(|node| node.instance.as_ref());
             before.is_some_and(|before| before != now)
         })
+    }
+
+    /// How many of its workers are known.
+    pub fn known_workers(&self) -> u32 {
+        number(self.nodes.len())
+    }
+
+    /// How many workers it has at least, known or not.
+    pub fn expected_workers(&self) -> u32 {
+        self.known_workers().saturating_add(self.unknown_workers)
     }
 
     /// How many jobs its nodes have begun, those together that say so.
@@ -224,9 +234,13 @@ pub fn of_all<'a>(
 /// How many workers a task has at least: as the user says; or else as many as one of its revision was seen to have, or as may be by
 /// what it is made of.
 fn expected(task: &Task, memory: &Memory, policy: &DrainPolicy) -> u32 {
-    let alike = u32::try_from(task.alike.len()).unwrap_or(u32::MAX);
+    let alike = number(task.alike.len());
     let learnt = memory.workers_per_task.get(&task.revision).copied().unwrap_or(1);
     policy.workers_per_task.unwrap_or_else(|| learnt.max(alike))
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// Whether it still proves anything about now.
@@ -263,8 +277,7 @@ fn work(nodes: &BTreeMap<NodeName, Option<&Answer>>, scheduled: Scheduled) -> Wo
 
 /// How many jobs it tells of, or counts without naming them. `None`: it does not answer all.
 pub(crate) fn held(answer: &Answer, scheduled: Scheduled) -> Option<u32> {
-    let jobs =
-        parts(answer, scheduled).map(|jobs| jobs.as_ref().map(|jobs| u32::try_from(jobs.len()).unwrap_or(u32::MAX)));
+    let jobs = parts(answer, scheduled).map(|jobs| jobs.as_ref().map(|jobs| number(jobs.len())));
     jobs.chain([Some(answer.unlisted)]).try_fold(0_u32, |sum, count| Some(sum.saturating_add(count?)))
 }
 

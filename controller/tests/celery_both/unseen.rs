@@ -71,19 +71,25 @@ async fn is_held_because(drain: &Drain, words: &[&str]) {
     .await;
 }
 
+/// The worker of the old task, which takes jobs from `slow`, and that of the new one; both have answered.
+async fn old_and_new(app: &SampleApp) -> ([CeleryWorker; 2], Celery) {
+    let (one, two) = (
+        app.worker("worker@one").queues(["slow"]).concurrency(2).prefetch(4).spawn(),
+        app.worker("worker@two").queues(["elsewhere"]).spawn(),
+    );
+    let workers = [one.ready().await, two.ready().await];
+    let celery = open(&settings(app.broker()));
+    all_answer(&celery, &known_tasks(&["one", "two"])).await;
+    (workers, celery)
+}
+
 /// Rate-limited jobs wait in a bucket of the worker that none of its lists shows (facts of Celery 5.3 to 5.7).
 #[tokio::test]
 async fn a_task_is_not_idle_while_a_rate_limited_job_may_wait_in_it() {
     let broker = a_broker().await;
     let limits = json!({"task_annotations": {"sample.work": {"rate_limit": "20/m"}}});
     let app = SampleApp::new(broker.url()).settings(limits);
-    let (one, two) = (
-        app.worker("worker@one").queues(["slow"]).concurrency(2).prefetch(4).spawn(),
-        app.worker("worker@two").queues(["elsewhere"]).spawn(),
-    );
-    let _workers = (one.ready().await, two.ready().await);
-    let celery = open(&settings(&broker.url()));
-    all_answer(&celery, &known_tasks(&["one", "two"])).await;
+    let (_workers, celery) = old_and_new(&app).await;
     let jobs = app.submit(Jobs::with_ids(["a", "b", "c", "d"]).queue("slow").seconds(0.1, 0.1)).await;
     app.journal().wait_started(&jobs, 1).await;
     is_released_after(&drain_one(celery), &app, &jobs).await;
@@ -195,13 +201,7 @@ async fn a_worker_that_the_names_forget_is_its_tasks_all_the_same() {
 async fn a_rate_limit_that_is_set_or_taken_away_while_the_worker_runs_is_waited_for() {
     let broker = a_broker().await;
     let app = SampleApp::new(broker.url());
-    let (one, two) = (
-        app.worker("worker@one").queues(["slow"]).concurrency(2).prefetch(4).spawn(),
-        app.worker("worker@two").queues(["elsewhere"]).spawn(),
-    );
-    let _workers = (one.ready().await, two.ready().await);
-    let celery = open(&settings(&broker.url()));
-    all_answer(&celery, &known_tasks(&["one", "two"])).await;
+    let (_workers, celery) = old_and_new(&app).await;
     let limit = async |rate: &str| {
         let arguments = json!({"task_name": "sample.work", "rate_limit": rate});
         let answer = app.ask("rate_limit", &["worker@one".into()], arguments).await;

@@ -7,7 +7,7 @@ set -eu
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 seeds=${1:-10000}
 [ $# -gt 0 ] && shift
-scratch=$(mktemp -d "${TMPDIR:-/tmp}/mutants.XXXXXX")
+scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 1' INT TERM
 # Built for a quick turn: only what is being judged is optimised.

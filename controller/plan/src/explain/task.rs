@@ -243,12 +243,10 @@ fn may_hold_unseen(situation: &Situation<'_>, member: &Member<'_>) -> String {
     if let Some((node, unseen)) = member.evidence.unseen() {
         return format!("{node} tells of no job, and may hold some: {unseen}; it stays held");
     }
-    let known = u32::try_from(member.evidence.nodes.len()).unwrap_or(u32::MAX);
-    let missing = member.evidence.unknown_workers;
-    let all = known.saturating_add(missing);
-    if situation.policy.drain.workers_per_task.is_none() && workers::may_be_alike(member, all) {
-        return workers::alike(&member.task.alike, known, "it stays held");
+    if workers::may_be_alike(situation, member) {
+        return workers::alike(member, "it stays held");
     }
+    let (missing, all) = (member.evidence.unknown_workers, member.evidence.expected_workers());
     format!(
         "{missing} of its {all} workers {} silent and may run jobs: as many are expected because {}; it stays held \
          (spec.workers.celery.workersPerTask says how many a task has)",

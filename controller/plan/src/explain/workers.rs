@@ -3,17 +3,21 @@
 use super::words::{counted, names};
 use crate::situation::{Member, Situation};
 
-/// That so many are expected rests on what the task is made of, and on nothing better.
-pub fn may_be_alike(member: &Member<'_>, expected: u32) -> bool {
-    u32::try_from(member.task.alike.len()).unwrap_or(u32::MAX) >= expected
+/// More workers are expected than are known, because of what the task is made of, and of nothing better.
+pub fn may_be_alike(situation: &Situation<'_>, member: &Member<'_>) -> bool {
+    let expected = usize::try_from(member.evidence.expected_workers()).unwrap_or(usize::MAX);
+    situation.policy.drain.workers_per_task.is_none()
+        && member.evidence.unknown_workers > 0
+        && member.task.alike.len() >= expected
 }
 
-/// Parts of a task that run one program, of which fewer are known as workers.
-pub fn alike(parts: &[String], known: u32, what_follows: &str) -> String {
+/// Parts of a task run one program, and fewer are known as workers.
+pub fn alike(member: &Member<'_>, what_follows: &str) -> String {
+    let known = member.evidence.known_workers();
     format!(
         "{} run from one image, and {} known: the rest may be workers that are silent and run jobs, so {what_follows}; if they are \
          none, set spec.workers.celery.workersPerTask to {known}",
-        names(parts.iter()),
+        names(member.task.alike.iter()),
         match known {
             1 => String::from("1 worker is"),
             many => format!("{} are", counted(many, "worker")),
@@ -23,18 +27,13 @@ pub fn alike(parts: &[String], known: u32, what_follows: &str) -> String {
 
 /// Told before a deployment meets it: tasks that stay and will not be let go.
 pub fn note(situation: &Situation<'_>) -> Option<String> {
-    if situation.policy.drain.workers_per_task.is_some() {
-        return None;
-    }
     let stays = |member: &&Member<'_>| member.leaving.is_none() && !situation.is_booting(member);
-    let member = situation.running().filter(stays).find(|member| {
-        let known = u32::try_from(member.evidence.nodes.len()).unwrap_or(u32::MAX);
-        let expected = known.saturating_add(member.evidence.unknown_workers);
-        known > 0 && member.evidence.unknown_workers > 0 && may_be_alike(member, expected)
-    })?;
-    let known = u32::try_from(member.evidence.nodes.len()).unwrap_or(u32::MAX);
+    let member = situation
+        .running()
+        .filter(stays)
+        .find(|member| member.evidence.known_workers() > 0 && may_be_alike(situation, member))?;
     let revision = situation.fleet.label(&member.task.revision);
-    Some(format!("of a task of {revision} {}", alike(&member.task.alike, known, "it will not be permitted to stop")))
+    Some(format!("of a task of {revision} {}", alike(member, "it will not be permitted to stop")))
 }
 
 /// How many workers a task has could not be written down beside the fleet.

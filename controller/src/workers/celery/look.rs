@@ -135,8 +135,7 @@ impl<'a, T: Transport> Look<'a, T> {
         let unasked = matcher.own(&self.answered).into_iter().filter(|node| self.wants_asking(node)).collect();
         self.question(&unasked).await?;
         self.find_shared().await?;
-        let idle = self.answers.iter().filter(|(_, answer)| seems_idle(answer)).map(|(node, _)| node.clone()).collect();
-        self.find_limits(&idle).await?;
+        self.find_limits(&self.nodes_that(seems_idle)).await?;
         let late = mem::take(&mut self.late);
         self.known.with(|inner| inner.late = late);
         Ok(self.finish(&matcher))
@@ -270,13 +269,15 @@ impl<'a, T: Transport> Look<'a, T> {
 
     /// A node that seems to have nothing to do may be two, of which one was asked.
     async fn find_shared(&mut self) -> Result<(), Failure> {
-        let takes_none = |answer: &Answer| answer.queues.as_ref().is_some_and(Vec::is_empty);
-        let idle = self.answers.iter().filter(|(_, answer)| takes_none(answer)).map(|(node, _)| node.clone());
-        let idle: BTreeSet<NodeName> = idle.collect();
-        if !idle.is_empty() {
-            self.answered.shared.extend(self.remote.transport.shared(&idle).await?);
+        let cancelled = self.nodes_that(takes_none);
+        if !cancelled.is_empty() {
+            self.answered.shared.extend(self.remote.transport.shared(&cancelled).await?);
         }
         Ok(())
+    }
+
+    fn nodes_that(&self, are_so: fn(&Answer) -> bool) -> BTreeSet<NodeName> {
+        self.answers.iter().filter(|(_, answer)| are_so(answer)).map(|(node, _)| node.clone()).collect()
     }
 
     /// Which rate limits there are now is asked after the lists: what waits for one and was not listed had come before. Without an
@@ -331,10 +332,13 @@ const LIMITS_UNTOLD: &str = "it does not say which rate limits it has now";
 const BOUND_AND_SILENT: &str = "it has a queue for requests on the broker, so that a worker of this name was there; if it is gone \
                                 for good, delete its binding (docs/brokers.md)";
 
+fn takes_none(answer: &Answer) -> bool {
+    answer.queues.as_ref().is_some_and(Vec::is_empty)
+}
+
 /// It takes no jobs, and tells of none.
 fn seems_idle(answer: &Answer) -> bool {
-    answer.queues.as_ref().is_some_and(Vec::is_empty)
-        && [&answer.active, &answer.reserved].into_iter().flatten().all(Vec::is_empty)
+    takes_none(answer) && [&answer.active, &answer.reserved].into_iter().flatten().all(Vec::is_empty)
 }
 
 /// What a node is asked that was never met: how it wants to be asked, and what does no harm to any.
