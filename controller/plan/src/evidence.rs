@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    memory::{Memory, TaskMemory},
+    memory::{Counters, Memory, TaskMemory},
     names::{NodeName, TaskId},
     observation::{Answer, FleetView, Job, Mapping, Queue, Task, WorkersView},
     policy::{DrainPolicy, Scheduled},
@@ -163,9 +163,9 @@ impl<'a> Evidence<'a> {
         self.known_workers().saturating_add(self.unknown_workers)
     }
 
-    /// How many jobs its nodes have begun, those together that say so.
-    pub fn begun(&self) -> Option<u64> {
-        self.nodes.values().flatten().filter_map(|answer| answer.begun).reduce(u64::saturating_add)
+    /// What its nodes count.
+    pub fn counters(&self) -> Counters {
+        Counters::of(self.nodes.values().copied().flatten())
     }
 
     /// For how long it must be seen without jobs before that proves that it has none.

@@ -1,11 +1,14 @@
 //! The little that cannot be observed later. It is written down before it is needed, and none of it is ever believed
 //! against what is seen.
 
+mod idle;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub use self::idle::{Counters, IdleRun};
 pub use crate::report::Why;
 use crate::{
     actions::{Ground, Step},
@@ -311,41 +314,6 @@ pub struct Leaving {
     pub why: Why,
     /// When that was first seen.
     pub since: Timestamp,
-}
-
-/// An unbroken run of observations in which a task was idle, or all queues of a gate were empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdleRun {
-    /// When the last answer of the first of them had come.
-    pub first: Timestamp,
-    /// When the first question of the last of them was sent.
-    pub last: Timestamp,
-    /// How many observations.
-    pub observations: u32,
-    /// How many jobs had been begun, where that is told.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub begun: Option<u64>,
-}
-
-impl IdleRun {
-    /// Two observations further apart than this are no unbroken run: anything may have happened in between (we were down).
-    const UNBROKEN: SignedDuration = SignedDuration::from_secs(60);
-
-    /// The run with one more observation in it, or a new run if it was broken, or began by a clock that was put back since, or
-    /// if a job was begun meanwhile. The span is from the first question of the observation to its last answer.
-    pub fn extend(run: Option<Self>, (asked, answered): (Timestamp, Timestamp), begun: Option<u64>) -> Self {
-        let unbroken = |run: &Self| asked.duration_since(run.last).abs() <= Self::UNBROKEN && run.begun == begun;
-        match run.filter(unbroken) {
-            Some(run) if run.last >= asked => run,
-            Some(run) => Self { last: asked, observations: run.observations.saturating_add(1), ..run },
-            None => Self { first: answered, last: asked, observations: 1, begun },
-        }
-    }
-
-    /// It was seen at least twice, and the last observation began at least this long after the first had ended.
-    pub fn proves(&self, idle_for: SignedDuration) -> bool {
-        self.observations >= 2 && self.last.duration_since(self.first) >= idle_for
-    }
 }
 
 /// A permit that was given.

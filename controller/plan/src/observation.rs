@@ -362,6 +362,9 @@ pub struct Answer {
     /// list showed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begun: Option<u64>,
+    /// For how long it had been running when it answered, by its own clock and in whole seconds, if it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up_for: Option<SignedDuration>,
     /// For how long its lists must be empty, and no job may begin, before that proves that it holds none: a job that waits
     /// unseen begins within this time.
     #[serde(default, skip_serializing_if = "SignedDuration::is_zero")]
@@ -389,6 +392,7 @@ impl Answer {
             scheduled: None,
             unlisted: 0,
             begun: None,
+            up_for: None,
             settles_in: SignedDuration::ZERO,
             unseen: None,
             strength: Strength::Lists,

@@ -156,15 +156,11 @@ impl Member<'_> {
         matches!(self.task.hold, HoldState::Until(end) if end > now)
     }
 
-    /// How far apart two observations must be that prove it idle: what the user asked for, or longer where its nodes may hold
-    /// jobs that show only when they begin.
-    pub fn quiet_for(&self, idle_for: SignedDuration) -> SignedDuration {
-        idle_for.max(self.evidence.settles_in())
-    }
-
-    /// It was drained by proof: idle at least twice, far enough apart, the last time freshly.
+    /// It was drained by proof: idle at least twice, the last time freshly, and as far apart as the user asked for, or further where its
+    /// nodes may hold jobs that show only when they begin.
     pub fn is_proven(&self, idle_for: SignedDuration) -> bool {
-        self.evidence.is_drained() && self.memory.idle.is_some_and(|run| run.proves(self.quiet_for(idle_for)))
+        self.evidence.is_drained()
+            && self.memory.idle.is_some_and(|run| run.proves(idle_for, self.evidence.settles_in()))
     }
 }
 

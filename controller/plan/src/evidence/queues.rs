@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{FRESH_FOR, fresh, held};
 use crate::{
-    memory::Memory,
+    memory::{Counters, Memory},
     names::{NodeName, QueueName},
     observation::{Answer, Delivered, FailureKind, Observation, Queue, QueueCount, Seen, WorkersView},
     policy::{Gate, Scheduled},
@@ -22,9 +22,9 @@ pub struct QueueEvidence<'a> {
     span: Option<(Timestamp, Timestamp)>,
     /// How far apart two such observations must be.
     pub settles_in: SignedDuration,
-    /// How many jobs those workers have begun together that may hold messages of these queues in no list. As long as this changes,
-    /// such a message may wait in one of them. `None`: there are none such.
-    pub begun: Option<u64>,
+    /// Of those workers that may hold messages of these queues in no list. As long as they begin jobs, such a message may wait in one
+    /// of them.
+    pub counters: Counters,
 }
 
 /// What one observation proves of one queue.
@@ -70,9 +70,8 @@ impl<'a> QueueEvidence<'a> {
             Some(Tellers::of(name, count, workers, memory).ok()?.hidden())
         });
         // One that takes jobs from several of these queues counts once.
-        let hidden: BTreeMap<&NodeName, u64> = hidden.flatten().collect();
-        let begun = hidden.into_values().reduce(u64::saturating_add);
-        Self { states, span, settles_in, begun }
+        let hidden: BTreeMap<&NodeName, &Answer> = hidden.flatten().collect();
+        Self { states, span, settles_in, counters: Counters::of(hidden.into_values()) }
     }
 
     /// From the first question to the last number, if every queue was empty.
@@ -168,12 +167,10 @@ impl<'a> Tellers<'a> {
         Ok(jobs)
     }
 
-    /// Those that may hold some in no list for a while, with how many jobs they have begun: such a message begins in the meantime.
-    fn hidden(self) -> impl Iterator<Item = (&'a NodeName, u64)> {
+    /// Those that may hold some in no list for a while: such a message begins in the meantime.
+    fn hidden(self) -> impl Iterator<Item = (&'a NodeName, &'a Answer)> {
         let answers = self.nodes.into_iter().filter_map(|(node, answer)| Some((node, answer?)));
-        answers
-            .filter(|(_, answer)| answer.settles_in.is_positive())
-            .filter_map(|(node, answer)| Some((node, answer.begun?)))
+        answers.filter(|(_, answer)| answer.settles_in.is_positive())
     }
 }
 

@@ -70,10 +70,10 @@ fn is_vain(situation: &Situation<'_>, action: &Action) -> bool {
 }
 
 fn leaving(situation: &Situation<'_>, member: &Member<'_>) -> SignedDuration {
-    let quiet_for = member.quiet_for(situation.policy.drain.idle_for);
+    let (idle_for, settles_in) = (situation.policy.drain.idle_for, member.evidence.settles_in());
     match member.memory.idle {
-        Some(run) if !run.proves(quiet_for) && member.memory.permitted.is_none() => {
-            until_proven(quiet_for, run.first, situation.now)
+        Some(run) if !run.proves(idle_for, settles_in) && member.memory.permitted.is_none() => {
+            until_proven(run.lasts(idle_for, settles_in), run.first, situation.now)
         }
         _ => {
             let since = member.memory.phase.map_or(situation.now, |phase| phase.since);

@@ -43,9 +43,11 @@ pub fn rule_13(judged: Judged<'_>) -> Check {
             format!("the gate opened while of {name} was seen {seen:?}")
         })?;
     }
+    let settles_in = settles_in(judged);
     let proven = judged.plan.memory.gate.as_ref().and_then(|known| known.empty).is_some_and(|run| {
         run.observations >= 2
-            && run.last.duration_since(run.first) >= judged.policy.drain.idle_for.max(settles_in(judged))
+            && run.last.duration_since(run.first) >= judged.policy.drain.idle_for.max(settles_in)
+            && run.up_for.is_none_or(|(first, last)| settles_in.is_zero() || last - first > settles_in)
     });
     demand(13, proven, || String::from("the gate opened without two looks far enough apart"))
 }

@@ -94,11 +94,11 @@ pub fn rule_1(judged: Judged<'_>) -> Check {
                 demand(1, passed, || format!("{task} was permitted by a deadline that has not passed"))?;
             }
             Ground::Drained => {
-                let (mut quiet_for, mut begun) = (judged.policy.drain.idle_for, None);
+                let (mut settles_in, mut begun) = (SignedDuration::ZERO, None);
                 for node in nodes(judged, task) {
                     let answer = answer(judged, &node);
                     if let Some(answer) = answer {
-                        quiet_for = quiet_for.max(answer.settles_in);
+                        settles_in = settles_in.max(answer.settles_in);
                         begun = begun.zip(answer.begun).map(|(a, b)| a + b).or(begun).or(answer.begun);
                     }
                     demand(1, answer.is_some_and(|answer| idle(judged, answer)), || {
@@ -106,7 +106,10 @@ pub fn rule_1(judged: Judged<'_>) -> Check {
                     })?;
                 }
                 let proven = judged.plan.memory.tasks.get(task).and_then(|known| known.idle).is_some_and(|run| {
-                    run.observations >= 2 && run.last.duration_since(run.first) >= quiet_for && run.begun == begun
+                    run.observations >= 2
+                        && run.last.duration_since(run.first) >= judged.policy.drain.idle_for.max(settles_in)
+                        && run.up_for.is_none_or(|(first, last)| settles_in.is_zero() || last - first > settles_in)
+                        && run.begun == begun
                 });
                 demand(1, proven, || format!("{task} was permitted without two idle looks far enough apart"))?;
             }

@@ -46,9 +46,11 @@ pub fn follow(view: &View<'_>, memory: &mut Memory) {
     });
     if known.opened.is_none() || gate.awaited {
         let queues = QueueEvidence::of(gate, view.observation, memory, now);
-        known.apart = policy.drain.idle_for.max(queues.settles_in);
-        known.empty = queues.span_if_empty().map(|span| IdleRun::extend(known.empty, span, queues.begun));
-        known.opened = known.empty.filter(|run| run.proves(known.apart)).map(|_| known.opened.unwrap_or(now));
+        let (idle_for, settles_in) = (policy.drain.idle_for, queues.settles_in);
+        known.empty = queues.span_if_empty().map(|span| IdleRun::extend(known.empty, span, queues.counters));
+        known.apart = known.empty.map_or(idle_for, |run| run.lasts(idle_for, settles_in));
+        let opens = known.empty.is_some_and(|run| run.proves(idle_for, settles_in));
+        known.opened = opens.then(|| known.opened.unwrap_or(now));
     }
     memory.gate = Some(known);
 }

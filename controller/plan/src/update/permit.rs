@@ -84,7 +84,7 @@ pub fn take_free_for_permitted(view: &View<'_>, memory: &mut Memory) {
         let Some(task) = memory.tasks.get_mut(id) else { continue };
         let is_free = seen.life == Life::Running && seen.hold == HoldState::Free;
         let settles_in = view.evidence.get(id).map_or(SignedDuration::ZERO, Evidence::settles_in);
-        let is_proven = task.idle.is_some_and(|run| run.proves(view.policy.drain.idle_for.max(settles_in)));
+        let is_proven = task.idle.is_some_and(|run| run.proves(view.policy.drain.idle_for, settles_in));
         if is_free && is_proven && task.permitted.is_none() {
             task.permitted = Some(Permitted { at: view.now, ground: Ground::Drained });
         }
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn what_is_drained_and_free_counts_as_permitted() {
         let mut stage = Stage::with_task("t", Life::Running);
-        let run = IdleRun { first: at(0), last: at(5), observations: 2, begun: None };
+        let run = IdleRun { first: at(0), last: at(5), observations: 2, begun: None, up_for: None };
         stage.memory.tasks.entry("t".into()).or_default().idle = Some(run);
         let mut memory = stage.memory.clone();
         take_free_for_permitted(&stage.view(at(5)), &mut memory);

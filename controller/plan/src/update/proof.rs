@@ -11,7 +11,7 @@ pub fn follow(view: &View<'_>, memory: &mut Memory) {
         let run = task.idle.filter(|_| !evidence.restarted(task));
         task.idle = match evidence.span {
             Some(span) if task.leaving.is_some() && evidence.is_drained() => {
-                Some(IdleRun::extend(run, span, evidence.begun()))
+                Some(IdleRun::extend(run, span, evidence.counters()))
             }
             _ => None,
         };

@@ -393,7 +393,8 @@ impl Said {
         }
         let uncounted = || String::from("it does not say how many jobs it has begun");
         let unseen = gaps.unseen.clone().or_else(|| stats.is_none().then(uncounted));
-        let begun = stats.map(|stats| stats.begun);
-        Self::Answer(Box::new(Answer { begun, unseen, settles_in: gaps.settles_in, ..heard.lists() }))
+        let (begun, up_for) = stats.map(|stats| (stats.begun, stats.up_for)).unzip();
+        let settles_in = gaps.settles_in;
+        Self::Answer(Box::new(Answer { begun, up_for, unseen, settles_in, ..heard.lists() }))
     }
 }

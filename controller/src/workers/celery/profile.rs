@@ -25,6 +25,8 @@ const HEARS_ON_FROM: (u32, u32) = (5, 7);
 pub(super) struct Stats {
     /// Which start of the node answers.
     pub(super) start: Start,
+    /// For how long it had been running, by its own clock.
+    pub(super) up_for: SignedDuration,
     /// How many jobs it has begun.
     pub(super) begun: u64,
     /// What the worker package adds, if the worker has it.
@@ -95,12 +97,12 @@ pub(super) fn parse_stats(answer: &str, answered_at: Timestamp) -> Option<Stats>
     }
 
     let Told { pid, uptime, total, worker_drain } = serde_json::from_str(answer).ok()?;
-    let uptime = Duration::try_from_secs_f64(uptime).ok()?;
-    let at = answered_at.checked_sub(SignedDuration::try_from(uptime).ok()?).ok()?;
+    let up_for = SignedDuration::try_from(Duration::try_from_secs_f64(uptime).ok()?).ok()?;
+    let at = answered_at.checked_sub(up_for).ok()?;
     let begun = total.into_values().try_fold(0, u64::checked_add)?;
     let package = worker_drain.filter(|package| package["contract"] == 1);
     let package = package.map(|package| Package { task: package["task"].as_str().map(str::to_owned) });
-    Some(Stats { start: Start { pid, at }, begun, package })
+    Some(Stats { start: Start { pid, at }, up_for, begun, package })
 }
 
 /// Reads Celery's version in the answer to `report`: `software -> celery:5.7.0 (collider) kombu:5.7.0 …`.

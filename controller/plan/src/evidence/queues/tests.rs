@@ -164,7 +164,7 @@ fn those_that_may_hold_messages_in_no_list_count_what_they_begin() {
             workers: Seen::Err { failure: failure(), at: NOW },
             queues: Some(queues),
         };
-        QueueEvidence::of(&gate, &observation, &Memory::default(), NOW).begun
+        QueueEvidence::of(&gate, &observation, &Memory::default(), NOW).counters.begun
     };
     let plain = Answer { begun: Some(5), ..answer(&[queue()], Some(0), 0, 0) };
     let limited = Answer { settles_in: SignedDuration::from_secs(32), ..plain.clone() };
