@@ -3,19 +3,25 @@
 
 use std::collections::BTreeMap;
 
+use jiff::SignedDuration;
+
 use super::view::View;
 use crate::{
     evidence::MAX_ANSWER_LAG,
     memory::{Leaving, Memory, Wanted, Why},
-    observation::FleetView,
+    observation::{FleetView, HoldState, Life},
 };
+
+/// A scheduler that wants fewer tasks stops one that is free to stop much sooner than this (the service scheduler of ECS acts within
+/// seconds).
+const TAKEN_WITHIN: SignedDuration = SignedDuration::from_mins(2);
 
 /// Remembers how many tasks were wanted. At first sight of a fleet or of a revision it is not known what was wanted before:
 /// then all that live are taken for wanted until now, so that a fall that nobody saw is a scale-in; unless the scheduler shows that
 /// it replaces one. If that is a scale-in after all, it takes the same task: it keeps zones in balance then too.
 ///
 /// The number is lowered when no more tasks live than are wanted, for longer than one of the two can be an answer from the
-/// past; in a rollout it is not, because a rollback brings the old tasks back.
+/// past; and when a task that was let go for a scale-in is not taken, while the scheduler shows that it replaces one.
 pub fn follow(view: &View<'_>, memory: &mut Memory) {
     let (fleet, at) = (view.fleet, view.observed_at);
     let live = live(fleet);
@@ -25,12 +31,23 @@ pub fn follow(view: &View<'_>, memory: &mut Memory) {
         most: if replaces(fleet) { fleet.desired } else { live },
         calm_since: None,
     });
-    let is_rolling = fleet.tasks.values().any(|task| task.life.is_live() && fleet.is_old(task));
-    let is_calm = live <= fleet.desired && !is_rolling;
+    let is_calm = live <= fleet.desired;
     let calm_since = is_calm.then(|| known.calm_since.map_or(at, |since| since.min(at)));
-    let is_over = calm_since.is_some_and(|since| at.duration_since(since) >= MAX_ANSWER_LAG);
+    let is_over = calm_since.is_some_and(|since| at.duration_since(since) >= MAX_ANSWER_LAG)
+        || (is_left_alone(view, memory) && replaces(fleet));
     let most = if is_over { fleet.desired } else { known.most.max(fleet.desired) };
     memory.wanted = Some(Wanted { most, calm_since, ..known });
+}
+
+/// A task that was let go for a scale-in goes on running, held by nothing: the scheduler wants no fewer tasks, or is out of order.
+fn is_left_alone(view: &View<'_>, memory: &Memory) -> bool {
+    memory.tasks.iter().any(|(id, known)| {
+        let is_free =
+            view.fleet.tasks.get(id).is_some_and(|task| task.life == Life::Running && task.hold == HoldState::Free);
+        let permitted_at = known.permitted.as_ref().map(|permitted| permitted.at);
+        let is_long = permitted_at.is_some_and(|at| view.observed_at.duration_since(at) >= TAKEN_WITHIN);
+        is_free && is_long && known.leaving.is_some_and(|leaving| leaving.why == Why::ScaleIn)
+    })
 }
 
 /// The scheduler shows that it replaces a task: it wants one gone, or one zone has more than another and it balances them.
@@ -77,7 +94,8 @@ fn number(count: usize) -> u32 {
 mod tests {
     use super::*;
     use crate::{
-        observation::Life,
+        actions::Ground,
+        memory::Permitted,
         update::testing::{Stage, at},
     };
 
@@ -137,6 +155,32 @@ mod tests {
             follow(&stage.view(at(0)), &mut memory);
             let found = (scaled_in(&stage.fleet, &memory), unexplained(&stage.fleet, &memory, 0));
             assert_eq!(found, expected, "it balances zones: {balances}");
+        }
+    }
+
+    #[test]
+    fn a_surplus_of_which_nobody_is_taken_is_no_scale_in_where_zones_are_being_balanced() {
+        for (balances, hold, seconds, expected, what) in [
+            (true, HoldState::Free, 119, (1, 0), "it may be taken still"),
+            (true, HoldState::Free, 120, (0, 1), "nobody takes it, and one zone has more than another"),
+            (true, HoldState::Until(at(7200)), 120, (1, 0), "it is held"),
+            (false, HoldState::Free, 120, (1, 0), "there is no other reason for a surplus"),
+        ] {
+            let mut stage = Stage::with_task("a1", Life::Running);
+            for (id, zone) in [("a1", "a"), ("a2", "a"), ("b1", "b")] {
+                stage.add_task(id, Life::Running);
+                stage.task(id).zone = Some(zone.into());
+            }
+            (stage.fleet.desired, stage.fleet.balances_zones) = (2, balances);
+            stage.task("b1").hold = hold;
+            let mut memory = stage.memory.clone();
+            memory.wanted = Some(Wanted { revision: stage.fleet.current.clone(), most: 3, calm_since: None });
+            let known = memory.tasks.entry("b1".into()).or_default();
+            known.leaving = Some(Leaving { why: Why::ScaleIn, since: at(0) });
+            known.permitted = Some(Permitted { at: at(0), ground: Ground::Drained });
+            follow(&stage.view(at(seconds)), &mut memory);
+            let found = (scaled_in(&stage.fleet, &memory), unexplained(&stage.fleet, &memory, 0));
+            assert_eq!(found, expected, "{what}");
         }
     }
 }
