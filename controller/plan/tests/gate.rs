@@ -213,3 +213,19 @@ fn a_gate_that_comes_late_gives_old_tasks_back_what_they_are_to_empty() {
     world.story = story;
     told!(world);
 }
+
+#[test]
+fn what_a_worker_behind_a_gate_forgot_is_given_back_though_it_took_up_another_queue() {
+    let mut world = World::of(1);
+    (world.minimum_percent, world.maximum_percent) = (0, 100);
+    let mut world = world.settled();
+    world.deploy("app:2").schedule().run(2);
+    world.gate().queued = (3, 0);
+    world.reconcile();
+    world.later(SECOND).reconcile();
+    assert!(world.node("t1").queues.contains("video"));
+    // It reconnects: it forgets what was added, and takes jobs from a queue that it only sends to (celery#10352).
+    world.node("t1").queues = ["audio".into()].into();
+    world.later(SECOND).reconcile();
+    assert!(world.node("t1").queues.contains("video"), "nobody else empties it");
+}

@@ -283,11 +283,18 @@ fn whoever_was_let_go_gets_its_queues_back_when_it_is_held_again() {
     while !world.tasks["t1"].permitted {
         world.later(SECOND * 2).reconcile();
     }
+    let released = world.now;
     world.desired = 2;
     let mut refused = world.clone();
     let plan = world.say("it is wanted again after all").later(SECOND).reconcile();
     assert!(plan.actions.iter().any(|action| action.step() == Step::Hold) && !given_back(&plan), "{}", world.story);
-    assert!(given_back(&world.later(SECOND).reconcile()), "{}", world.story);
+    // The hold that is seen may be older than the release, and be none.
+    let held = |world: &World| world.tasks["t1"].held_until.is_some();
+    while world.now < released + SECOND * 10 {
+        assert!(held(&world) && !given_back(&world.plan()), "{}", world.story);
+        world.later(SECOND).reconcile();
+    }
+    assert!(given_back(&world.plan()) || world.node("t1").queues.contains("video"), "{}", world.story);
 
     refused.refuse_holds = Some("TASK_NOT_VALID".into());
     refused.say("it is being stopped, which is not seen yet").later(SECOND).reconcile();

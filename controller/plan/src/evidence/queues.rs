@@ -138,6 +138,8 @@ impl<'a> Tellers<'a> {
         let unheard = consumers.saturating_sub(u64::try_from(takers.len()).unwrap_or(u64::MAX));
         let own = |node: &NodeName| workers.and_then(|workers| workers.nodes.get(node));
         let mut nodes: BTreeMap<_, _> = taken(name, memory).map(|node| (node, own(node))).collect();
+        // One may have begun to take jobs from it after it was counted.
+        nodes.extend(own_takers(name, workers).into_iter().map(|(node, answer)| (node, Some(answer))));
         nodes.extend(takers.into_iter().map(|(node, answer)| (node, Some(answer))));
         Ok(Self { consumers, unheard, nodes })
     }

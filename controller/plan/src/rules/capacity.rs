@@ -70,9 +70,13 @@ pub fn reserve<'a>(situation: &'a Situation<'_>, holds: &Holds) -> BTreeSet<&'a 
 
 /// Whether a task that will leave, and stopped consuming, can be given its queues back.
 pub fn can_come_back(situation: &Situation<'_>, holds: &Holds, member: &Member<'_>) -> bool {
+    member.evidence.intake == Intake::Cancelled && may_take_again(situation, holds, member)
+}
+
+/// Whether a task that will leave can be given back what it lacks: it may take jobs from some queues still, or from others by itself.
+pub fn may_take_again(situation: &Situation<'_>, holds: &Holds, member: &Member<'_>) -> bool {
     member.leaving == Some(Why::Rollout)
         && member.task.life == Life::Running
-        && member.evidence.intake == Intake::Cancelled
         && member.memory.nodes.values().any(|node| !node.taken.is_empty())
         && member.memory.permitted.is_none()
         && member.is_held(situation.now)

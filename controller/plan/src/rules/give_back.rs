@@ -31,18 +31,20 @@ pub fn give_backs(situation: &Situation<'_>, holds: &Holds) -> Vec<Action> {
 }
 
 /// The scheduler may have decided to stop it already, and would cut off whatever it begins: nothing holds it, and it is asked
-/// to be held in this reconciliation; or that was refused, and what is seen of it may be older than the reason.
+/// to be held in this reconciliation; or that was refused, and what is seen of it may be older than the reason; or it was let
+/// go, and the hold that is seen may be older than that.
 fn may_be_stopping(situation: &Situation<'_>, member: &Member<'_>, holds: &Holds) -> bool {
-    member.task.hold == HoldState::Free
-        && match member.memory.retries.get(&Step::Hold) {
-            Some(retry) => situation.now.duration_since(retry.since) < MAX_ANSWER_LAG,
-            None => holds.asks_for(member.id),
-        }
+    match (member.task.hold, member.memory.retries.get(&Step::Hold)) {
+        (HoldState::Free, Some(retry)) => situation.now.duration_since(retry.since) < MAX_ANSWER_LAG,
+        (HoldState::Free, None) => holds.asks_for(member.id),
+        (HoldState::Until(_), _) => member.memory.released.is_some(),
+        (HoldState::Unread, _) => false,
+    }
 }
 
 /// The gate is shut, and this old task lacks what it would empty.
 pub fn is_kept(situation: &Situation<'_>, holds: &Holds, member: &Member<'_>) -> bool {
-    situation.is_behind_gate(member) && capacity::can_come_back(situation, holds, member)
+    situation.is_behind_gate(member) && capacity::may_take_again(situation, holds, member)
 }
 
 /// Queues of its own that we took from each node of a task and that it is seen not to take jobs from. A node that does not answer

@@ -159,6 +159,9 @@ fn tell(world: &mut World, who: usize, plan: &Plan) {
         .collect();
     let (phase, drained, ready) = (report.phase, report.drained.reason, report.ready.reason);
     world.tell(|| format!("operator {who} sees {phase:?}, {drained}, {ready}: {}", tasks.join("; ")));
+    if let Some(gate) = report.gate.as_ref().filter(|gate| gate.answer != Some(true)) {
+        world.tell(|| format!("    {}", gate.message));
+    }
     for action in &plan.actions {
         world.tell(|| format!("operator {who} decides: {action}"));
     }

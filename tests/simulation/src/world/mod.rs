@@ -4,6 +4,7 @@
 mod broker;
 mod calls;
 mod calm;
+mod deaths;
 mod happen;
 mod jobs;
 mod node;

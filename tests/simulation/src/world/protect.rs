@@ -1,15 +1,15 @@
 //! What keeps tasks from being stopped, and who is to answer for it when one is.
 
-use ecs_emulator::model::{Health, Protection, ProtectionAnswer, StopCause, Task, Time};
+use ecs_emulator::model::{Health, Protection, ProtectionAnswer, Task, Time};
 use jiff::Timestamp;
 use worker_drain_plan::{
-    Action, Ground, Memory, Observation, Plan, Policy, TaskId,
-    observation::{HoldState, Life},
-    policy::{DeadlineAction, HoldMode, MinConsuming, Mode, Scheduled},
-    report::{PastRollout, RolloutOutcome, TaskPhase, TaskReport},
+    Action, Plan, Policy, TaskId,
+    observation::HoldState,
+    policy::{DeadlineAction, HoldMode, MinConsuming, Mode},
+    report::{TaskPhase, TaskReport},
 };
 
-use super::{CLUSTER, Job, JobId, Member, Node, World};
+use super::{CLUSTER, JobId, World};
 use crate::{
     fault::Fault,
     setup::{MINUTE, SECOND},
@@ -26,8 +26,8 @@ pub enum Change {
     /// It never had one.
     #[default]
     Never,
-    /// It was set or renewed.
-    Held,
+    /// It was set or renewed, and lasts until then.
+    Held(u64),
     /// We released it: the task was said to be drained. The workers were asked at this time, and the plan was made at
     /// the other.
     Drained(u64, u64),
@@ -37,6 +37,12 @@ pub enum Change {
     Released,
     /// Somebody else took it away.
     Lost,
+}
+
+/// Whoever has read this policy lets holds end at its deadline.
+fn lets_go_by_deadline(policy: &Policy) -> bool {
+    let deadline = policy.drain.deadline.filter(|_| !policy.paused);
+    deadline.is_some_and(|deadline| deadline.action == DeadlineAction::PermitStop)
 }
 
 /// What is known from outside of a task's hold.
@@ -56,6 +62,8 @@ pub struct Track {
     pub at_stop: Option<(Option<u64>, bool)>,
     /// A job was cut off with it, and not after a permit on proof.
     pub cut: bool,
+    /// Its hold reached ECS when the drain for which it was asked for was no more.
+    pub is_leftover: bool,
     /// When it was last decided that its workers get queues back. Nobody but they can know what they took since.
     pub asked_back_at: u64,
 }
@@ -64,14 +72,18 @@ impl World {
     /// Holds a task, as ECS would.
     pub fn hold(&mut self, m: usize, minutes: u32, late: bool) -> Result<(), String> {
         let (hex, ecs) = (self.members[m].hex.clone(), self.members[m].ecs);
-        let before = self.ecs.task(ecs).and_then(|task| task.protected_until).map_or(0, |until| until.0);
+        let before = match self.members[m].track.change {
+            Change::Held(until) => until,
+            _ => self.ecs.task(ecs).and_then(|task| task.protected_until).map_or(0, |until| until.0),
+        };
         let answer = self.protect(&hex, Protection::On(Some(minutes)));
         if let Some(refused) = answer.failures.first() {
             return Err(refused.reason.clone());
         }
         let until = self.now + u64::from(minutes) * MINUTE;
         let track = &mut self.members[m].track;
-        (track.change, track.changed_at) = (Change::Held, self.now);
+        (track.change, track.changed_at) = (Change::Held(until), self.now);
+        track.is_leftover = self.policy.is_none();
         self.tell(|| format!("ECS holds t{} for {minutes} min", m + 1));
         if late {
             // Who looked before it could not know.
@@ -171,18 +183,14 @@ impl World {
         let held = service.tasks.iter().filter_map(|id| self.ecs.task(*id)).filter(live).count();
         let desired = service.desired as usize;
         let is_old = task.deployment != service.primary().map(|primary| primary.id);
-        let cut_short = is_old && before > until + MINUTE && !self.lets_go_by_deadline();
-        if before <= self.now && held > desired {
+        let cut_short = is_old && before > until + MINUTE && !self.policy.as_ref().is_some_and(lets_go_by_deadline);
+        // One that ran out while its renewal was on the way was counted when that was decided.
+        if before + GOOD_FOR <= self.now && held > desired {
             self.broken("holds within the desired count", || format!("{held} tasks are held and {desired} are wanted"));
         }
         if cut_short {
             self.broken("no hold is cut short under a job", || format!("t{} was held until {before}", m + 1));
         }
-    }
-
-    fn lets_go_by_deadline(&self) -> bool {
-        let deadline = self.policy.as_ref().filter(|policy| !policy.paused).and_then(|policy| policy.drain.deadline);
-        deadline.is_some_and(|deadline| deadline.action == DeadlineAction::PermitStop)
     }
 
     /// Consuming workers never fall below the floor because of us, counted in truth.
@@ -192,7 +200,7 @@ impl World {
         let id = &self.members[m].id;
         let is_told = |told: &TaskReport| told.task == *id && told.phase == TaskPhase::AtRisk;
         let plans = self.taps.iter().filter_map(|tap| tap.plan.as_ref());
-        let at_risk = plans.flat_map(|plan| &plan.report.tasks).any(is_told) || self.lets_go_by_deadline();
+        let at_risk = plans.flat_map(|plan| &plan.report.tasks).any(is_told) || lets_go_by_deadline(policy);
         let held = self.ecs.task(self.members[m].ecs).is_some_and(|task| task.is_protected(Time(self.now)));
         let unseen = !self.is_undisturbed() || self.was_just_cut();
         // ECS stops an unhealthy task, held or not.
@@ -247,7 +255,7 @@ impl World {
             || matches!(told.phase, TaskPhase::Held | TaskPhase::Cancelling | TaskPhase::Serving);
         // A clock that is so wrong cannot tell when a hold ends.
         let wrong = self.skew.iter().any(|skew| skew.unsigned_abs() > 2 * short);
-        let excused = wrong || self.members[m].track.change == Change::Deadline || self.lets_go_by_deadline();
+        let excused = wrong || self.members[m].track.change == Change::Deadline || lets_go_by_deadline(policy);
         let acted = plan.actions.iter().any(|action| matches!(action, Action::Hold { task, .. } if *task == told.task));
         responsible && runs && left < short && at_work && !excused && !acted
     }
@@ -259,160 +267,6 @@ impl World {
                 self.members[m].track.asked_back_at = self.now;
             }
         }
-    }
-
-    /// The scheduler's decision to stop a task is seen: what was told of it until now counts.
-    pub(super) fn stop_was_decided(&mut self, m: usize) {
-        self.disturbed_at = self.now;
-        let track = &mut self.members[m].track;
-        track.at_stop = Some((track.silent_since, track.announced));
-    }
-
-    /// A job was cut off by the end of its task.
-    pub(super) fn judge_death(&mut self, m: usize, n: usize, job: JobId) {
-        self.tally.rule("no job dies by our permit");
-        self.tally.rule("every death was announced");
-        let Some(task) = self.ecs.task(self.members[m].ecs) else { return };
-        let Some(stop) = &task.stop else { return };
-        let (cause, decided) = (stop.cause, stop.decided_at.0);
-        self.members[m].track.cut |= !matches!(self.members[m].track.change, Change::Drained(..));
-        if cause != StopCause::Scaling {
-            self.tally.death("by ECS or somebody else, held or not");
-            return;
-        }
-        let track = self.members[m].track;
-        let (silent, announced) = track.at_stop.unwrap_or_default();
-        if let Change::Drained(evidence, planned) = track.change
-            && self.jobs[job].delivered_at <= track.changed_at
-        {
-            if let Some(excuse) = self.excuse(m, n, job, evidence, planned) {
-                self.tally.death(excuse);
-                return;
-            }
-            if self.members[m].nodes[n].came_back_at < evidence {
-                let what = {
-                    let Job { eta, delivered_at, started_at, .. } = &self.jobs[job];
-                    let released = track.changed_at;
-                    format!(
-                        "job-{job} in t{}: came at {delivered_at}, due at {eta}, began at {started_at}; the workers were \
-                         asked at {evidence}, it was released at {released}",
-                        m + 1
-                    )
-                };
-                self.broken("no job dies by our permit", || what);
-                return;
-            }
-        }
-        match track.change {
-            Change::Deadline => self.tally.death("by the user's deadline"),
-            Change::Released => self.tally.death("after the user took the hold away"),
-            _ if announced => self.tally.death("announced: its hold was refused or had no room"),
-            _ if silent.is_some_and(|since| since + SECOND < decided) => {
-                self.broken("every death was announced", || {
-                    format!(
-                        "job-{job} in t{}: {:?} at {}, silent since {silent:?}",
-                        m + 1,
-                        track.change,
-                        track.changed_at
-                    )
-                });
-            }
-            Change::Drained(evidence, _) if self.members[m].nodes[n].came_back_at >= evidence => {
-                self.tally.death("its worker came back after the proof, and was stopped at once");
-            }
-            Change::Drained(..) if self.setup.faults.has(Fault::Withdrawn) => {
-                self.tally.death("the user withdrew the drain when it had been let go");
-            }
-            Change::Drained(..) if self.may_be_told_late() => {
-                self.tally.death("its worker was told to take jobs by what was sent before the proof");
-            }
-            Change::Drained(..) => {
-                self.broken("no job dies by our permit", || {
-                    format!("job-{job} came to t{} after it was let go, though its worker never came back", m + 1)
-                });
-            }
-            Change::Held => self.tally.death("its hold ran out while nobody could renew it"),
-            Change::Never if self.may_lose_the_race() => {
-                self.tally.death("hold.mode is OnRollout, and ECS was faster or it was a scale-in");
-            }
-            Change::Never => self.tally.death("it was never seen unheld before it was stopped"),
-            Change::Lost => self.tally.death("somebody else took its hold away"),
-        }
-    }
-
-    /// Why a job may be cut off that was in a task when we released it, though its worker never came back.
-    fn excuse(&self, m: usize, n: usize, job: JobId, evidence: u64, planned: u64) -> Option<&'static str> {
-        let (track, node) = (&self.members[m].track, &self.members[m].nodes[n]);
-        if self.jobs[job].eta > evidence && self.setup.policy.drain.scheduled == Scheduled::Ignore {
-            // It was held in the worker.
-            return Some("its start time came after the proof, and drain.scheduled is Ignore");
-        }
-        if !node.heard {
-            // One of several workers in the task, silent from its first moment on, or since the drain was made.
-            return Some("its worker had never answered anybody");
-        }
-        let late = node.came_back_at < evidence && track.changed_at > planned + GOOD_FOR;
-        late.then_some("by a permit that reached ECS later than its plan was good for")
-    }
-
-    /// A rollout has ended, and this is what is told of it. `before` is what was remembered of it until then,
-    /// and `seen` is by what it was judged.
-    pub fn judge_outcome(&mut self, told: &PastRollout, before: &Memory, seen: &Observation) {
-        let old = || before.rollout.iter().flat_map(|rollout| &rollout.old);
-        // An answer from the past may show a task running that has ended since.
-        let tasks = seen.fleet.ok().map(|fleet| &fleet.tasks);
-        let life = |id: &TaskId| tasks.and_then(|tasks| tasks.get(id)).map(|task| &task.life);
-        let ends = |id: &&TaskId| !matches!(life(id), Some(Life::Starting | Life::Running));
-        // Nor is it known of a worker that was proven idle, and came back, what it was doing when its task ended.
-        let permitted = |id: &TaskId| before.tasks.get(id).and_then(|known| known.permitted.as_ref());
-        let proven = |id: &&TaskId| permitted(id).is_some_and(|permitted| permitted.ground == Ground::Drained);
-        // How it ended tells: its worker was killed, and did not end by itself.
-        let killed = |id: &&TaskId| matches!(life(id), Some(Life::Stopped { exit_code: Some(137), .. }));
-        let ended = old().filter(ends).filter(|id| !proven(id) || killed(id)).filter_map(|id| self.member_named(id));
-        let cut = ended.into_iter().find(|m| self.members[*m].track.cut);
-        let same = before.rollout.as_ref().is_some_and(|rollout| rollout.to == told.to);
-        let all_permitted = same && old().all(|id| permitted(id).is_some()) && old().count() == told.tasks as usize;
-        // Whoever was let go, and was at work again, was permitted no more.
-        let let_go = |id: &TaskId| {
-            let Some(Member { track, nodes, .. }) = self.member_named(id).map(|m| &self.members[m]) else {
-                return false;
-            };
-            let Change::Drained(asked, _) = track.change else { return false };
-            let at_work = |node: &Node| node.came_back_at.max(node.worked_at) >= asked;
-            track.asked_back_at < asked && !nodes.iter().any(at_work)
-        };
-        // One of several workers that was frozen from the first, and never heard of, may take jobs when it thaws; a drain that
-        // is withdrawn takes its permits back; and by a clock that jumps a task ends before its time.
-        let unknowable = [Fault::WorkerFrozen, Fault::Withdrawn, Fault::ClockJumps];
-        let known = !unknowable.iter().any(|fault| self.setup.faults.has(*fault));
-        let all_let_go = known && old().all(let_go) && old().count() == told.tasks as usize;
-        let said = told.outcome;
-        self.tally.rule("a rollout is told as it went");
-        match (said, cut) {
-            (RolloutOutcome::Drained | RolloutOutcome::RolledBack, Some(m)) => {
-                self.broken("a rollout is told as it went", || {
-                    format!("{said:?}, and a job was cut off in t{}", m + 1)
-                });
-            }
-            (RolloutOutcome::EndedUnpermitted, _) if all_permitted || (same && all_let_go) => {
-                self.broken("a rollout is told as it went", || format!("{said:?}, and each task was permitted"));
-            }
-            (RolloutOutcome::Drained | RolloutOutcome::RolledBack | RolloutOutcome::EndedUnpermitted, _)
-                if old().any(|id| proven(&id) && killed(&id)) =>
-            {
-                self.broken("a rollout is told as it went", || format!("{said:?}, and a drained task was killed"));
-            }
-            _ => {}
-        }
-    }
-
-    /// What is sent to workers may reach them late, or twice.
-    fn may_be_told_late(&self) -> bool {
-        [Fault::RequestLate, Fault::RequestDoubled].iter().any(|fault| self.setup.faults.has(*fault))
-    }
-
-    fn may_lose_the_race(&self) -> bool {
-        self.policy.as_ref().is_none_or(|policy| policy.hold.mode == HoldMode::OnRollout)
     }
 
     /// The action of this plan that releases a task.

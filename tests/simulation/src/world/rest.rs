@@ -76,7 +76,9 @@ impl World {
         let known = unknowable.iter().all(|fault| self.is_off(*fault));
         let now = Time(self.now);
         let is_held = |m: &usize| {
-            self.members[*m].track.change == Change::Held
+            let track = &self.members[*m].track;
+            matches!(track.change, Change::Held(_))
+                && !track.is_leftover
                 && self.ecs.task(self.members[*m].ecs).is_some_and(|task| task.is_live() && task.is_protected(now))
         };
         (0..self.members.len()).filter(|_| known).find(is_held)
