@@ -156,6 +156,8 @@ faults! {
     ForeignConsumer,
     /// Somebody sets or lowers the rate limit of the jobs while their workers run.
     RateLowered,
+    /// A container instance is set to DRAINING.
+    InstanceDrains,
 }
 
 /// A set of kinds of faults.

@@ -45,6 +45,8 @@ pub enum Happening {
     Outage(Outage, u64),
     /// There is one more zone, and the service is balanced across all of them.
     Rebalance,
+    /// A container instance is set to DRAINING, and perhaps back to ACTIVE after so long.
+    DrainInstance(u64, Option<u64>),
     /// A task's hold is taken away by somebody else.
     LoseHold(u64),
     /// A worker is frozen for so long.
@@ -184,6 +186,10 @@ fn happening(fault: Fault, chance: &mut Chance, desired: u32) -> Option<Happenin
         Fault::ScaleToZero => Some(Happening::ScaleToZero),
         Fault::ServiceDeleted => chance.percent(30).then_some(Happening::DeleteService),
         Fault::Rebalancing => Some(Happening::Rebalance),
+        Fault::InstanceDrains => {
+            let back_after = chance.percent(40).then(|| chance.between(20 * SECOND, 4 * MINUTE));
+            Some(Happening::DrainInstance(pick, back_after))
+        }
         Fault::HoldLost => Some(Happening::LoseHold(pick)),
         Fault::WorkerFrozen => Some(Happening::Freeze(pick, chance.between(2 * SECOND, 2 * MINUTE))),
         Fault::WorkerRestarted => Some(Happening::Restart(pick)),

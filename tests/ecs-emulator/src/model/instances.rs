@@ -129,9 +129,17 @@ impl World {
     }
 
     /// Whether a task is on an instance that is being emptied.
-    pub(super) fn is_displaced(&self, task: TaskId) -> bool {
+    pub fn is_displaced(&self, task: TaskId) -> bool {
         let instance = self.state.tasks[&task].instance.and_then(|id| self.state.instances.get(&id));
         instance.is_some_and(|instance| instance.status == InstanceStatus::Draining)
+    }
+
+    /// Whether a task of this service can be placed in this zone.
+    pub(super) fn takes_tasks(&self, service: ServiceId, zone: usize) -> bool {
+        let cluster = &self.state.services[service.0].cluster;
+        let mut own = self.state.instances.values().filter(|instance| instance.cluster == *cluster).peekable();
+        own.peek().is_none()
+            || own.any(|known| usize::from(known.zone) == zone && known.status == InstanceStatus::Active)
     }
 
     /// The instance with the fewest tasks, in the zone of these that has the fewest tasks of the service.

@@ -61,7 +61,9 @@ impl World {
             && service.primary().is_some_and(|primary| primary.rollout == RolloutState::Completed)
             && service.tasks.iter().filter(|task| self.state.tasks[task].is_live()).count() == service.desired as usize;
         let sizes: Vec<usize> = self.by_zone(id).iter().map(Vec::len).collect();
-        let spread = sizes.iter().max().unwrap_or(&0) - sizes.iter().min().unwrap_or(&0);
+        let poorest =
+            sizes.iter().enumerate().filter(|(zone, _)| self.takes_tasks(id, *zone)).map(|(_, size)| *size).min();
+        let spread = sizes.iter().max().unwrap_or(&0).saturating_sub(poorest.unwrap_or(usize::MAX));
         let Some(deployment) = service.primary().map(|primary| primary.id) else { return };
         if !service.rebalances || !has_room || !steady || spread < 2 || self.faults.no_capacity {
             return;

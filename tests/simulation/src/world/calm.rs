@@ -69,6 +69,10 @@ impl World {
         } else if self.policy.as_ref().is_some_and(|policy| policy.withdrawn) {
             self.at(self.now + 10 * SECOND, Event::Remake);
         }
+        if self.calm {
+            // What ECS told before may have been believed since.
+            self.end_vain_waits();
+        }
     }
 
     /// A withdrawn drain has nothing left to do: its resource goes, and its memory with it.
@@ -122,15 +126,8 @@ impl World {
                     self.at(self.now, Event::NodeReady(m, n, epoch));
                 }
             }
-            // The old name of a worker that was renamed is waited for as long as its task lives, and so are the worker of another
-            // task that was once taken for this one's, and jobs that Celery tells of though they have ended: a person ends that.
-            let told = self.setup.work.package.is_none();
-            let haunted = told && self.members[m].nodes.iter().any(|node| !node.ghosts.is_empty());
-            if self.members[m].renamed || haunted || self.is_taken_for_anothers(m) {
-                let hex = self.members[m].hex.clone();
-                self.ecs.stop_task(CLUSTER, &hex, "", Time(self.now)).ok();
-            }
         }
+        self.end_vain_waits();
         // A deployment that failed can then always be replaced: it may be the last that the quota allows.
         let knobs = Knobs { max_active_deployments: None, ..self.ecs.knobs().clone() };
         self.ecs.set_knobs(knobs);
@@ -139,6 +136,25 @@ impl World {
         self.pump();
         self.settle();
         self.at(self.now + MINUTE, Event::Remake);
+    }
+
+    /// The old name of a worker that was renamed is waited for as long as its task lives, and so are the worker of another task that
+    /// was once taken for this one's, and jobs that Celery tells of though they have ended: a person ends that. And by such a worker
+    /// more may be expected of every task of its revision than they have: the report says how to tell the number.
+    fn end_vain_waits(&mut self) {
+        let learnt = self.stored.memory.workers_per_task.values().chain(self.remembered.values());
+        let most = learnt.max().copied().unwrap_or(0);
+        if let Some(policy) = self.policy.as_mut().filter(|_| most > u32::from(self.setup.work.nodes)) {
+            policy.drain.workers_per_task = Some(self.setup.work.nodes.into());
+        }
+        let told = self.setup.work.package.is_none();
+        for m in 0..self.members.len() {
+            let haunted = told && self.members[m].nodes.iter().any(|node| !node.ghosts.is_empty());
+            if self.members[m].renamed || haunted || self.is_taken_for_anothers(m) {
+                let hex = self.members[m].hex.clone();
+                self.ecs.stop_task(CLUSTER, &hex, "", Time(self.now)).ok();
+            }
+        }
     }
 
     /// ECS once told of this task what was another's, so that a worker of that one is remembered as its own.

@@ -31,7 +31,8 @@ impl World {
         let Some(stop) = &task.stop else { return };
         let (cause, decided) = (stop.cause, stop.decided_at.0);
         self.members[m].track.cut |= !matches!(self.members[m].track.change, Change::Drained(..));
-        if cause != StopCause::Scaling {
+        let asks = cause == StopCause::Draining && !self.is_taken_with_its_instance(m);
+        if cause != StopCause::Scaling && !asks {
             self.tally.death("by ECS or somebody else, held or not");
             return;
         }

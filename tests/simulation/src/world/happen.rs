@@ -208,6 +208,7 @@ impl World {
             | Happening::ScaleToZero
             | Happening::Rebalance
             | Happening::DeleteService => self.deploy(beat.what),
+            Happening::DrainInstance(pick, back_after) => self.drain_instance(pick, back_after),
             Happening::Outage(outage, lasts) => self.outage(outage, lasts),
             Happening::Kill(awaits, down) => self.gate_for(awaits).die_in = Some((awaits, down)),
             Happening::Pause(awaits, lasts) => self.gate_for(awaits).pause_in = Some((awaits, lasts)),

@@ -6,6 +6,7 @@ mod calls;
 mod calm;
 mod deaths;
 mod happen;
+mod instances;
 mod jobs;
 mod node;
 mod pidbox;
@@ -87,6 +88,8 @@ pub enum Event {
     LateHold(usize, u32),
     /// Something outside is in order again.
     OutageOver(Outage),
+    /// An instance takes tasks again.
+    InstanceBack(ecs::InstanceId),
     /// The policy is as it was before it was paused or put into mode Plan.
     PolicyBack,
     /// The drain that was withdrawn is made again.
@@ -262,6 +265,9 @@ impl World {
             self.skew = [0, 1].map(|_| i64::try_from(skews.below(8 * SECOND)).unwrap_or(0) - 4_000);
             self.skew_at_first = self.skew;
         }
+        if self.setup.faults.has(Fault::InstanceDrains) {
+            self.register_instances();
+        }
         let definition = self.register();
         let request = CreateService {
             name: SERVICE.to_owned(),
@@ -360,6 +366,7 @@ impl World {
             Event::LateRelease(member) => drop(self.release(member)),
             Event::LateHold(member, minutes) => drop(self.hold(member, minutes, true)),
             Event::OutageOver(outage) => self.outage_over(outage),
+            Event::InstanceBack(instance) => self.set_instance(instance, ecs::InstanceStatus::Active),
             Event::PolicyBack => self.policy_back(),
             Event::Remake => self.remake(),
         }

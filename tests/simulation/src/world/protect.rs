@@ -201,10 +201,12 @@ impl World {
         let is_told = |told: &TaskReport| told.task == *id && told.phase == TaskPhase::AtRisk;
         let plans = self.taps.iter().filter_map(|tap| tap.plan.as_ref());
         let at_risk = plans.flat_map(|plan| &plan.report.tasks).any(is_told) || lets_go_by_deadline(policy);
-        let held = self.ecs.task(self.members[m].ecs).is_some_and(|task| task.is_protected(Time(self.now)));
+        let ecs = self.members[m].ecs;
+        let held = self.ecs.task(ecs).is_some_and(|task| task.is_protected(Time(self.now)));
         let unseen = !self.is_undisturbed() || self.was_just_cut();
-        // ECS stops an unhealthy task, held or not.
-        let wanted_gone = self.ecs.task(self.members[m].ecs).is_some_and(|task| task.health == Health::Unhealthy);
+        // ECS stops an unhealthy task, held or not, and a container instance goes when it goes.
+        let wanted_gone =
+            self.ecs.task(ecs).is_some_and(|task| task.health == Health::Unhealthy) || self.ecs.is_displaced(ecs);
         if wanted_gone || late || at_risk || !held || unseen || self.has_second() {
             return;
         }

@@ -177,7 +177,11 @@ impl World {
         let task = self.ecs.task(self.members[m].ecs)?;
         let (deployment, live, started) = (task.deployment, task.is_live(), task.started_at);
         let zone = Some(task.zone.to_string());
-        let displaced = if task.health == Health::Unhealthy { Displaced::Unhealthy } else { Displaced::No };
+        let displaced = match task.health {
+            Health::Unhealthy => Displaced::Unhealthy,
+            _ if self.ecs.is_displaced(task.id) => Displaced::MachineLeaves,
+            _ => Displaced::No,
+        };
         let exit_code = match task.containers.first() {
             Some(ContainerState::Exited(code)) => *code,
             _ => None,
