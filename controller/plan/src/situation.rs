@@ -156,6 +156,15 @@ impl Member<'_> {
         matches!(self.task.hold, HoldState::Until(end) if end > now)
     }
 
+    /// Nothing holds it: that was read, or what was read has run out.
+    pub fn is_free(&self, now: Timestamp) -> bool {
+        match self.task.hold {
+            HoldState::Free => true,
+            HoldState::Until(end) => end <= now,
+            HoldState::Unread => false,
+        }
+    }
+
     /// It was drained by proof: idle at least twice, the last time freshly, and as far apart as the user asked for, or further where its
     /// nodes may hold jobs that show only when they begin.
     pub fn is_proven(&self, idle_for: SignedDuration) -> bool {

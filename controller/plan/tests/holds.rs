@@ -11,7 +11,7 @@ use worker_drain_plan::{
     policy::{Deadline, DeadlineAction, HoldMode},
     report::{Phase, TaskPhase},
 };
-use world::{HOUR, SECOND, World};
+use world::{HOUR, SECOND, World, task_id};
 
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 
@@ -135,4 +135,16 @@ fn a_hold_that_somebody_else_set_is_not_released() {
         assert_eq!(ours.reconcile().actions.len(), usize::from(is_last));
         assert_eq!(ours.later(SECOND).reconcile().actions, [], "it was released, and that is enough");
     }
+}
+
+#[test]
+fn a_hold_that_has_run_out_by_our_clock_holds_nothing() {
+    let mut world = World::of(1).settled();
+    world.job("t1").deploy("app:2").start_all().later(SECOND).reconcile();
+    let new = world.tasks.keys().find(|name| *name != "t1").cloned().unwrap();
+    world.task(&new).held_until = Some(world.now);
+    let report = world.plan().report;
+    let told = report.tasks.iter().find(|told| told.task == task_id(&new)).unwrap();
+    assert!(told.waiting_for.contains("held as soon as an old task is released"), "{told:?}");
+    assert_eq!(report.counts.unheld, 1);
 }

@@ -11,7 +11,6 @@ use crate::{
     evidence::MAX_ANSWER_LAG,
     memory::Why,
     names::QueueName,
-    observation::HoldState,
     policy::HoldMode,
     report::Unaccounted,
     rules::{Decision, cancel, hold},
@@ -54,8 +53,8 @@ fn unseen(situation: &Situation<'_>) -> Option<String> {
 /// them before anybody can do anything about it. Neither are those whose hold could not be read.
 pub fn unheld<'a>(situation: &'a Situation<'_>, decision: &'a Decision) -> impl Iterator<Item = &'a Member<'a>> {
     let stays = |member: &&Member<'_>| member.leaving.is_none() && hold::is_wanted(situation, member);
-    let is_free = |member: &&Member<'_>| member.task.hold == HoldState::Free && !decision.holds.asks_for(member.id);
-    situation.running().filter(stays).filter(move |member| is_free(member))
+    let is_bare = |member: &&Member<'_>| member.is_free(situation.now) && !decision.holds.asks_for(member.id);
+    situation.running().filter(stays).filter(move |member| is_bare(member))
 }
 
 /// What another deployment would do now.

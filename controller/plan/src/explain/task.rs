@@ -131,8 +131,8 @@ fn waiting_for(
     let words = words(situation, member, phase, since);
     let wants_hold = member.task.life == Life::Running && hold::is_wanted(situation, member);
     let unheld = match member.task.hold {
-        HoldState::Free if wants_hold && phase != TaskPhase::AtRisk => unheld(member, decision),
         HoldState::Unread if wants_hold => String::from("whether it is held could not be read"),
+        _ if wants_hold && phase != TaskPhase::AtRisk && member.is_free(situation.now) => unheld(member, decision),
         _ => String::new(),
     };
     let told = [displaced(member), words, unheld];

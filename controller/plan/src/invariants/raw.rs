@@ -93,7 +93,9 @@ pub(super) fn may_be_stopped(judged: Judged<'_>, fleet: &FleetView, task: &TaskI
     let known = judged.plan.memory.tasks.get(task);
     let soon = judged.now.saturating_add(judged.policy.hold.expires_in / 2).unwrap_or(Timestamp::MAX);
     let unheld = match fleet.tasks.get(task).map(|task| task.hold) {
-        Some(HoldState::Until(end)) => end < soon && known.is_some_and(|known| known.refused().is_some()),
+        Some(HoldState::Until(end)) => {
+            end <= judged.now || (end < soon && known.is_some_and(|known| known.refused().is_some()))
+        }
         Some(HoldState::Free) => true,
         _ => false,
     };

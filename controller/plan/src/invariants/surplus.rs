@@ -4,10 +4,15 @@ use super::{
     judged::{Check, Judged, demand},
     raw::{is_live, is_turning},
 };
-use crate::{Memory, TaskId, memory::Why, observation::FleetView, policy::HoldMode};
+use crate::{
+    Memory, TaskId,
+    memory::Why,
+    observation::{FleetView, Task},
+    policy::HoldMode,
+};
 
 /// A surplus is a scale-in only if fewer tasks are wanted than were. Otherwise the scheduler replaces one: the one that it wants
-/// gone is drained, or one of a zone that no other has more tasks than, and never another.
+/// gone is drained, or one of a zone that has more of the others than another zone, and never another.
 pub fn rule_17(judged: Judged<'_>) -> Check {
     let (Some(fleet), false) = (judged.observation.fleet.ok(), is_turning(judged)) else { return Ok(()) };
     let chosen = |why: Why| {
@@ -39,10 +44,11 @@ fn leaving(memory: &Memory, task: &TaskId) -> Option<Why> {
     memory.tasks.get(task).and_then(|known| known.leaving).map(|leaving| leaving.why)
 }
 
-/// Another zone has fewer tasks of the current revision than this task's.
+/// Another zone has fewer tasks of the current revision than this task's, those aside that are wanted gone.
 fn has_a_rival(fleet: &FleetView, task: &TaskId) -> bool {
     let Some(zone) = fleet.tasks.get(task).and_then(|task| task.zone.as_ref()) else { return false };
-    let current = || fleet.tasks.values().filter(|task| is_live(task) && task.revision == fleet.current);
+    let stays = |task: &&Task| is_live(task) && task.revision == fleet.current && !task.displaced.is_certain();
+    let current = || fleet.tasks.values().filter(stays);
     let size = |zone: &String| current().filter(|task| task.zone.as_ref() == Some(zone)).count();
     current().filter_map(|task| task.zone.as_ref()).any(|other| size(other) < size(zone))
 }

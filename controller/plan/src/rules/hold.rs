@@ -61,8 +61,8 @@ impl Holds {
             HoldState::Unread => false,
             HoldState::Free => member.memory.refused().is_some() || self.without_room.contains(member.id),
             HoldState::Until(end) => {
-                member.memory.refused().is_some()
-                    && end.duration_since(situation.now) < situation.policy.hold.expires_in / LAST_PART
+                let is_last = end.duration_since(situation.now) < situation.policy.hold.expires_in / LAST_PART;
+                self.without_room.contains(member.id) || (is_last && member.memory.refused().is_some())
             }
         }
     }
