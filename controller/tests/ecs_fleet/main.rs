@@ -17,7 +17,7 @@ use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
 use ecs_emulator::{
     Config, Emulator,
-    model::{BlockedRenewal, CallFault, ContainerDefinition, CreateService, Faults, Strategy, UpdateService},
+    model::{BlockedRenewal, CallFault, ContainerDefinition, CreateService, Faults, Knobs, Strategy, UpdateService},
 };
 use jiff::SignedDuration;
 use serde_json::Map;
@@ -66,6 +66,15 @@ async fn connect_in(region: &'static str, endpoint: &str, settings: EcsSettings,
 }
 
 impl Stage {
+    /// Changes how the emulator behaves.
+    fn set(&self, change: impl FnOnce(&mut Knobs)) {
+        self.emulator.with_world(|world| {
+            let mut knobs = world.knobs().clone();
+            change(&mut knobs);
+            world.set_knobs(knobs);
+        });
+    }
+
     /// A service of `desired` tasks, whose containers are only pretended.
     async fn with(desired: u32) -> Self {
         Self::in_region("us-east-1", "123456789012", desired).await

@@ -1,6 +1,6 @@
 //! What is seen of a service, and by how many calls.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use ecs_emulator::model::Faults;
 use jiff::SignedDuration;
@@ -42,6 +42,17 @@ async fn a_rollout_is_seen_with_its_holds_and_identities() {
         assert!(identity.containers[0].runtime_id.is_some());
         assert!(!identity.host_names.is_empty() && !identity.addresses.is_empty(), "{identity:?}");
     }
+    stage.emulator.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_without_ipv4_is_known_by_its_ipv6_address() {
+    let stage = Stage::with(1).await;
+    stage.set(|knobs| knobs.ipv6_only = true);
+    let ids = stage.running(1).await;
+    let look = stage.look().await;
+    let addresses = &look.identities[&ids[0]].addresses;
+    assert!(!addresses.is_empty() && addresses.iter().all(IpAddr::is_ipv6), "{addresses:?}");
     stage.emulator.stop().await;
 }
 

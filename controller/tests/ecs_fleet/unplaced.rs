@@ -2,25 +2,16 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use ecs_emulator::model::Knobs;
 use worker_drain::fleet::{Fleet, ecs::Operation};
 use worker_drain_plan::observation::{Counted, Discrepancy, Life};
 
 use super::Stage;
 
-fn set(stage: &Stage, change: impl FnOnce(&mut Knobs)) {
-    stage.emulator.with_world(|world| {
-        let mut knobs = world.knobs().clone();
-        change(&mut knobs);
-        world.set_knobs(knobs);
-    });
-}
-
 #[tokio::test]
 async fn tasks_that_no_deployment_started_are_told_and_not_dropped() {
     let stage = Stage::with(3).await;
     let tasks = stage.running(3).await;
-    set(&stage, |knobs| knobs.started_by = Some("batch/nightly".to_owned()));
+    stage.set(|knobs| knobs.started_by = Some("batch/nightly".to_owned()));
     let view = stage.look().await.view;
     assert!(view.tasks.is_empty(), "none of them can be placed");
     assert_eq!(view.unplaced.keys().collect::<BTreeSet<_>>(), tasks.iter().collect());
@@ -42,10 +33,10 @@ async fn a_count_that_differs_from_the_list_is_told() {
     let stage = Stage::with(2).await;
     stage.running(2).await;
     assert_eq!(stage.look().await.view.discrepancy(), None);
-    set(&stage, |knobs| knobs.running_count_off = 1);
+    stage.set(|knobs| knobs.running_count_off = 1);
     let view = stage.look().await.view;
     assert_eq!(view.discrepancy(), Some(Discrepancy { counted: 3, shown: 2 }));
-    set(&stage, |knobs| knobs.running_count_off = -1);
+    stage.set(|knobs| knobs.running_count_off = -1);
     let before = stage.fleet.calls().of(Operation::ListTasks);
     let view = stage.look().await.view;
     assert_eq!(view.discrepancy(), Some(Discrepancy { counted: 1, shown: 2 }));
@@ -58,12 +49,12 @@ async fn a_count_that_differs_from_the_list_is_told() {
 async fn a_stopping_task_that_may_be_counted_still_is_looked_for() {
     let stage = Stage::with(2).await;
     let tasks = stage.running(2).await;
-    set(&stage, |knobs| knobs.deactivating = Duration::from_mins(10));
+    stage.set(|knobs| knobs.deactivating = Duration::from_mins(10));
     stage.stop_task(&tasks[0]);
     let replaced = |look: &worker_drain::fleet::FleetObservation| look.view.tasks.len() == 2;
     stage.look_until("another one has come", &BTreeSet::new(), replaced).await;
     stage.running(2).await;
-    set(&stage, |knobs| knobs.running_count_off = 1);
+    stage.set(|knobs| knobs.running_count_off = 1);
     let view = stage.look().await.view;
     assert_eq!(view.counted, Some(Counted { running: 3, starting: 0, stopping: 1 }));
     assert_eq!(view.discrepancy(), None);

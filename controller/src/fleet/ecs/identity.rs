@@ -1,5 +1,6 @@
 //! What a task is known by. The spelling differs by place: an ENI attachment's detail is called `privateIPv4Address`, a
-//! container's field `privateIpv4Address` (API reference, `Attachment` and `NetworkInterface`).
+//! container's field `privateIpv4Address` (API reference, `Attachment` and `NetworkInterface`). An IPv6 address is documented of a
+//! container's interface alone, as `ipv6Address`.
 
 use aws_sdk_ecs::types::{Attachment, KeyValuePair, Task};
 
@@ -12,7 +13,8 @@ pub(super) fn identity(task: &Task) -> Identity {
         .containers()
         .iter()
         .flat_map(aws_sdk_ecs::types::Container::network_interfaces)
-        .filter_map(|interface| interface.private_ipv4_address());
+        .flat_map(|interface| [interface.private_ipv4_address(), interface.ipv6_address()])
+        .flatten();
     Identity {
         containers: task
             .containers()
@@ -89,6 +91,14 @@ mod tests {
         let container = EcsContainer::builder().name("worker").network_interfaces(interface).build();
         let identity = identity(&Task::builder().containers(container).build());
         assert_eq!(identity.addresses, BTreeSet::from(["10.0.9.9".parse().unwrap()]));
+    }
+
+    #[test]
+    fn without_ipv4_a_task_has_its_ipv6_address() {
+        let interface = NetworkInterface::builder().ipv6_address("2001:db8::a").build();
+        let container = EcsContainer::builder().name("worker").network_interfaces(interface).build();
+        let identity = identity(&Task::builder().containers(container).build());
+        assert_eq!(identity.addresses, BTreeSet::from(["2001:db8::a".parse().unwrap()]));
     }
 
     #[test]

@@ -243,7 +243,9 @@ fn attachment(knobs: &Knobs, task: &Task) -> Value {
     if matches!(knobs.hostname_shape, HostnameShape::Fqdn | HostnameShape::Short) {
         details.push(json!({"name": "privateDnsName", "value": task.private_dns_name(&knobs.region)}));
     }
-    details.push(json!({"name": "privateIPv4Address", "value": task.ip()}));
+    if !knobs.ipv6_only {
+        details.push(json!({"name": "privateIPv4Address", "value": task.ip()}));
+    }
     let status = match task.last {
         LastStatus::Provisioning => "PRECREATED",
         LastStatus::Stopped => "DELETED",
@@ -262,7 +264,7 @@ fn container(knobs: &Knobs, task: &Task, arn: &str, place: usize) -> Value {
         "name": definition.name,
         "image": definition.image,
         "lastStatus": container_status(task, place),
-        "networkInterfaces": [{"attachmentId": attachment_id(task), "privateIpv4Address": task.ip()}],
+        "networkInterfaces": [interface(knobs, task)],
         "healthStatus": health(task.health),
         "cpu": "0",
     });
@@ -278,6 +280,12 @@ fn container(knobs: &Knobs, task: &Task, arn: &str, place: usize) -> Value {
         entry["reason"] = json!(stop.reason);
     }
     entry
+}
+
+fn interface(knobs: &Knobs, task: &Task) -> Value {
+    let (name, address) =
+        if knobs.ipv6_only { ("ipv6Address", task.ipv6()) } else { ("privateIpv4Address", task.ip()) };
+    json!({"attachmentId": attachment_id(task), name: address})
 }
 
 /// What a registry would call the image by. It is pulled from none, so it has the same digest as long as it has the same name.

@@ -226,6 +226,9 @@ pub struct Knobs {
     /// The first two numbers of tasks' private addresses. With `[127, N]` they are this machine's own, and tasks can
     /// listen on them.
     pub network: [u8; 2],
+    /// Tasks are in subnets without IPv4: ECS tells no `privateIPv4Address` of them, and `ipv6Address` of their containers'
+    /// interfaces.
+    pub ipv6_only: bool,
     /// Availability zones that tasks are spread over.
     pub zones: u8,
     /// See [`DrainingProtected`].
@@ -283,6 +286,7 @@ impl Default for Knobs {
             deployments_status_set: DeploymentStatusSet::Documented,
             hostname_shape: HostnameShape::Fqdn,
             network: [10, 0],
+            ipv6_only: false,
             zones: 3,
             draining_protected: DrainingProtected::Holds,
             rebalance_gives_up_seconds: None,

@@ -1,6 +1,9 @@
 //! A task: its states, its containers, its protection.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use serde::Serialize;
 
@@ -214,6 +217,12 @@ impl Task {
     /// The private IPv4 address.
     pub fn ip(&self) -> String {
         self.address.to_string()
+    }
+
+    /// Its address where there is no IPv4.
+    pub fn ipv6(&self) -> String {
+        let [a, b, c, d] = self.address.octets().map(u16::from);
+        Ipv6Addr::new(0xfd00, 0, 0, 0, a, b, c, d).to_string()
     }
 
     /// The DNS name of the task's network interface.
