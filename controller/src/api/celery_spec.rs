@@ -23,15 +23,16 @@ pub struct CelerySpec {
     /// The broker: the application's `broker_url`.
     pub broker: BrokerSpec,
     /// The names of a task's workers, such as `worker@{taskId}`. Variables: `{taskId}`, `{privateDnsName}`,
-    /// `{privateIp}`, `{runtimeId}`, `{containerName}`. Default: none; workers are matched to tasks by the names and
+    /// `{privateIp}`, `{runtimeId}`, `{containerName}`. One without `@` is a host, as for Celery: `w-{taskId}` is
+    /// `celery@w-{taskId}`. Default: none; workers are matched to tasks by the names and
     /// addresses that ECS knows, and a task whose worker is not found is held and reported.
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(
         validation = Rule::new(
-            "self.contains('@') && self.matches('^[^{}%]*(\\\\{(taskId|privateDnsName|privateIp|runtimeId|containerName)\\\\}[^{}%]*)+$')"
+            "self.matches('^[^{}%]*(\\\\{(taskId|privateDnsName|privateIp|runtimeId|containerName)\\\\}[^{}%]*)+$')"
         )
         .message(Message::Expression(
-            "\"'\" + self + \"' does not tell one task's worker from another's: write name@host with one or more of \
+            "\"'\" + self + \"' does not tell one task's worker from another's: write what stands after -n, with one or more of \
              {taskId}, {privateDnsName}, {privateIp}, {runtimeId}, {containerName}, as in worker@{taskId}; \
              Celery's own %h, %n and %d have no meaning here\"".into()
         ))
@@ -43,10 +44,10 @@ pub struct CelerySpec {
     #[schemars(length(max = 16), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
     #[x_kube(
         validation = Rule::new(
-            "self.all(name, name.contains('@') && name.matches('^[^{}%]*(\\\\{(taskId|privateDnsName|privateIp|runtimeId|containerName)\\\\}[^{}%]*)+$'))"
+            "self.all(name, name.matches('^[^{}%]*(\\\\{(taskId|privateDnsName|privateIp|runtimeId|containerName)\\\\}[^{}%]*)+$'))"
         )
         .message(
-            "each of nodeNames must tell one task's worker from another's: write name@host with one or more of \
+            "each of nodeNames must tell one task's worker from another's: write what stands after -n, with one or more of \
              {taskId}, {privateDnsName}, {privateIp}, {runtimeId}, {containerName}, as in heavy@{taskId}"
         )
     )]
@@ -187,7 +188,7 @@ pub struct TransportOptionsSpec {
     pub fanout_prefix: Option<String>,
     /// `priority_steps`: the priorities that have their own lists. Default: 0, 3, 6 and 9.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
     pub priority_steps: Vec<u8>,
     /// `sep`: the separator between a queue's name and a priority, and between the fields of a binding. Default: U+0006 and
     /// U+0016, as in kombu. With another one than the application's nothing is asked, because that would stop its workers.

@@ -109,6 +109,17 @@ async fn a_task_may_have_several_nodes_and_its_host_name_may_tell_it() {
 }
 
 #[tokio::test]
+async fn a_worker_whose_name_has_no_at_is_found_as_celery_calls_it() {
+    let broker = a_broker().await;
+    let app = SampleApp::new(broker.url());
+    let _worker = app.worker("w-one").start().await;
+    let celery = open(&CelerySettings { node_names: vec!["w-{taskId}".into()], ..settings(&broker.url()) });
+    let name = NodeName::from("celery@w-one");
+    let view = look_until("it answers", &celery, &tasks(&["one"]), |view| view.nodes.contains_key(&name)).await;
+    assert_eq!(view.tasks[&TaskId::from("one")], Mapping::Nodes([name].into()));
+}
+
+#[tokio::test]
 async fn many_may_look_at_once() {
     let broker = a_broker().await;
     let app = SampleApp::new(broker.url());

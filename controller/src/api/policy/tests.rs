@@ -328,7 +328,7 @@ fn a_url_without_a_password_is_fine(#[case] url: &str) {
 #[case("worker@{taskid}", false)]
 #[case("worker@{taskId", false)]
 #[case("worker@%h", false)]
-#[case("worker-{taskId}", false)]
+#[case("worker-{taskId}", true)]
 #[case("worker@host", false)]
 fn a_template_must_tell_tasks_apart(#[case] template: &str, #[case] fine: bool) {
     let manifest = manifest(|manifest| manifest["spec"]["workers"]["celery"]["nodeName"] = json!(template));

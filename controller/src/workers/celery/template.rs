@@ -41,6 +41,9 @@ const VARIABLES: [(&str, Variable); 5] = [
     ("containerName", Variable::ContainerName),
 ];
 
+/// `celery worker -n abc` is the node `celery@abc`: what has no `@` is the host (`celery/utils/nodenames.py`; seen on 5.3, 5.6 and 5.7).
+const CELERYS_NAME: &str = "celery@";
+
 /// What is wrong with a template.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TemplateError {
@@ -69,12 +72,6 @@ pub enum TemplateError {
         /// The template.
         template: String,
     },
-    /// Celery adds `@<host name>` to a name without `@`.
-    #[error("nodeName {template:?} has no @: Celery calls such a node {template}@<host name>; write worker@{{taskId}}")]
-    NoAt {
-        /// The template.
-        template: String,
-    },
     /// It holds Celery's own variables.
     #[error(
         "nodeName {template:?}: %h, %n and %d are Celery's, and replaced inside the container; \
@@ -94,10 +91,10 @@ impl FromStr for Template {
         if template.contains('%') {
             return Err(TemplateError::CelerysOwn { template: text() });
         }
+        let mut parts = split(template)?;
         if !template.contains('@') {
-            return Err(TemplateError::NoAt { template: text() });
+            parts.insert(0, Part::Text(CELERYS_NAME.to_owned()));
         }
-        let parts = split(template)?;
         if !parts.iter().any(|part| matches!(part, Part::Variable(_))) {
             return Err(TemplateError::NoVariable { template: text() });
         }
@@ -208,6 +205,7 @@ mod tests {
     #[rstest]
     #[case("worker@{taskId}", &["worker@0af3"])]
     #[case("w-{taskId}@{privateDnsName}", &["w-0af3@ip-10-0-4-168.ec2.internal"])]
+    #[case("w-{taskId}", &["celery@w-0af3"])]
     #[case("celery@{privateIp}", &["celery@10.0.4.168"])]
     #[case("celery@{runtimeId}", &["celery@0af3-1", "celery@0af3-2"])]
     #[case("{containerName}@{runtimeId}", &["beat@0af3-2", "worker@0af3-1"])]
@@ -228,7 +226,6 @@ mod tests {
     #[case("worker@{taskId", "every { needs a } after it")]
     #[case("worker@taskId}", "every { needs a } after it")]
     #[case("worker@host", "names the same node for every task")]
-    #[case("worker-{taskId}", "has no @")]
     #[case("worker@%h", "are Celery's")]
     fn what_is_wrong_is_said(#[case] template: &str, #[case] expected: &str) {
         let error = template.parse::<Template>().unwrap_err().to_string();

@@ -150,6 +150,13 @@ fn over_tcp(url: &str, default_port: u16) -> Result<OverTcp, SettingsError> {
         None => return Err(SettingsError::Url { why: "it has no host".into() }),
     };
     let query = Query::of(url.query().unwrap_or_default());
+    if let Some(class) = query.get("credential_provider") {
+        let why = format!(
+            "credential_provider={class} is a Python class of the application, which cannot be run here (ElastiCache with IAM): give \
+             worker-drain a user of its own, with a password"
+        );
+        return Err(SettingsError::Url { why });
+    }
     let database = query.database().unwrap_or_else(|| url.path().trim_matches('/').to_owned());
     Ok(OverTcp {
         host,
@@ -319,6 +326,7 @@ mod tests {
     #[case("redis://app:p%40ss@cache", Some("app"), Some("p@ss"))]
     #[case("redis://:p%40ss@cache", None, Some("p@ss"))]
     #[case("redis://cache", None, None)]
+    #[case("redis://:@cache/0", None, None)]
     #[case("redis+socket://:p%40ss@/run/redis.sock", None, Some("p@ss"))]
     fn credentials_are_decoded(#[case] url: &str, #[case] username: Option<&str>, #[case] password: Option<&str>) {
         let address = parse(url).unwrap_or_else(|error| panic!("{error}"));
@@ -354,6 +362,7 @@ mod tests {
     #[case("sentinel://a;sentinel://b/5", "name different databases")]
     #[case("sentinel://:x@a;sentinel://b", "name different passwords")]
     #[case("sentinel://x:@a;sentinel://b", "name different users")]
+    #[case("redis://cache/0?credential_provider=app.Iam", "is a Python class of the application")]
     #[case("sentinel://a;redis://b", "redis:// among URLs of the same broker that begin with sentinel://")]
     fn what_is_wrong_is_said(#[case] url: &str, #[case] expected: &str) {
         let error = parse(url).map(|address| address.to_string()).unwrap_err();
