@@ -22,18 +22,18 @@ use super::{
 pub struct CelerySpec {
     /// The broker: the application's `broker_url`.
     pub broker: BrokerSpec,
-    /// The names of a task's workers, such as `worker@{taskId}`. Variables: `{taskId}`, `{privateDnsName}`,
-    /// `{privateIp}`, `{runtimeId}`, `{containerName}`. One without `@` is a host, as for Celery: `w-{taskId}` is
+    /// The names of a task's workers, such as `worker@{taskId}`. Variables: `{taskId}`, `{privateDnsName}`, `{hostName}`
+    /// (its first label: Celery's `%n`), `{privateIp}`, `{runtimeId}`, `{containerId}` (its first twelve digits), `{containerName}`. One without `@` is a host, as for Celery: `w-{taskId}` is
     /// `celery@w-{taskId}`. Default: none; workers are matched to tasks by the names and
     /// addresses that ECS knows, and a task whose worker is not found is held and reported.
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(
         validation = Rule::new(
-            "self.matches('^[^{}%]*(\\\\{(taskId|privateDnsName|privateIp|runtimeId|containerName)\\\\}[^{}%]*)+$')"
+            "self.matches('^[^{}%]*(\\\\{(taskId|privateDnsName|hostName|privateIp|runtimeId|containerId|containerName)\\\\}[^{}%]*)+$')"
         )
         .message(Message::Expression(
             "\"'\" + self + \"' does not tell one task's worker from another's: write what stands after -n, with one or more of \
-             {taskId}, {privateDnsName}, {privateIp}, {runtimeId}, {containerName}, as in worker@{taskId}; \
+             {taskId}, {privateDnsName}, {hostName}, {privateIp}, {runtimeId}, {containerId}, {containerName}, as in worker@{taskId}; \
              Celery's own %h, %n and %d have no meaning here\"".into()
         ))
     )]
@@ -44,11 +44,11 @@ pub struct CelerySpec {
     #[schemars(length(max = 16), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
     #[x_kube(
         validation = Rule::new(
-            "self.all(name, name.matches('^[^{}%]*(\\\\{(taskId|privateDnsName|privateIp|runtimeId|containerName)\\\\}[^{}%]*)+$'))"
+            "self.all(name, name.matches('^[^{}%]*(\\\\{(taskId|privateDnsName|hostName|privateIp|runtimeId|containerId|containerName)\\\\}[^{}%]*)+$'))"
         )
         .message(
             "each of nodeNames must tell one task's worker from another's: write what stands after -n, with one or more of \
-             {taskId}, {privateDnsName}, {privateIp}, {runtimeId}, {containerName}, as in heavy@{taskId}"
+             {taskId}, {privateDnsName}, {hostName}, {privateIp}, {runtimeId}, {containerId}, {containerName}, as in heavy@{taskId}"
         )
     )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

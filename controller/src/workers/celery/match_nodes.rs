@@ -12,7 +12,8 @@
 //! 1. the task's id is in the node's name: how a worker should be named, and Fargate's host name in a VPC without DNS
 //!    host names (`<task id>-<number>`);
 //! 2. it is a container's runtime id;
-//! 3. it is the first 12 digits of a container's runtime id (Docker's default, on EC2 in bridge mode);
+//! 3. it begins with the first 12 digits of a container's runtime id (Docker's default, on EC2 in bridge mode), and nothing that
+//!    could belong to a longer id follows them;
 //! 4. it is the private DNS name of the task's network interface, or its first label (Fargate, and EC2 in awsvpc mode;
 //!    both forms have been seen);
 //! 5. it contains the task's private address, as `ip-10-0-4-168` or plainly.
@@ -32,7 +33,7 @@ const SHOWN: usize = 3;
 /// Ids of at least this length are made to be unique, so that one inside a longer name is no coincidence (ECS: 32).
 const UNIQUE_LENGTH: usize = 32;
 /// How much of a container's id Docker makes its host name.
-const DOCKER_HOST_LENGTH: usize = 12;
+pub(super) const DOCKER_HOST_LENGTH: usize = 12;
 
 /// Why a node may be missing that did answer.
 pub(super) const NOT_READ: &str =
@@ -274,9 +275,7 @@ type Rule = fn(&Node, &Known<'_>) -> bool;
 const RULES: &[Rule] = &[
     |node, task| names_task(&node.name, node.host(), &task.id),
     |node, task| task.runtime_ids.iter().any(|id| id == node.host()),
-    |node, task| {
-        node.host().len() == DOCKER_HOST_LENGTH && task.runtime_ids.iter().any(|id| id.starts_with(node.host()))
-    },
+    |node, task| task.runtime_ids.iter().any(|id| begins_with_container_id(node.host(), id)),
     |node, task| task.host_names.iter().any(|full| is_host_name(node.host(), full)),
     |node, task| node.address.is_some_and(|address| task.addresses.contains(&address)),
 ];
@@ -294,6 +293,12 @@ fn names_task(name: &str, host: &str, id: &str) -> bool {
     })
 }
 
+/// Rule 3.
+fn begins_with_container_id(host: &str, runtime_id: &str) -> bool {
+    let rest = runtime_id.get(..DOCKER_HOST_LENGTH).and_then(|id| host.strip_prefix(id));
+    rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_alphanumeric()))
+}
+
 /// Rule 4.
 fn is_host_name(host: &str, full: &str) -> bool {
     !full.is_empty() && (host == full || host == first_label(full))
@@ -308,7 +313,7 @@ fn address(host: &str) -> Option<IpAddr> {
     numbers.parse::<Ipv4Addr>().ok().map(IpAddr::V4)
 }
 
-fn first_label(host: &str) -> &str {
+pub(super) fn first_label(host: &str) -> &str {
     host.split_once('.').map_or(host, |(label, _)| label)
 }
 

@@ -6,12 +6,14 @@ use strsim::jaro_winkler;
 use thiserror::Error;
 use worker_drain_plan::{NodeName, TaskId};
 
+use super::match_nodes::{DOCKER_HOST_LENGTH, first_label};
 use crate::identity::Identity;
 
 /// How nodes are named, such as `worker@{taskId}`.
 ///
 /// With one, a task's nodes are known by name and nothing is guessed. Variables: `{taskId}` (the end of the task's ARN),
-/// `{privateDnsName}`, `{privateIp}`, and, standing for one node for each container, `{runtimeId}` and `{containerName}`.
+/// `{privateDnsName}`, `{hostName}` (its first label: Celery's `%n`), `{privateIp}`, and, standing for one node for each container,
+/// `{runtimeId}`, `{containerId}` (its first twelve digits: Docker's host name) and `{containerName}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     text: String,
@@ -28,16 +30,20 @@ enum Part {
 enum Variable {
     TaskId,
     PrivateDnsName,
+    HostName,
     PrivateIp,
     RuntimeId,
+    ContainerId,
     ContainerName,
 }
 
-const VARIABLES: [(&str, Variable); 5] = [
+const VARIABLES: [(&str, Variable); 7] = [
     ("taskId", Variable::TaskId),
     ("privateDnsName", Variable::PrivateDnsName),
+    ("hostName", Variable::HostName),
     ("privateIp", Variable::PrivateIp),
     ("runtimeId", Variable::RuntimeId),
+    ("containerId", Variable::ContainerId),
     ("containerName", Variable::ContainerName),
 ];
 
@@ -50,7 +56,7 @@ pub enum TemplateError {
     /// A variable that there is not.
     #[error(
         "nodeName {template:?}: there is no variable {{{variable}}}; did you mean {{{nearest}}}? \
-         (all: {{taskId}}, {{privateDnsName}}, {{privateIp}}, {{runtimeId}}, {{containerName}})"
+         (all: {{taskId}}, {{privateDnsName}}, {{hostName}}, {{privateIp}}, {{runtimeId}}, {{containerId}}, {{containerName}})"
     )]
     UnknownVariable {
         /// The template.
@@ -75,7 +81,7 @@ pub enum TemplateError {
     /// It holds Celery's own variables.
     #[error(
         "nodeName {template:?}: %h, %n and %d are Celery's, and replaced inside the container; \
-         write what they become, such as {{privateDnsName}}"
+         write what they become, such as {{privateDnsName}} for %h and {{hostName}} for %n"
     )]
     CelerysOwn {
         /// The template.
@@ -112,8 +118,8 @@ impl Template {
     /// The names that this task's nodes may have: one, or one for each container, address or host name that it has.
     /// None, when the task has not (yet) what a variable stands for.
     pub fn names(&self, task: &TaskId, identity: &Identity) -> BTreeSet<NodeName> {
-        // Both variables of a container must be the same container's.
-        if self.has(Variable::RuntimeId) || self.has(Variable::ContainerName) {
+        // All variables of a container must be the same container's.
+        if [Variable::RuntimeId, Variable::ContainerId, Variable::ContainerName].iter().any(|of| self.has(*of)) {
             let containers = identity.containers.iter();
             return containers
                 .flat_map(|container| {
@@ -140,9 +146,16 @@ impl Template {
                 Part::Text(text) => vec![text.clone()],
                 Part::Variable(Variable::TaskId) => vec![task.short().to_owned()],
                 Part::Variable(Variable::PrivateDnsName) => identity.host_names.iter().cloned().collect(),
+                Part::Variable(Variable::HostName) => {
+                    identity.host_names.iter().map(|name| first_label(name).to_owned()).collect()
+                }
                 Part::Variable(Variable::PrivateIp) => identity.addresses.iter().map(ToString::to_string).collect(),
                 Part::Variable(Variable::RuntimeId) => {
                     container.and_then(|(_, runtime_id)| runtime_id).map(String::from).into_iter().collect()
+                }
+                Part::Variable(Variable::ContainerId) => {
+                    let id = container.and_then(|(_, runtime_id)| runtime_id?.get(..DOCKER_HOST_LENGTH));
+                    id.map(String::from).into_iter().collect()
                 }
                 Part::Variable(Variable::ContainerName) => {
                     container.map(|(name, _)| name.clone()).into_iter().collect()
@@ -206,6 +219,7 @@ mod tests {
     #[case("worker@{taskId}", &["worker@0af3"])]
     #[case("w-{taskId}@{privateDnsName}", &["w-0af3@ip-10-0-4-168.ec2.internal"])]
     #[case("w-{taskId}", &["celery@w-0af3"])]
+    #[case("w@{hostName}", &["w@ip-10-0-4-168"])]
     #[case("celery@{privateIp}", &["celery@10.0.4.168"])]
     #[case("celery@{runtimeId}", &["celery@0af3-1", "celery@0af3-2"])]
     #[case("{containerName}@{runtimeId}", &["beat@0af3-2", "worker@0af3-1"])]
@@ -218,6 +232,15 @@ mod tests {
     fn a_task_that_has_not_what_is_asked_for_has_no_name() {
         let template: Template = "celery@{privateIp}".parse().unwrap();
         assert!(template.names(&TaskId::from("0af3"), &Identity::default()).is_empty());
+    }
+
+    #[test]
+    fn the_id_of_a_container_is_what_docker_makes_its_host_name() {
+        let container = |name: &str, id: String| Container { name: name.into(), runtime_id: Some(id) };
+        let containers = vec![container("a", "4f5c01234567".repeat(5)), container("b", "too-short".into())];
+        let identity = Identity { containers, ..Identity::default() };
+        let template: Template = "{containerName}@{containerId}".parse().unwrap();
+        assert_eq!(template.names(&"t".into(), &identity), ["a@4f5c01234567".into()].into());
     }
 
     #[rstest]

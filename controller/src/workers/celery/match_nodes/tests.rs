@@ -59,6 +59,7 @@ fn fleet(ours: Expected) -> BTreeMap<TaskId, Expected> {
 #[case::another_suffix("celery@ip-10-0-4-168.ap-northeast-2.compute.internal")]
 #[case::plain_address("celery@10.0.4.168")]
 #[case::docker("celery@4f5c01234567")]
+#[case::docker_and_more("heavy@4f5c01234567-1")]
 #[case::docker_whole(&format!("celery@{DOCKER}"))]
 fn a_node_is_recognised(#[case] node: &str) {
     let tasks = fleet(task("10.0.4.168", "ip-10-0-4-168.ec2.internal", DOCKER));
@@ -72,6 +73,7 @@ fn a_node_is_recognised(#[case] node: &str) {
 #[case::foreign_host("celery@ip-10-0-4-169.ec2.internal")]
 #[case::longer_id(&format!("worker@{A}0"))]
 #[case::docker_too_short("celery@4f5c0123")]
+#[case::a_longer_id("celery@4f5c012345670")]
 #[case::pause_container("celery@99990123abcd")]
 #[case::no_address("celery@ip-10-0-4")]
 #[case::fixed_host_name("celery@worker")]
