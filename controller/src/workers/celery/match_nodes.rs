@@ -25,15 +25,16 @@ use std::{
 
 use worker_drain_plan::{NodeName, TaskId, observation::Mapping};
 
-use super::template::Template;
+use super::{
+    host::{DOCKER_HOST_LENGTH, first_label},
+    template::Template,
+};
 use crate::identity::{Expected, Identity};
 
 /// How many names a message shows.
 const SHOWN: usize = 3;
 /// Ids of at least this length are made to be unique, so that one inside a longer name is no coincidence (ECS: 32).
 const UNIQUE_LENGTH: usize = 32;
-/// How much of a container's id Docker makes its host name.
-pub(super) const DOCKER_HOST_LENGTH: usize = 12;
 
 /// Why a node may be missing that did answer.
 pub(super) const NOT_READ: &str =
@@ -311,10 +312,6 @@ fn address(host: &str) -> Option<IpAddr> {
     }
     let numbers = first_label(host).strip_prefix("ip-")?.replace('-', ".");
     numbers.parse::<Ipv4Addr>().ok().map(IpAddr::V4)
-}
-
-pub(super) fn first_label(host: &str) -> &str {
-    host.split_once('.').map_or(host, |(label, _)| label)
 }
 
 /// Why a node cannot be mapped to one task, if it cannot.

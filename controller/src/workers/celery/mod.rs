@@ -9,6 +9,7 @@ mod amqp;
 mod broker;
 mod count;
 mod events;
+mod host;
 mod look;
 pub mod match_nodes;
 pub mod pidbox;

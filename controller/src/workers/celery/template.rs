@@ -6,7 +6,7 @@ use strsim::jaro_winkler;
 use thiserror::Error;
 use worker_drain_plan::{NodeName, TaskId};
 
-use super::match_nodes::{DOCKER_HOST_LENGTH, first_label};
+use super::host::{DOCKER_HOST_LENGTH, first_label};
 use crate::identity::Identity;
 
 /// How nodes are named, such as `worker@{taskId}`.
