@@ -19,7 +19,7 @@ const FRESH_FOR: Duration = Duration::from_mins(1);
 const MOST_FRESH: u64 = 100_000;
 
 /// Seeds that once broke a rule, with what was found. They stay, whatever becomes of the script that they stand for.
-const FOUND: [(u64, &str); 29] = [
+const FOUND: [(u64, &str); 43] = [
     (3, "a clock one second behind had every hold set again on every look"),
     (231, "a drain of a deleted service could not be withdrawn"),
     (431, "a stale read showed a task living that had ended"),
@@ -49,6 +49,20 @@ const FOUND: [(u64, &str); 29] = [
     (401_875, "the worker of another task was waited for, for which one answer had taken it"),
     (20_069, "a task that stays after all kept one of its two permits"),
     (411_222, "a task that was killed with jobs was believed to have ended by a release that never came about"),
+    (1_004_458, "a task behind a hold that was just refused was called safe"),
+    (1_072_565, "a clock that jumped shortened the wait for a rate limit"),
+    (1_061_362, "the clock of a second operator shortened the wait for a rate limit"),
+    (1_194_103, "a task that was started to balance zones was let go for a scale-in, and was never stopped"),
+    (1_130_605, "a hold from the past had queues given back to a task that was just let go"),
+    (1_012_063, "a worker behind a gate was not given back what it forgot, because it had taken up another queue"),
+    (1_065_181, "who is asked for unacknowledged messages changed once a cancel was written down"),
+    (1_130_429, "a task whose hold had run out, and for which none was left, was told of nowhere"),
+    (1_113_497, "two tasks of one zone left, one of them because its machine did"),
+    (1_114_154, "a deadline was judged by a policy that the operator had not read"),
+    (1_180_491, "a task that had its queues again was stopped between rollouts, where nothing holds it"),
+    (1_082_692, "a hold ran out while its renewal was on the way"),
+    (1_198_733, "a hold reached ECS when its drain was no more"),
+    (19_384, "a worker that was taken for another task's made two be expected of each"),
 ];
 
 fn judge(seed: u64) -> Outcome {
