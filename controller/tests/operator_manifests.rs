@@ -41,7 +41,7 @@ fn table() -> Vec<(&'static str, Value, &'static str)> {
             "unknown field \"spec.workers.celery.transportOptions.sentinelKwargs.password\"",
         ),
         ("/workers/celery/nodeName", json!("worker@%h"), "does not tell one task's worker from another's"),
-        ("/workers/celery/nodeName", json!("{taskId}"), "does not tell one task's worker from another's"),
+        ("/workers/celery/nodeName", json!("worker"), "does not tell one task's worker from another's"),
         ("/workers/celery/replyTimeout", json!("2m"), "spec.workers.celery.replyTimeout"),
         ("/workers/celery/replyTimeout", json!("soon"), "is not a duration"),
         ("/workers/celery/controlExchange", json!(""), "spec.workers.celery.controlExchange"),
@@ -235,6 +235,8 @@ async fn bad_manifests_are_refused_by_the_api_server_and_offline_alike() {
         ("/drain", json!({"minConsuming": 2, "scaleIn": "Drain"})),
         ("/drain", json!({"minConsuming": "100%", "scaleIn": "Ignore"})),
         ("/hold", json!({"mode": "OnRollout"})),
+        ("/workers/celery/nodeName", json!("{taskId}")),
+        ("/workers/celery/nodeName", json!("w-{hostName}")),
     ];
     for (path, value) in fine {
         let manifest = with(path, &value);
