@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::{
     sync::oneshot::{Sender, channel},
     task::JoinSet,
+    time::Instant,
 };
 
 /// Nodes that answer as idle workers do, all of them through one subscription. They end
@@ -37,6 +38,7 @@ impl ModelledNodes {
 }
 
 async fn on_redis(nodes: &[String], url: &str, ready: Sender<()>) -> redis::RedisResult<()> {
+    let started = Instant::now();
     let client = redis::Client::open(url)?;
     // Its own bound is half a second, which a busy machine passes.
     let unbounded = redis::AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
@@ -52,7 +54,7 @@ async fn on_redis(nodes: &[String], url: &str, ready: Sender<()>) -> redis::Redi
         let queue = format!("{}.reply.celery.pidbox", text(&request["reply_to"]["routing_key"]));
         let mut pipeline = redis::pipe();
         for node in asked(nodes, &request) {
-            let reply = STANDARD.encode(json!({node: answer(&request)}).to_string());
+            let reply = STANDARD.encode(json!({node: answer(&request, started)}).to_string());
             let reply = json!({
                 "body": reply, "headers": {"ticket": request["ticket"], "clock": 1}, "content-type": "application/json",
                 "content-encoding": "utf-8",
@@ -66,6 +68,7 @@ async fn on_redis(nodes: &[String], url: &str, ready: Sender<()>) -> redis::Redi
 }
 
 async fn on_rabbitmq(nodes: &[String], url: &str, ready: Sender<()>) -> lapin::Result<()> {
+    let started = Instant::now();
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     let none = FieldTable::default;
@@ -88,7 +91,7 @@ async fn on_rabbitmq(nodes: &[String], url: &str, ready: Sender<()>) -> lapin::R
             .with_content_encoding("utf-8".into())
             .with_headers(headers);
         for node in asked(nodes, &request) {
-            let reply = json!({node: answer(&request)}).to_string();
+            let reply = json!({node: answer(&request, started)}).to_string();
             let flags = BasicPublishOptions::default();
             channel.basic_publish(exchange.into(), key.into(), flags, reply.as_bytes(), properties.clone()).await?;
         }
@@ -97,10 +100,10 @@ async fn on_rabbitmq(nodes: &[String], url: &str, ready: Sender<()>) -> lapin::R
 }
 
 /// What an idle worker of Celery 5.7 answers, as far as it matters.
-fn answer(request: &Value) -> Value {
+fn answer(request: &Value, started: Instant) -> Value {
     match request["method"].as_str() {
         Some("ping") => json!({"ok": "pong"}),
-        Some("stats") => json!({"pid": 7, "uptime": 60, "total": {}}),
+        Some("stats") => json!({"pid": 7, "uptime": started.elapsed().as_secs(), "total": {}}),
         Some("report") => json!({"ok": "software -> celery:5.7.0 (collider)"}),
         Some("conf") => json!({"accept_content": ["json"], "worker_disable_rate_limits": false}),
         _ => json!([]),
