@@ -292,6 +292,13 @@ impl Life {
     }
 }
 
+impl Task {
+    /// It runs, and was read to be held by nothing.
+    pub fn runs_unheld(&self) -> bool {
+        self.life == Life::Running && self.hold == HoldState::Free
+    }
+}
+
 /// What keeps the scheduler from stopping a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HoldState {

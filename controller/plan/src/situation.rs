@@ -158,11 +158,7 @@ impl Member<'_> {
 
     /// Nothing holds it: that was read, or what was read has run out.
     pub fn is_free(&self, now: Timestamp) -> bool {
-        match self.task.hold {
-            HoldState::Free => true,
-            HoldState::Until(end) => end <= now,
-            HoldState::Unread => false,
-        }
+        self.task.hold != HoldState::Unread && !self.is_held(now)
     }
 
     /// It was drained by proof: idle at least twice, the last time freshly, and as far apart as the user asked for, or further where its

@@ -193,12 +193,18 @@ fn whoever_waits_for_the_gate_before_deploying_has_every_task_held_and_nothing_e
     told!(world);
 }
 
-#[test]
-fn a_gate_that_comes_late_gives_old_tasks_back_what_they_are_to_empty() {
+/// Nobody takes jobs any more, and no new task has room.
+fn stuck() -> World {
     let mut world = World::of(1);
     (world.minimum_percent, world.maximum_percent) = (0, 100);
     let mut world = world.settled();
     world.deploy("app:2").schedule().run(2);
+    world
+}
+
+#[test]
+fn a_gate_that_comes_late_gives_old_tasks_back_what_they_are_to_empty() {
+    let mut world = stuck();
     assert!(world.node("t1").queues.is_empty());
     world.story.clear();
     world.gate().queued = (3, 0);
@@ -216,10 +222,7 @@ fn a_gate_that_comes_late_gives_old_tasks_back_what_they_are_to_empty() {
 
 #[test]
 fn what_a_worker_behind_a_gate_forgot_is_given_back_though_it_took_up_another_queue() {
-    let mut world = World::of(1);
-    (world.minimum_percent, world.maximum_percent) = (0, 100);
-    let mut world = world.settled();
-    world.deploy("app:2").schedule().run(2);
+    let mut world = stuck();
     world.gate().queued = (3, 0);
     world.reconcile();
     world.later(SECOND).reconcile();

@@ -260,8 +260,7 @@ fn policy(chance: &mut Chance, faults: FaultSet) -> Policy {
 /// All queues that workers were started for are to be empty: nobody sends to them in the end. Of another one the last job may stay
 /// when the worker that took it up by itself has ended.
 fn gate(queues: u8) -> Gate {
-    let own = queue_names().enumerate().filter(|(place, _)| queues >> place & 1 == 1);
-    Gate { queues_empty: own.map(|(_, name)| QueueName::from(name)).collect(), awaited: false }
+    Gate { queues_empty: queue_names(queues).map(QueueName::from).collect(), awaited: false }
 }
 
 fn work(chance: &mut Chance, faults: FaultSet) -> Work {

@@ -131,7 +131,7 @@ impl<'a> Tellers<'a> {
         let (consumers, takers): (_, BTreeMap<&NodeName, &Answer>) = match &count.delivered {
             // One message that went to two queues may be counted once for both, and not at all after the first acknowledgement
             // (seen on Redis with Celery 5.7: one entry in `unacked`).
-            Delivered::Counted(0) if shares_messages(name, workers, memory) => (0, own_takers(name, workers)),
+            Delivered::Counted(0) if shares_messages(name, workers, memory) => (0, BTreeMap::new()),
             Delivered::Counted(delivered) => return Err(*delivered),
             Delivered::Told { consumers, nodes } => (*consumers, nodes.iter().collect()),
         };

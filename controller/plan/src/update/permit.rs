@@ -82,10 +82,9 @@ pub fn forget_released(view: &View<'_>, memory: &mut Memory) {
 pub fn take_free_for_permitted(view: &View<'_>, memory: &mut Memory) {
     for (id, seen) in &view.fleet.tasks {
         let Some(task) = memory.tasks.get_mut(id) else { continue };
-        let is_free = seen.life == Life::Running && seen.hold == HoldState::Free;
         let settles_in = view.evidence.get(id).map_or(SignedDuration::ZERO, Evidence::settles_in);
         let is_proven = task.idle.is_some_and(|run| run.proves(view.policy.drain.idle_for, settles_in));
-        if is_free && is_proven && task.permitted.is_none() {
+        if seen.runs_unheld() && is_proven && task.permitted.is_none() {
             task.permitted = Some(Permitted { at: view.now, ground: Ground::Drained });
         }
     }

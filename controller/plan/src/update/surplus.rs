@@ -9,7 +9,7 @@ use super::view::View;
 use crate::{
     evidence::MAX_ANSWER_LAG,
     memory::{Leaving, Memory, Wanted, Why},
-    observation::{FleetView, HoldState, Life},
+    observation::{FleetView, Task},
 };
 
 /// A scheduler that wants fewer tasks stops one that is free to stop much sooner than this (the service scheduler of ECS acts within
@@ -42,8 +42,7 @@ pub fn follow(view: &View<'_>, memory: &mut Memory) {
 /// A task that was let go for a scale-in goes on running, held by nothing: the scheduler wants no fewer tasks, or is out of order.
 fn is_left_alone(view: &View<'_>, memory: &Memory) -> bool {
     memory.tasks.iter().any(|(id, known)| {
-        let is_free =
-            view.fleet.tasks.get(id).is_some_and(|task| task.life == Life::Running && task.hold == HoldState::Free);
+        let is_free = view.fleet.tasks.get(id).is_some_and(Task::runs_unheld);
         let permitted_at = known.permitted.as_ref().map(|permitted| permitted.at);
         let is_long = permitted_at.is_some_and(|at| view.observed_at.duration_since(at) >= TAKEN_WITHIN);
         is_free && is_long && known.leaving.is_some_and(|leaving| leaving.why == Why::ScaleIn)
@@ -96,6 +95,7 @@ mod tests {
     use crate::{
         actions::Ground,
         memory::Permitted,
+        observation::{HoldState, Life},
         update::testing::{Stage, at},
     };
 

@@ -87,18 +87,15 @@ mod tests {
 
     #[test]
     fn a_container_may_be_the_only_one_that_tells_the_address() {
-        let interface = NetworkInterface::builder().private_ipv4_address("10.0.9.9").build();
-        let container = EcsContainer::builder().name("worker").network_interfaces(interface).build();
-        let identity = identity(&Task::builder().containers(container).build());
-        assert_eq!(identity.addresses, BTreeSet::from(["10.0.9.9".parse().unwrap()]));
-    }
-
-    #[test]
-    fn without_ipv4_a_task_has_its_ipv6_address() {
-        let interface = NetworkInterface::builder().ipv6_address("2001:db8::a").build();
-        let container = EcsContainer::builder().name("worker").network_interfaces(interface).build();
-        let identity = identity(&Task::builder().containers(container).build());
-        assert_eq!(identity.addresses, BTreeSet::from(["2001:db8::a".parse().unwrap()]));
+        let interface = NetworkInterface::builder;
+        for (interface, address) in [
+            (interface().private_ipv4_address("10.0.9.9"), "10.0.9.9"),
+            (interface().ipv6_address("2001:db8::a"), "2001:db8::a"),
+        ] {
+            let container = EcsContainer::builder().name("worker").network_interfaces(interface.build()).build();
+            let identity = identity(&Task::builder().containers(container).build());
+            assert_eq!(identity.addresses, BTreeSet::from([address.parse().unwrap()]));
+        }
     }
 
     #[test]

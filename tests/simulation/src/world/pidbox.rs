@@ -13,9 +13,13 @@ const QUEUES: [Binding; 2] = [
     Binding { queue: "audio", exchange: "audio", exchange_type: "direct", routing_key: "audio" },
 ];
 
-/// What the queues are called.
-pub fn queue_names() -> impl Iterator<Item = &'static str> {
-    QUEUES.iter().map(|queue| queue.queue)
+fn bindings(queues: u8) -> impl Iterator<Item = &'static Binding> {
+    QUEUES.iter().enumerate().filter(move |(place, _)| queues >> place & 1 == 1).map(|(_, binding)| binding)
+}
+
+/// What these queues are called.
+pub fn queue_names(queues: u8) -> impl Iterator<Item = &'static str> {
+    bindings(queues).map(|binding| binding.queue)
 }
 
 struct Binding {
@@ -260,14 +264,12 @@ fn told_as_active(node: &Node) -> impl Iterator<Item = &JobId> {
 
 /// Names of queues.
 fn names(queues: u8) -> String {
-    let names = QUEUES.iter().enumerate().filter(|(place, _)| queues >> place & 1 == 1);
-    list(names.map(|(_, Binding { queue, .. })| format!(r#""{queue}""#)))
+    list(queue_names(queues).map(|queue| format!(r#""{queue}""#)))
 }
 
 /// The answer to `active_queues`.
 fn queues(consuming: u8) -> String {
-    let taken = QUEUES.iter().enumerate().filter(|(place, _)| consuming >> place & 1 == 1);
-    list(taken.map(|(_, Binding { queue, exchange, exchange_type, routing_key })| {
+    list(bindings(consuming).map(|Binding { queue, exchange, exchange_type, routing_key }| {
         format!(
             r#"{{"name": "{queue}", "exchange": {{"name": "{exchange}", "type": "{exchange_type}", "durable": true}}, "routing_key": "{routing_key}", "durable": true, "exclusive": false, "auto_delete": false, "no_ack": false, "bindings": []}}"#
         )
