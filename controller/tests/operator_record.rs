@@ -161,6 +161,7 @@ fn busy(tasks: u128, now: Timestamp) -> Observation {
     }
     let revision = |label: &str| Revision { label: label.into(), created_at: None };
     let view = FleetView {
+        is_deleted: false,
         name: "media/transcoder".into(),
         desired: u32::try_from(tasks).unwrap(),
         minimum_healthy_percent: 50,

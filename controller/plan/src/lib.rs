@@ -47,7 +47,7 @@ use crate::{
     policy::Mode,
     rules::Decision,
     situation::Situation,
-    update::{Updated, intent, retries},
+    update::{Updated, deleted, intent, retries},
 };
 
 /// What one reconciliation decided.
@@ -83,6 +83,7 @@ const GOOD_FOR: SignedDuration = SignedDuration::from_secs(10);
 /// planning again on the same observation with the plan's own memory gives the same plan.
 pub fn plan(policy: &Policy, observation: &Observation, memory: &Memory, now: Timestamp) -> Plan {
     let policy = &policy.in_force();
+    let observation = &*deleted::as_it_was(observation, memory);
     let Updated { mut memory, evidence } = update::update(policy, observation, memory, now);
     let dry_run = policy.mode == Mode::Plan;
     let good_until = now.saturating_add(GOOD_FOR).unwrap_or(Timestamp::MAX);

@@ -123,6 +123,10 @@ pub struct FleetView {
     /// What the scheduler itself counts. `None`: it does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counted: Option<Counted>,
+    /// The scheduler knows the fleet no more: somebody deleted it. Then none of its tasks lives, nothing is `desired`, and `current`
+    /// says nothing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_deleted: bool,
     /// What was written down beside the fleet by whoever drained it last, for those who come with an empty memory. `None`: nothing can
     /// be written there, or it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -179,6 +183,32 @@ pub struct Discrepancy {
 }
 
 impl FleetView {
+    /// A fleet that somebody deleted. `tasks` are those of it that are remembered; none of them lives.
+    pub fn deleted(
+        name: String,
+        revisions: BTreeMap<RevisionId, Revision>,
+        tasks: BTreeMap<TaskId, Task>,
+        longest_hold: SignedDuration,
+    ) -> Self {
+        Self {
+            name,
+            made_at: None,
+            desired: 0,
+            minimum_healthy_percent: 0,
+            maximum_percent: 100,
+            current: RevisionId::default(),
+            revisions,
+            tasks,
+            longest_hold,
+            unplaced: BTreeMap::new(),
+            balances_zones: false,
+            unread: Vec::new(),
+            counted: None,
+            is_deleted: true,
+            remembered: None,
+        }
+    }
+
     /// The task is of another revision than the current one. Of a task that the scheduler knows no more it does not tell
     /// the revision, either: such a task is not said to be old.
     pub fn is_old(&self, task: &Task) -> bool {
@@ -415,6 +445,11 @@ impl Answer {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
 fn is_zero(count: &u32) -> bool {
     *count == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// How much the word of a node is worth.

@@ -33,6 +33,9 @@ pub struct Report {
     /// Tasks of the fleet with which nothing can be done. `None`: every task that the scheduler counts was seen and placed.
     #[serde(default)]
     pub unaccounted: Option<Unaccounted>,
+    /// Somebody deleted the fleet in front of us. `None`: nobody did, or nothing of it is remembered.
+    #[serde(default)]
+    pub deleted: Option<Deleted>,
     /// The rollout that is going on.
     pub rollout: Option<RolloutReport>,
     /// Rollouts that ended, the youngest first.
@@ -66,6 +69,15 @@ pub struct Unaccounted {
     pub certain: bool,
     /// Nothing is left to do with the tasks that were placed.
     pub rest_settled: bool,
+    /// All of it for a person, with what would help.
+    pub message: String,
+}
+
+/// A fleet that was deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// Tasks that ran and ended with it, and that we had not permitted to stop.
+    pub unpermitted: Vec<TaskId>,
     /// All of it for a person, with what would help.
     pub message: String,
 }

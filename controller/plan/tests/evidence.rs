@@ -353,6 +353,7 @@ fn fleet(task: &TaskId) -> FleetView {
         alike: Vec::new(),
     };
     FleetView {
+        is_deleted: false,
         name: "media/transcoder".into(),
         desired: 1,
         minimum_healthy_percent: 100,

@@ -218,6 +218,7 @@ mod tests {
             gate: None,
             settled: false,
             unaccounted: None,
+            deleted: None,
             rollout: Some(RolloutReport {
                 to: "ecs-svc/2".into(),
                 label: "transcoder:42".into(),

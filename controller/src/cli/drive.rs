@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use worker_drain_plan::{
-    Report,
+    Plan, Report,
     observation::{Failure, FailureKind, HoldState, Life, Observation, Seen},
     report::{Cut, Reason},
 };
@@ -33,6 +33,9 @@ const EXPECTANT: SignedDuration = SignedDuration::from_secs(2);
 
 /// A settled fleet whose last actions are refused again and again is settled all the same after so many reconciliations.
 const SETTLED_PASSES: u32 = 3;
+
+/// For how long ECS must know the service no more before that is believed: its answers may be from the past.
+const GONE_FOR: SignedDuration = SignedDuration::from_secs(30);
 
 /// When a drain has seen enough.
 #[derive(Clone, Copy, Debug)]
@@ -194,6 +197,9 @@ impl Progress {
     /// Learns from a reconciliation. Some: that was enough.
     fn learn(&mut self, reconciliation: &Reconciliation, now: Timestamp) -> Option<End> {
         let report = &reconciliation.plan.report;
+        if let Some(end) = self.gone(reconciliation) {
+            return Some(end);
+        }
         if self.patience.gate {
             return self.learn_of_gate(reconciliation, now);
         }
@@ -217,6 +223,25 @@ impl Progress {
         let enough = self.saw_rollout || self.patience.grace.is_some_and(|grace| self.waited(now) >= grace);
         let error = Some(UserError::new(unaccounted.message.clone()));
         (enough && !self.patience.watch).then_some(End { exit: Exit::CouldNotRun, error })
+    }
+
+    /// The service was deleted: nothing of it is left to wait for, and this is no success.
+    fn gone(&self, reconciliation: &Reconciliation) -> Option<End> {
+        let Plan { report, memory, .. } = &reconciliation.plan;
+        let lasts = memory.fleet_error.as_ref().is_some_and(|error| error.last.duration_since(error.since) >= GONE_FOR);
+        let (message, unpermitted) = match (&reconciliation.observation.fleet, &report.deleted) {
+            (_, Some(deleted)) if report.settled => (&deleted.message, !deleted.unpermitted.is_empty()),
+            (Seen::Err { failure, .. }, _) if failure.kind == FailureKind::NotFound && lasts => {
+                (&failure.message, false)
+            }
+            _ => return None,
+        };
+        let exit = match so_far(report, self.began, self.before) {
+            Exit::Done if unpermitted => Exit::EndedUnpermitted,
+            Exit::Done => Exit::CouldNotRun,
+            worse => worse,
+        };
+        (!self.patience.watch).then(|| End { exit, error: Some(UserError::new(message.clone())) })
     }
 
     fn waited(&self, now: Timestamp) -> Duration {

@@ -308,6 +308,7 @@ mod tests {
             gate: None,
             settled: false,
             unaccounted: None,
+            deleted: None,
             rollout: None,
             past: Vec::new(),
             cut: Cut::default(),

@@ -66,6 +66,7 @@ impl Fleet for SmallFleet {
         let tasks =
             self.tasks.iter().map(|(id, revision)| (TaskId::from(id.as_str()), self.task(id, revision))).collect();
         let view = FleetView {
+            is_deleted: false,
             name: "media/transcoder".into(),
             desired: 1,
             minimum_healthy_percent: 100,

@@ -2,6 +2,7 @@
 
 use std::{process::Output, time::Duration};
 
+use ecs_emulator::model::Operation;
 use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -53,6 +54,42 @@ async fn a_task_that_ends_without_our_permit_is_no_success() {
     let end = said(&output).pop().unwrap();
     assert_eq!((code(&output), &end["outcome"]), (5, &"EndedUnpermitted".into()), "{end}");
     assert_eq!((&end["endedUnpermitted"], &end["tasksDrained"]), (&1.into(), &1.into()), "{end}");
+}
+
+/// With a rollout going on, and with nothing to drain.
+#[rstest]
+#[case::in_a_rollout(true)]
+#[case::at_rest(false)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_deleted_ends_the_run_with_what_was_lost(#[case] rolls_out: bool) {
+    let (stage, redis) = (Stage::with(1).await, Redis::start().await);
+    let child = stage.begin(&["run", "-o", "json"], "media", "transcoder", &redis.url());
+    wait_until("the task is held", PATIENCE, || std::future::ready(stage.held() == 1)).await;
+    if rolls_out {
+        stage.deploy();
+        let is_seen = || std::future::ready(stage.held_for(Duration::from_hours(24)) == 1);
+        wait_until("the rollout is seen", PATIENCE, is_seen).await;
+    }
+    stage.delete_service();
+    let output = timeout(PATIENCE, child.wait_with_output()).await.expect("it ends in time").unwrap();
+    let (end, stderr) = (said(&output).pop().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned());
+    assert_eq!((code(&output), &end["outcome"]), (5, &"EndedUnpermitted".into()), "{end}");
+    for part in ["media/transcoder was deleted: ", "ended with it without our permit", "or delete this drain"] {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+}
+
+/// A service of no tasks: nothing is lost with it, and there is nothing to wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_does_not_wait_for_a_service_that_is_no_more() {
+    let (stage, redis) = (Stage::with(0).await, Redis::start().await);
+    let child = stage.begin(&["run", "-o", "json"], "media", "transcoder", &redis.url());
+    let calls = || stage.emulator.with_world(|world| world.calls().get(&Operation::DescribeServices).copied());
+    wait_until("the run waits for a rollout", PATIENCE, || std::future::ready(calls() >= Some(4))).await;
+    stage.delete_service();
+    let output = timeout(PATIENCE, child.wait_with_output()).await.expect("it ends in time").unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(code(&output) == 1 && stderr.contains("there is no active ECS service transcoder"), "{stderr}");
 }
 
 #[rstest]

@@ -172,6 +172,12 @@ spec:
         self.emulator.with_world(|world| world.update_service(&request, now).unwrap());
     }
 
+    /// Somebody deletes the service by force.
+    pub fn delete_service(&self) {
+        let now = self.emulator.now();
+        self.emulator.with_world(|world| world.delete_service("media", "transcoder", true, now).unwrap());
+    }
+
     /// Has so many tasks held, by a run that is killed then.
     pub async fn until_held(&self, broker: &str, tasks: usize) {
         let mut child = self.begin(&["run", "--watch"], "media", "transcoder", broker);

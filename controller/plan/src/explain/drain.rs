@@ -1,7 +1,7 @@
 //! Puts the whole into words: phase, verdicts and counts, made from the words for each task.
 
 use super::{
-    gate, notes, unaccounted,
+    deleted, gate, notes, unaccounted,
     words::{age, short_names},
 };
 use crate::{
@@ -27,7 +27,9 @@ pub fn report(
     let unaccounted = unaccounted::unaccounted(situation, rest_settled);
     let uncertain = unaccounted::verdict(unaccounted.as_ref());
     let drained = unless_uncertain(drained(situation, &tasks, gate.as_ref()), uncertain.as_ref());
-    let ready = ready(situation, observation, &tasks, decision, uncertain);
+    let deleted = deleted::deleted(situation);
+    let ready = deleted::verdict(deleted.as_ref())
+        .unwrap_or_else(|| ready(situation, observation, &tasks, decision, uncertain));
     let stalled = stalled(&ready, &drained);
     let notes = notes::notes(situation, decision, unaccounted.as_ref());
     Report {
@@ -35,6 +37,7 @@ pub fn report(
         phase: phase(situation, &tasks),
         settled: rest_settled && unaccounted.is_none(),
         unaccounted,
+        deleted,
         blocked_by: blocked_by(&drained, &ready),
         ready,
         drained,
@@ -59,7 +62,8 @@ pub fn report(
 fn is_settled(situation: &Situation<'_>) -> bool {
     let stays = |member: &Member<'_>| member.leaving.is_none() && is_whole(member);
     let is_over = situation.memory.rollout.is_none() && !situation.memory.is_turning();
-    situation.workers_seen && is_over && situation.live().all(stays)
+    let seen = situation.workers_seen || situation.fleet.is_deleted;
+    seen && is_over && situation.live().all(stays)
 }
 
 /// Every queue that was taken from it was seen to be back.
@@ -90,6 +94,7 @@ pub fn blind(policy: &Policy, observation: &Observation, memory: &Memory) -> Rep
         gate: None,
         settled: false,
         unaccounted: None,
+        deleted: None,
         rollout: memory.rollout.as_ref().map(|rollout| rollout_report(rollout, rollout.to.to_string())),
         past: memory.past.clone(),
         cut: memory.cut,
@@ -179,9 +184,11 @@ fn unobservable(observation: &Observation, memory: &Memory) -> Option<Verdict> {
         (_, Seen::Err { failure, .. }) => (failure, &memory.workers_error, workers_reason(failure.kind)),
         _ => return None,
     };
-    let lasting = error.as_ref().map_or(String::new(), |error| {
-        format!(" (for {}; every hold is kept)", age(error.last.duration_since(error.since)))
-    });
+    // Of what does not exist nothing is held.
+    let kept = if reason == Reason::FleetNotFound { "" } else { "; every hold is kept" };
+    let lasting = error
+        .as_ref()
+        .map_or(String::new(), |error| format!(" (for {}{kept})", age(error.last.duration_since(error.since))));
     Some(Verdict { answer: Some(false), reason, message: format!("{}{lasting}", failure.message) })
 }
 

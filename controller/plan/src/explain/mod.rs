@@ -4,6 +4,7 @@ pub mod drain;
 pub mod wake;
 pub mod words;
 
+mod deleted;
 mod gate;
 mod nodes;
 mod notes;

@@ -6,12 +6,17 @@ use super::judged::{Check, Judged, demand};
 use crate::{Action, Memory, RevisionId, memory::Turning, observation::FleetView};
 
 /// An older revision that is shown as current again may be an answer from the past. It is believed when it was seen for
-/// ten seconds, and no later; until then nothing is done but to hold. Whoever withdraws does not wait.
+/// ten seconds, and no later; until then nothing is done but to hold. Whoever withdraws does not wait. A fleet that was deleted
+/// shows none.
 pub fn rule_14(judged: Judged<'_>) -> Check {
     let (Some(fleet), false) = (judged.observation.fleet.ok(), judged.policy.withdrawn) else { return Ok(()) };
     let shown = &fleet.current;
     let believed = |memory: &Memory| memory.current.as_ref().map(|current| current.revision.clone());
     let (was, is) = (believed(judged.before), believed(&judged.plan.memory));
+    if fleet.is_deleted {
+        let same = is == was && judged.plan.actions.is_empty();
+        return demand(14, same, || format!("the fleet was deleted; {was:?} was current, and now {is:?} is"));
+    }
     let turning = |memory: &Memory| turning(memory).filter(|turning| turning.to == *shown).cloned();
     let for_long =
         |turning: Turning| judged.observation.fleet.at().duration_since(turning.since) >= SignedDuration::from_secs(10);

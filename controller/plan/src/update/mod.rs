@@ -3,6 +3,7 @@
 //!
 //! All of it is idempotent: the same observation remembered twice is remembered once.
 
+pub mod deleted;
 pub mod gate;
 pub mod intent;
 pub mod retries;

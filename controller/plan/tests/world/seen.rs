@@ -57,6 +57,7 @@ impl World {
 
     fn fleet(&self) -> FleetView {
         FleetView {
+            is_deleted: false,
             name: "media/transcoder".into(),
             desired: self.desired,
             minimum_healthy_percent: self.minimum_percent,

@@ -60,6 +60,7 @@ fn report(tasks: Vec<TaskReport>) -> Report {
         gate: None,
         settled: false,
         unaccounted: None,
+        deleted: None,
         rollout: Some(RolloutReport {
             to: "ecs-svc/2".into(),
             label: "transcoder:42".into(),

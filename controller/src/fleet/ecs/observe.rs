@@ -50,7 +50,10 @@ pub(super) async fn observe(
     tracked: &BTreeSet<TaskId>,
 ) -> Result<FleetObservation, Failure> {
     let target = connection.target();
-    let service = read_own_service(connection, id).await?;
+    let service = match read_own_service(connection, id).await {
+        Err(gone) if gone.kind == FailureKind::NotFound => return deleted(connection, gone, tracked).await,
+        read => read?,
+    };
     belong_here(connection, &service, tracked)?;
     let running = list(connection, &service, DesiredStatus::Running).await?;
     let described = describe(connection, &running.union(tracked).cloned().collect()).await?;
@@ -66,6 +69,23 @@ pub(super) async fn observe(
         seen = view::join(target, service.stopping_too(stopping), &ours, &holds, &instances);
     }
     Ok(seen)
+}
+
+/// What is left of a service that ECS knows no more: those of `tracked`, which ECS shows for an hour after they have stopped
+/// (API reference, `DescribeTasks`). Errors: `gone`, if there are none, or one of them lives: then the service was not deleted.
+async fn deleted(
+    connection: &Connection,
+    gone: Failure,
+    tracked: &BTreeSet<TaskId>,
+) -> Result<FleetObservation, Failure> {
+    if tracked.is_empty() {
+        return Err(gone);
+    }
+    let ours = describe(connection, tracked).await?;
+    if ours.tasks.values().any(|task| view::life(task).is_live()) {
+        return Err(gone);
+    }
+    Ok(view::deleted(connection.target(), &ours))
 }
 
 /// How many of the service's tasks are being stopped, other than `known`: ECS may count them still. They are listed only where

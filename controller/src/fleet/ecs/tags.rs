@@ -126,6 +126,7 @@ mod tests {
             (RevisionId::from(*id), revision)
         });
         FleetView {
+            is_deleted: false,
             name: "media/transcoder".into(),
             made_at: None,
             desired: 1,

@@ -31,12 +31,13 @@ use super::{
     tags::{self, Written},
     target::{Target, last_part},
 };
-use crate::fleet::FleetObservation;
+use crate::{fleet::FleetObservation, identity::Identity};
 
 /// How every deployment of the ECS service scheduler is called, and what such a deployment starts tasks by.
 const DEPLOYMENT: &str = "ecs-svc/";
 /// The longest hold that ECS grants, in minutes: `expiresInMinutes` of `UpdateTaskProtection` goes up to 48 hours.
 pub(super) const LONGEST_HOLD_MINUTES: i32 = 2880;
+const LONGEST_HOLD: SignedDuration = SignedDuration::from_mins(LONGEST_HOLD_MINUTES as i64);
 /// What ECS assumes where a service does not say (`DeploymentConfiguration`).
 const DEFAULT_MINIMUM_PERCENT: i32 = 100;
 const DEFAULT_MAXIMUM_PERCENT: i32 = 200;
@@ -289,6 +290,43 @@ pub(super) fn join(
         tag,
         ..
     } = service;
+    let (tasks, identities) = tasks(described, holds, instances, &mut revisions);
+    let unread = tag.is_none().then(|| tags::UNREAD.to_owned());
+    let remembered = tag.map(|tag| tags::remembered(tag, &revisions));
+    let view = FleetView {
+        name: target.label(),
+        made_at,
+        desired,
+        minimum_healthy_percent,
+        maximum_percent,
+        current,
+        revisions,
+        tasks,
+        longest_hold: LONGEST_HOLD,
+        unplaced: described.unplaced.clone(),
+        counted: Some(counted),
+        balances_zones,
+        unread: instances.unread.iter().cloned().chain(unread).collect(),
+        is_deleted: false,
+        remembered,
+    };
+    FleetObservation { view, identities }
+}
+
+/// What is left of a service that was deleted.
+pub(super) fn deleted(target: &Target, described: &Described) -> FleetObservation {
+    let mut revisions = BTreeMap::new();
+    let (tasks, identities) = tasks(described, &BTreeMap::new(), &Instances::default(), &mut revisions);
+    FleetObservation { view: FleetView::deleted(target.label(), revisions, tasks, LONGEST_HOLD), identities }
+}
+
+/// Reads tasks, with what each that has not ended is known by. Revisions of them that are not known yet are added.
+fn tasks(
+    described: &Described,
+    holds: &BTreeMap<TaskId, HoldState>,
+    instances: &Instances,
+    revisions: &mut BTreeMap<RevisionId, Revision>,
+) -> (BTreeMap<TaskId, Task>, BTreeMap<TaskId, Identity>) {
     let mut tasks = BTreeMap::new();
     let mut identities = BTreeMap::new();
     for (id, task) in &described.tasks {
@@ -318,25 +356,7 @@ pub(super) fn join(
         };
         tasks.insert(id.clone(), task);
     }
-    let unread = tag.is_none().then(|| tags::UNREAD.to_owned());
-    let remembered = tag.map(|tag| tags::remembered(tag, &revisions));
-    let view = FleetView {
-        name: target.label(),
-        made_at,
-        desired,
-        minimum_healthy_percent,
-        maximum_percent,
-        current,
-        revisions,
-        tasks,
-        longest_hold: SignedDuration::from_mins(i64::from(LONGEST_HOLD_MINUTES)),
-        unplaced: described.unplaced.clone(),
-        counted: Some(counted),
-        balances_zones,
-        unread: instances.unread.iter().cloned().chain(unread).collect(),
-        remembered,
-    };
-    FleetObservation { view, identities }
+    (tasks, identities)
 }
 
 /// Where in its life a task is. `desiredStatus` turns to STOPPED at the moment of the decision, `lastStatus` follows.

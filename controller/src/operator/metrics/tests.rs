@@ -64,6 +64,7 @@ fn report(tasks: &[(&str, TaskPhase, HoldState)]) -> (Report, Memory) {
         gate: None,
         settled: false,
         unaccounted: None,
+        deleted: None,
         rollout: None,
         past: Vec::new(),
         cut: Cut { tasks: 1, jobs: 3 },

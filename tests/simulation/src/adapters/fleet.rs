@@ -122,7 +122,8 @@ impl SimFleet<'_> {
         self.crowd();
         let mut service = self.call(Operation::DescribeServices, World::service_view).await?;
         if !service.exists {
-            return Err(Failure::new(FailureKind::NotFound, "the service does not exist"));
+            let gone = Failure::new(FailureKind::NotFound, "the service does not exist");
+            return self.deleted(tracked, gone).await;
         }
         self.call(Operation::ListTasks, |_| ()).await?;
         let mut tasks = self.call(Operation::DescribeTasks, |world| world.tasks_view(tracked)).await?;
@@ -149,6 +150,7 @@ impl SimFleet<'_> {
         let is_outdated = workers_per_task.len() < written.len();
         let remembered = Remembered { workers_per_task, is_outdated, written: None };
         Ok(FleetView {
+            is_deleted: false,
             name: "default/transcoder".into(),
             desired: service.desired,
             minimum_healthy_percent: service.minimum,
@@ -164,6 +166,19 @@ impl SimFleet<'_> {
             unread: Vec::new(),
             remembered: Some(remembered),
         })
+    }
+
+    /// As the real one does: of a service that does not exist what is left of those that are remembered, if none of them lives.
+    async fn deleted(&self, tracked: &BTreeSet<TaskId>, gone: Failure) -> Result<FleetView, Failure> {
+        if tracked.is_empty() {
+            return Err(gone);
+        }
+        let tasks = self.call(Operation::DescribeTasks, |world| world.tasks_view(tracked)).await?;
+        if tasks.values().any(|task| task.life.is_live()) {
+            return Err(gone);
+        }
+        let longest_hold = self.sim.world().setup.longest_hold;
+        Ok(FleetView::deleted("default/transcoder".into(), BTreeMap::new(), tasks, longest_hold))
     }
 
     /// One call, with its turn in the bucket and its retries: how that is done is not the simulation's own.

@@ -1,7 +1,11 @@
 //! The end: what must have come to rest, and what may not be left behind.
 
 use ecs_emulator::model::Time;
-use worker_drain_plan::{Memory, policy::HoldMode, report::RolloutOutcome};
+use worker_drain_plan::{
+    Memory,
+    policy::HoldMode,
+    report::{Reason, Report, RolloutOutcome},
+};
 
 use super::{Change, JobState, Node, NodeState, World};
 use crate::{fault::Fault, judge::RULES};
@@ -21,9 +25,16 @@ impl World {
         let kept = self.deleted && self.policy.as_ref().is_some_and(|policy| !policy.drain.scale_in);
         policy
             && (self.is_at_rest() || kept)
-            && (settled || self.deleted)
+            && (settled || kept || self.is_told_deleted())
             && self.lacking().is_none()
             && self.unheld().is_none()
+    }
+
+    /// The service was deleted, and that is told; no rollout of it goes on.
+    fn is_told_deleted(&self) -> bool {
+        let report = self.taps[0].plan.as_ref().map(|plan| &plan.report);
+        let told = |report: &Report| report.ready.reason == Reason::FleetNotFound && report.rollout.is_none();
+        self.deleted && report.is_some_and(told)
     }
 
     /// A live task of the current revision that takes jobs from fewer queues than it was made to.
