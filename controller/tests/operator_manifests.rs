@@ -44,6 +44,7 @@ fn table() -> Vec<(&'static str, Value, &'static str)> {
         ("/workers/celery/nodeName", json!("worker"), "does not tell one task's worker from another's"),
         ("/workers/celery/replyTimeout", json!("2m"), "spec.workers.celery.replyTimeout"),
         ("/workers/celery/replyTimeout", json!("soon"), "is not a duration"),
+        ("/workers/startTimeout", json!("13h"), "spec.workers.startTimeout"),
         ("/workers/celery/controlExchange", json!(""), "spec.workers.celery.controlExchange"),
         ("/workers/celery/broker/url", json!("sqs://"), "no remote control over Amazon SQS"),
         ("/hold", json!({"mode": "Always"}), "spec.hold.mode"),

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    memory::{Counters, Memory, TaskMemory},
+    memory::{Counters, Memory, NodeMemory, TaskMemory},
     names::{NodeName, TaskId},
     observation::{Answer, FleetView, Job, Mapping, Queue, Task, WorkersView},
     policy::{DrainPolicy, Scheduled},
@@ -132,6 +132,18 @@ impl<'a> Evidence<'a> {
     /// It takes jobs, or has some.
     pub fn is_at_work(&self) -> bool {
         self.intake == Intake::Consuming || self.work == Work::Busy
+    }
+
+    /// Nodes that are silent, and took jobs when they last told.
+    pub fn quiet<'b>(&'b self, memory: &'b TaskMemory) -> impl Iterator<Item = (&'b NodeName, &'b NodeMemory)> {
+        let silent = self.nodes.keys().filter(|node| self.mapped == Mapped::Yes && self.queues(node).is_none());
+        let known = silent.filter_map(|node| Some((node, memory.nodes.get(node)?)));
+        known.filter(|(_, node)| !node.consumed.is_empty())
+    }
+
+    /// It takes jobs: that is seen, or its worker is silent because it runs one, and took jobs when it last told.
+    pub fn takes_jobs(&self, memory: &TaskMemory) -> bool {
+        self.intake == Intake::Consuming || self.quiet(memory).any(|(_, node)| node.between_jobs)
     }
 
     /// Nodes that did not answer every question, in order.

@@ -45,6 +45,9 @@ pub struct Memory {
     /// How many workers of one task were ever seen to answer together, by revision; where it is more than one.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub workers_per_task: BTreeMap<RevisionId, u32>,
+    /// The longest that was seen to pass from a task's start to the first answer of its workers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slowest_start: Option<SignedDuration>,
     /// These numbers could not be written down beside the fleet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remembering: Option<Retry>,
@@ -245,6 +248,12 @@ pub struct TaskMemory {
     /// We hold it, or were about to.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
+    /// It was seen to be held, and that is wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen_held: Option<SeenHeld>,
+    /// How often somebody else released its hold.
+    #[serde(skip_serializing_if = "is_none")]
+    pub released_by_others: u32,
     /// Since when its scheduler knows it no more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing_since: Option<Timestamp>,
@@ -257,6 +266,11 @@ pub struct TaskMemory {
 }
 
 impl TaskMemory {
+    /// A worker of it was found before.
+    pub fn has_worker(&self) -> bool {
+        !self.nodes.is_empty()
+    }
+
     /// The permit by which it ended, now that it has: one of which nobody heard that it took effect is as good as one that did.
     pub fn let_go(&self) -> Option<&Permitted> {
         self.permitted.as_ref().or(self.permitting.as_ref()).or(self.released.as_ref())
@@ -282,6 +296,15 @@ impl TaskMemory {
     }
 }
 
+/// A hold, as it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenHeld {
+    /// Since when it was read at every observation.
+    pub since: Timestamp,
+    /// When it would end by itself.
+    pub until: Timestamp,
+}
+
 /// What is remembered of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -298,9 +321,20 @@ pub struct NodeMemory {
     /// only publishes to). Empty: it was never seen to take jobs.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub own: BTreeSet<QueueName>,
+    /// Queues that it took jobs from when it last told: while it is silent, it may take jobs from them still.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub consumed: BTreeSet<Queue>,
+    /// It may be silent for as long as a job runs.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub between_jobs: bool,
 }
 
 impl NodeMemory {
+    /// Queues that it took jobs from when it last told, or until we told it not to: it may hold jobs from them.
+    pub fn may_hold_from(&self) -> impl Iterator<Item = &Queue> {
+        self.taken.iter().chain(&self.consumed)
+    }
+
     /// This queue is its own, as far as that is known.
     pub fn owns(&self, queue: &QueueName) -> bool {
         self.own.is_empty() || self.own.contains(queue)

@@ -413,6 +413,9 @@ pub struct Answer {
     /// How much its word is worth.
     #[serde(default)]
     pub strength: Strength,
+    /// It may be silent for as long as a job runs (Celery: the solo pool, and greenlets that compute without waiting).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub between_jobs: bool,
 }
 
 impl Answer {
@@ -433,6 +436,7 @@ impl Answer {
             settles_in: SignedDuration::ZERO,
             unseen: None,
             strength: Strength::Lists,
+            between_jobs: false,
         }
     }
 

@@ -81,6 +81,9 @@ pub struct DrainPolicy {
     /// How many workers each task has. `None`: as many as were seen to answer together in a task of its revision.
     #[serde(default)]
     pub workers_per_task: Option<u32>,
+    /// For how long after its start a task's workers may be silent before that is a fault. `None`: as long as is usual in this fleet.
+    #[serde(default)]
+    pub start_timeout: Option<SignedDuration>,
     /// What must be empty before an old task loses its queues. `None`: nothing.
     #[serde(default)]
     pub gate: Option<Gate>,

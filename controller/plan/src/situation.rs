@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    evidence::{Evidence, Intake},
-    memory::{Memory, TaskMemory, Why},
-    names::{RevisionId, TaskId},
-    observation::{FleetView, HoldState, Life, Task},
+    evidence::Evidence,
+    memory::{Memory, NodeMemory, TaskMemory, Why},
+    names::{NodeName, RevisionId, TaskId},
+    observation::{FleetView, HoldState, Life, Queue, Task},
     policy::{DeadlineAction, HoldMode, Policy, percent_of},
 };
 
-/// How long after its start a task may be without a node before that is worth a word: a worker takes a while to come up.
-pub const BOOT_TIME: SignedDuration = SignedDuration::from_secs(120);
+/// For how long after its start a task may be silent at least before that is worth a word: a worker takes a while to come up.
+const START_TIMEOUT: SignedDuration = SignedDuration::from_secs(120);
 
 /// One observation, joined.
 pub struct Situation<'a> {
@@ -106,9 +106,9 @@ impl<'a> Situation<'a> {
         percent_of(self.fleet.desired, self.fleet.maximum_percent, false)
     }
 
-    /// How many tasks are seen consuming.
+    /// How many tasks take jobs, as far as is known.
     pub fn consuming(&self) -> u32 {
-        count(self.running().filter(|member| member.is_consuming()))
+        count(self.running().filter(|member| member.takes_jobs()))
     }
 
     /// When the deadline of this task passes, and what is done then.
@@ -130,7 +130,7 @@ impl<'a> Situation<'a> {
     /// Its scheduler wants it gone and may end it, held or not, and others take jobs that are not wanted gone. (Where all are, as
     /// when every machine is emptied at once, they go by the floor: somebody must take the jobs until new tasks do.)
     pub fn is_displaced(&self, member: &Member<'_>) -> bool {
-        let others = || self.running().filter(|other| other.is_consuming() && !other.task.displaced.is_certain());
+        let others = || self.running().filter(|other| other.takes_jobs() && !other.task.displaced.is_certain());
         member.leaving.is_some() && member.task.displaced.is_certain() && others().next().is_some()
     }
 
@@ -139,16 +139,37 @@ impl<'a> Situation<'a> {
         self.policy.hold.mode == HoldMode::Standing
     }
 
-    /// It runs, has no node yet, and may still be coming up.
-    pub fn is_booting(&self, member: &Member<'_>) -> bool {
-        member.task.started_at.is_none_or(|start| self.now.duration_since(start) < BOOT_TIME)
+    /// For how long after its start a task may be silent: as long as the user says, or twice as long as one was seen to take.
+    pub fn start_timeout(&self) -> SignedDuration {
+        let usual =
+            || self.memory.slowest_start.map_or(START_TIMEOUT, |slowest| slowest.saturating_mul(2).max(START_TIMEOUT));
+        self.policy.drain.start_timeout.unwrap_or_else(usual)
+    }
+
+    /// It runs, no worker of it was ever found, and it may still be coming up.
+    pub fn is_starting_up(&self, member: &Member<'_>) -> bool {
+        let is_young = |start| self.now.duration_since(start) < self.start_timeout();
+        !member.memory.has_worker() && member.task.started_at.is_none_or(is_young)
     }
 }
 
 impl Member<'_> {
-    /// It is seen taking jobs.
-    pub fn is_consuming(&self) -> bool {
-        self.evidence.intake == Intake::Consuming
+    /// See [`Evidence::takes_jobs`].
+    pub fn takes_jobs(&self) -> bool {
+        self.evidence.takes_jobs(self.memory)
+    }
+
+    /// See [`Evidence::quiet`].
+    pub fn quiet(&self) -> impl Iterator<Item = (&NodeName, &NodeMemory)> {
+        self.evidence.quiet(self.memory)
+    }
+
+    /// The queues that one of its nodes takes jobs from; if it is silent, those that it last told of.
+    pub fn queues(&self, node: &NodeName) -> Vec<&Queue> {
+        match self.evidence.queues(node) {
+            Some(queues) => queues.iter().collect(),
+            None => self.quiet().filter(|(quiet, _)| *quiet == node).flat_map(|(_, known)| &known.consumed).collect(),
+        }
     }
 
     /// It is held now, as read back.

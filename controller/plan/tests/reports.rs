@@ -10,7 +10,7 @@ use worker_drain_plan::{
     observation::{FailureKind, Life, Unplaced},
     plan,
     policy::{Deadline, DeadlineAction, HoldMode},
-    report::{Phase, Reason, Verdict},
+    report::{Phase, Reason, TaskPhase, Verdict},
 };
 use world::{Counting, HOUR, SECOND, World};
 
@@ -166,6 +166,30 @@ fn every_task_says_what_it_waits_for() {
 }
 
 #[test]
+fn a_task_is_starting_for_as_long_as_the_user_says_or_as_is_usual() {
+    let phase = |after: SignedDuration, set: fn(&mut World)| {
+        let mut world = World::of(1).settled();
+        set(&mut world);
+        world.memory.tasks.clear();
+        world.task("t1").nodes.clear();
+        world.task("t1").started_at = Some(world.now);
+        world.reconcile();
+        let report = world.later(after).reconcile().report;
+        (report.tasks[0].phase, report.stalled.answer, report.tasks[0].waiting_for.clone())
+    };
+    let minutes = |minutes: i64| SECOND * 60 * i32::try_from(minutes).unwrap();
+    let slow = |world: &mut World| world.memory.slowest_start = Some(SignedDuration::from_mins(5));
+    let said = |world: &mut World| world.policy.drain.start_timeout = Some(SignedDuration::from_mins(7));
+    for (set, lasts) in [((|_| {}) as fn(&mut World), 2), (slow, 10), (said, 7)] {
+        assert_eq!(phase(minutes(lasts) - SECOND, set).0, TaskPhase::Starting, "{lasts} min");
+        let (phase, stalled, words) = phase(minutes(lasts), set);
+        assert_eq!((phase, stalled), (TaskPhase::Unmapped, Some(true)), "{lasts} min");
+        let advice = format!("if its worker takes longer than {lasts}m 0s to start, set spec.workers.startTimeout");
+        assert!(words.ends_with(&advice), "{words}");
+    }
+}
+
+#[test]
 fn jobs_are_told_by_where_they_are_and_the_oldest_by_its_age() {
     let jobs = |active: usize, reserved: usize, scheduled: usize| {
         said(|world| {
@@ -234,17 +258,20 @@ fn a_time_is_told_by_its_two_largest_units() {
 #[test]
 fn the_next_look_is_as_soon_as_something_may_be_seen_and_no_sooner() {
     type Event = fn(&mut World);
-    let table: [(&str, Event, i64); 10] = [
+    let table: [(&str, Event, i64); 11] = [
         ("nothing goes on", |_| {}, 15_000),
         ("something was just done, and is read back", |world| world.task("t1").held_until = None, 1_000),
         ("a task starts", |world| world.task("t1").life = Life::Starting, 3_000),
         (
             "a worker may still be coming up",
             |world| {
-                (world.node("t1").frozen, world.task("t1").started_at) = (true, Some(world.now));
+                world.memory.tasks.clear();
+                world.task("t1").nodes.clear();
+                world.task("t1").started_at = Some(world.now);
             },
             3_000,
         ),
+        ("a worker that has served is silent", |world| world.node("t1").frozen = true, 15_000),
         ("a job has just begun to be waited for", |world| busy(world), 2_000),
         (
             "it is waited for since 100 seconds",

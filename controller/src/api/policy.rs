@@ -16,7 +16,7 @@ use super::{
     problem::Problem,
     secret_ref::{SecretKeyRef, SecretSource},
     spec::{HoldModeSpec, ModeSpec, WorkerDrain, WorkerDrainSpec, WorkersSpec},
-    values::TasksOrPercent,
+    values::{Duration, TasksOrPercent},
 };
 
 /// A resource, parsed once: all that the loop needs of it.
@@ -209,7 +209,7 @@ fn ecs_target(EcsSpec { cluster, service, region, role_arn }: &EcsSpec) -> EcsTa
     EcsTarget { cluster: cluster.clone(), service: service.clone(), region: region.clone(), role_arn: role_arn.clone() }
 }
 
-fn workers_target(WorkersSpec { celery, http }: &WorkersSpec) -> Result<WorkersTarget, Problem> {
+fn workers_target(WorkersSpec { celery, http, start_timeout: _ }: &WorkersSpec) -> Result<WorkersTarget, Problem> {
     match (celery, http) {
         (Some(celery), None) => celery_target(celery).map(WorkersTarget::Celery),
         (None, Some(http)) => Ok(WorkersTarget::Http(http_target(http))),
@@ -288,6 +288,7 @@ fn policy(resource: &WorkerDrain) -> Result<Policy, Problem> {
             scale_in,
             // An HTTP worker is the task's only one.
             workers_per_task: workers.celery.as_ref().map_or(Some(1), workers_per_task),
+            start_timeout: workers.start_timeout.map(Duration::get),
             gate: drain.gate.as_ref().map(gate),
         },
         mode: match mode {

@@ -142,6 +142,12 @@ pub struct WorkersSpec {
     /// replaced by `celery`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpSpec>,
+    /// For how long after its start a task's workers may be silent before it counts as `Unmapped` or `Unknown`: some load models or
+    /// fill caches first. Between 10s and 12h. Default: 2m, or twice the longest start that was seen in this fleet, if that is longer.
+    /// A task that has not answered is held in any case; this only says when that becomes worth an alarm.
+    #[x_kube(validation = between("10s", "12h", "a worker takes some seconds to start, and one that takes half a day will not"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_timeout: Option<Duration>,
 }
 
 /// When tasks are held, and for how long at a time.

@@ -124,6 +124,7 @@ pub fn drain(fleet: SmallFleet, workers: Celery, memory: Memory) -> Drain<SmallF
             scheduled: Scheduled::Ignore,
             deadline: None,
             workers_per_task: None,
+            start_timeout: None,
             scale_in: true,
             gate: None,
         },

@@ -7,7 +7,10 @@ use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use test_support::{Redis, wait_until};
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    time::{Instant, timeout},
+};
 
 use crate::stage::{PATIENCE, Stage};
 
@@ -90,6 +93,31 @@ async fn a_run_does_not_wait_for_a_service_that_is_no_more() {
     let output = timeout(PATIENCE, child.wait_with_output()).await.expect("it ends in time").unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(code(&output) == 1 && stderr.contains("there is no active ECS service transcoder"), "{stderr}");
+}
+
+/// A hold that has lasted for longer than an answer of ECS may be old, and is gone, was released.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_hand_on_our_holds_is_told_and_they_are_set_again() {
+    let (stage, redis) = (Stage::with(1).await, Redis::start().await);
+    let mut child = stage.begin(&["run", "--watch", "-o", "json"], "media", "transcoder", &redis.url());
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut held_since = None;
+    let told = async {
+        loop {
+            let line = timeout(Duration::from_millis(200), lines.next_line()).await;
+            if line.is_ok_and(|line| line.unwrap().unwrap().contains("somebody else released the hold of ")) {
+                return;
+            }
+            let since = *held_since.get_or_insert_with(Instant::now);
+            if stage.held() == 0 {
+                held_since = None;
+            } else if since.elapsed() > Duration::from_secs(30) {
+                stage.release_holds();
+            }
+        }
+    };
+    timeout(PATIENCE, told).await.expect("it is told");
+    wait_until("it is held again", PATIENCE, || std::future::ready(stage.held() == 1)).await;
 }
 
 #[rstest]

@@ -9,7 +9,9 @@ use std::{
 
 use ecs_emulator::{
     Config, Emulator,
-    model::{CallFault, ContainerDefinition, CreateService, DeploymentConfiguration, Faults, UpdateService},
+    model::{
+        CallFault, ContainerDefinition, CreateService, DeploymentConfiguration, Faults, Protection, UpdateService,
+    },
 };
 use serde_json::Map;
 use tempfile::TempDir;
@@ -196,6 +198,18 @@ spec:
             let then = world.now() + lasting;
             world.state().tasks.values().filter(|task| task.is_protected(then)).count()
         })
+    }
+
+    /// Somebody else releases the holds of all tasks, as an application may that protects itself.
+    pub fn release_holds(&self) {
+        let now = self.emulator.now();
+        self.emulator.with_world(|world| {
+            let held = world.state().tasks.values().filter(|task| task.is_protected(now));
+            let held: Vec<String> = held.map(|task| task.id.to_string()).collect();
+            for task in held {
+                world.update_task_protection("media", &[&task], Protection::Off, now).unwrap();
+            }
+        });
     }
 
     /// Somebody stops all tasks that are held, by hand.

@@ -174,6 +174,7 @@ fn after(sim: &Sim, who: usize, policy: &Policy, pass: &Reconciliation) -> u64 {
             world.tell(|| format!("operator {who}: {action}: {outcome:?}"));
         }
     }
+    world.judge_hands(&pass.plan.memory);
     let before = world.taps[who].before.take().unwrap_or_default();
     let youngest = before.past.first().map(|past| past.until);
     if let Some(ended) = pass.plan.report.past.first().filter(|past| Some(past.until) != youngest) {

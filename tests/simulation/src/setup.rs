@@ -90,6 +90,8 @@ pub struct Work {
     pub only_sends: bool,
     /// The workers have the package `celery-worker-drain`.
     pub package: Option<Package>,
+    /// The workers run jobs where they listen: one at a time, and while it runs they hear nothing (the solo pool).
+    pub solo: bool,
 }
 
 /// What a worker that loses the broker tells of the jobs that it had.
@@ -153,6 +155,9 @@ impl Setup {
         work.package = package
             .percent(25)
             .then(|| Package { tells_task: package.percent(50), batches: work.limit > 0 && package.percent(50) });
+        if Chance::new(seed, "solo").percent(10) {
+            (work.solo, work.concurrency, work.lost) = (true, 1, Lost::Nothing);
+        }
         // Behind a gate the last job is waited for before any task leaves, and its retry: with jobs of an hour, for hours.
         let may_gate = work.longest <= 3 * MINUTE;
         policy.drain.gate = (may_gate && Chance::new(seed, "gate").percent(10)).then(|| gate(work.own()));
@@ -248,6 +253,7 @@ fn policy(chance: &mut Chance, faults: FaultSet) -> Policy {
             scheduled,
             deadline: deadline.map(|action| Deadline { after, action }),
             workers_per_task: None,
+            start_timeout: None,
             scale_in,
             gate: None,
         },
@@ -282,6 +288,7 @@ fn work(chance: &mut Chance, faults: FaultSet) -> Work {
         lost: Lost::Nothing,
         only_sends: false,
         package: None,
+        solo: false,
     };
     // Jobs of an hour cost a thousand looks: few seeds have them, and none that waits behind another.
     if chance.percent(1) { Work { longest: 60 * MINUTE, gap: 5 * MINUTE, prefetch: 0, ..drawn } } else { drawn }

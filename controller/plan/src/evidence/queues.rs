@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{FRESH_FOR, fresh, held};
 use crate::{
-    memory::{Counters, Memory},
+    memory::{Counters, Memory, NodeMemory},
     names::{NodeName, QueueName},
     observation::{Answer, Delivered, FailureKind, Observation, Queue, QueueCount, Seen, WorkersView},
     policy::{Gate, Scheduled},
@@ -137,7 +137,7 @@ impl<'a> Tellers<'a> {
         };
         let unheard = consumers.saturating_sub(u64::try_from(takers.len()).unwrap_or(u64::MAX));
         let own = |node: &NodeName| workers.and_then(|workers| workers.nodes.get(node));
-        let mut nodes: BTreeMap<_, _> = taken(name, memory).map(|node| (node, own(node))).collect();
+        let mut nodes: BTreeMap<_, _> = may_hold(name, memory).map(|node| (node, own(node))).collect();
         // One may have begun to take jobs from it after it was counted.
         nodes.extend(own_takers(name, workers).into_iter().map(|(node, answer)| (node, Some(answer))));
         nodes.extend(takers.into_iter().map(|(node, answer)| (node, Some(answer))));
@@ -180,8 +180,8 @@ impl<'a> Tellers<'a> {
 fn shares_messages(name: &QueueName, workers: Option<&WorkersView>, memory: &Memory) -> bool {
     let answers = workers.into_iter().flat_map(|workers| workers.nodes.values());
     let seen = answers.filter_map(|answer| answer.queues.as_ref()).flatten();
-    let taken = memory.tasks.values().flat_map(|task| task.nodes.values()).flat_map(|node| &node.taken);
-    let queues: BTreeSet<&Queue> = seen.chain(taken).collect();
+    let remembered = memory.tasks.values().flat_map(|task| task.nodes.values()).flat_map(NodeMemory::may_hold_from);
+    let queues: BTreeSet<&Queue> = seen.chain(remembered).collect();
     let own = queues.iter().filter(|queue| queue.name == *name);
     let meets = |queue: &Queue| queues.iter().any(|other| other.name != *name && queue.may_share(other));
     own.into_iter().any(|queue| queue.may_share_with_others() || meets(queue))
@@ -193,21 +193,21 @@ fn own_takers<'a>(name: &QueueName, workers: Option<&'a WorkersView>) -> BTreeMa
     nodes.filter(|(_, answer)| takes(answer)).collect()
 }
 
-/// Nodes of tasks that live from which we took this queue.
-fn taken<'a>(name: &QueueName, memory: &'a Memory) -> impl Iterator<Item = &'a NodeName> {
+/// Nodes of tasks that live and that may hold jobs from this queue.
+fn may_hold<'a>(name: &QueueName, memory: &'a Memory) -> impl Iterator<Item = &'a NodeName> {
     memory
         .tasks
         .values()
         .filter(|task| !task.gone)
         .flat_map(|task| &task.nodes)
-        .filter(move |(_, node)| node.taken.iter().any(|queue| queue.name == *name))
+        .filter(move |(_, node)| node.may_hold_from().any(|queue| queue.name == *name))
         .map(|(node, _)| node)
 }
 
 fn is_taken_from(name: &QueueName, workers: Option<&WorkersView>, memory: &Memory) -> bool {
     let answers = workers.into_iter().flat_map(|workers| workers.nodes.values());
     let mut queues = answers.filter_map(|answer| answer.queues.as_ref()).flatten();
-    queues.any(|queue| queue.name == *name) || taken(name, memory).next().is_some()
+    queues.any(|queue| queue.name == *name) || may_hold(name, memory).next().is_some()
 }
 
 #[cfg(test)]

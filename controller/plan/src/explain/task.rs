@@ -109,11 +109,11 @@ fn staying(situation: &Situation<'_>, member: &Member<'_>) -> TaskPhase {
         TaskPhase::Unknown
     } else if member.evidence.mapped != Mapped::Yes {
         let found_none = matches!(member.evidence.mapped, Mapped::No(_));
-        if found_none && situation.is_booting(member) { TaskPhase::Starting } else { TaskPhase::Unmapped }
+        if found_none && situation.is_starting_up(member) { TaskPhase::Starting } else { TaskPhase::Unmapped }
     } else if give_back::missing(member).next().is_some() {
         TaskPhase::Restoring
     } else if member.evidence.silent().next().is_some() {
-        if situation.is_booting(member) { TaskPhase::Starting } else { TaskPhase::Unknown }
+        if situation.is_starting_up(member) { TaskPhase::Starting } else { TaskPhase::Unknown }
     } else {
         TaskPhase::Serving
     }
@@ -135,7 +135,12 @@ fn waiting_for(
         _ if wants_hold && phase != TaskPhase::AtRisk && member.is_free(situation.now) => unheld(member, decision),
         _ => String::new(),
     };
-    let told = [displaced(member), words, unheld];
+    let cancelled = if phase == TaskPhase::Unknown && decision.steps.contains(Step::Cancel, member.id) {
+        String::from("it is told to take no more jobs, which it heeds when it hears it")
+    } else {
+        String::new()
+    };
+    let told = [displaced(member), words, cancelled, unheld];
     let parts = told.into_iter().chain(retried(situation, member, decision));
     parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }
@@ -178,21 +183,14 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
     let ago = || age(situation.now.duration_since(since));
     match phase {
         TaskPhase::AtRisk => at_risk(situation, member),
-        TaskPhase::Unmapped => unmapped(member),
+        TaskPhase::Unmapped => unmapped(situation, member),
         TaskPhase::Unknown if !situation.workers_seen => {
             String::from("its workers cannot be asked, so nothing is known of its jobs; no hold is released meanwhile")
         }
         TaskPhase::Unknown if member.evidence.unseen().is_some() || member.evidence.silent().next().is_none() => {
             may_hold_unseen(situation, member)
         }
-        TaskPhase::Unknown => format!(
-            "{} does not answer for {}; silence is not idleness, so it stays held; {}",
-            names(member.evidence.silent()),
-            ago(),
-            member.evidence.silences.values().next().copied().unwrap_or(
-                "check whether the worker is frozen or cut off (one with the solo pool answers between jobs only)"
-            ),
-        ),
+        TaskPhase::Unknown => silent(situation, member, &ago()),
         TaskPhase::Overdue => format!(
             "its deadline has passed and {}; it stays held because deadline.action is Hold",
             jobs(situation, member)
@@ -222,6 +220,9 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
             ),
             _ => String::from("it has no jobs; it is checked again to be sure"),
         },
+        TaskPhase::Permitted if !member.memory.held => {
+            format!("nothing held it, and its stop was permitted {} ago; the scheduler stops it at its own pace", ago())
+        }
         TaskPhase::Permitted => format!("its hold was released {} ago; the scheduler stops it at its own pace", ago()),
         TaskPhase::Stopping => String::from("the scheduler is stopping it"),
         TaskPhase::Restoring => format!(
@@ -237,6 +238,19 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
         }
         TaskPhase::Serving | TaskPhase::Stopped => String::new(),
     }
+}
+
+/// Who is silent, and why as far as that is known.
+fn silent(situation: &Situation<'_>, member: &Member<'_>, since: &str) -> String {
+    let stays = if member.is_held(situation.now) { ", so it stays held" } else { "" };
+    let is_working = member.quiet().any(|(_, node)| node.between_jobs);
+    let why = member.evidence.silences.values().next().copied().unwrap_or(if is_working {
+        "a worker of its pool answers between jobs only, so it runs one, most likely"
+    } else {
+        "check whether the worker is frozen or cut off; one of Celery 5.3 or older may be deaf since its broker was restarted \
+         (docs/hazards.md)"
+    });
+    format!("{} does not answer for {since}; silence is not idleness{stays}; {why}", names(member.evidence.silent()))
 }
 
 fn may_hold_unseen(situation: &Situation<'_>, member: &Member<'_>) -> String {
@@ -277,13 +291,20 @@ fn at_risk(situation: &Situation<'_>, member: &Member<'_>) -> String {
     }
 }
 
-fn unmapped(member: &Member<'_>) -> String {
+fn unmapped(situation: &Situation<'_>, member: &Member<'_>) -> String {
     let why = match &member.evidence.mapped {
         Mapped::Yes => "",
         Mapped::No(hint) => hint,
         Mapped::Ambiguous(why) => why,
     };
-    format!("its node cannot be determined, so it stays as it is: {why}")
+    let starts = match member.evidence.mapped {
+        Mapped::No(_) if !member.memory.has_worker() => format!(
+            "; if its worker takes longer than {} to start, set spec.workers.startTimeout",
+            age(situation.start_timeout())
+        ),
+        _ => String::new(),
+    };
+    format!("its node cannot be determined, so it stays as it is: {why}{starts}")
 }
 
 fn unheld(member: &Member<'_>, decision: &Decision) -> String {

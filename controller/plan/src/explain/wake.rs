@@ -9,7 +9,7 @@ use crate::{
     actions::Action,
     evidence::{Work, held},
     memory::{Memory, ObserveError, Retry},
-    names::NodeName,
+    names::{NodeName, TaskId},
     observation::{Answer, HoldState, Life},
     policy::{Mode, Scheduled},
     situation::{Member, Situation},
@@ -41,13 +41,17 @@ pub fn wake_after(situation: &Situation<'_>, actions: &[Action]) -> SignedDurati
         if member.leaving.is_some() || member.task.life == Life::Stopping {
             wake = wake.min(leaving(situation, member));
         } else if member.task.life == Life::Starting
-            || (member.evidence.work == Work::Unknown && situation.is_booting(member))
+            || (member.evidence.work == Work::Unknown && situation.is_starting_up(member))
         {
             wake = wake.min(BOOTING);
         }
         if let HoldState::Until(end) = member.task.hold {
             wake = wake.min((end.duration_since(situation.now) / 2).max(LEAVING_MIN));
         }
+    }
+    // Who released one may release the next.
+    if situation.live().any(|member| member.memory.released_by_others > 0) {
+        wake = wake.min(LEAVING_MIN);
     }
     if let Some(gate) = &situation.memory.gate
         && gate.opened.is_none()
@@ -65,6 +69,13 @@ pub fn wake_after(situation: &Situation<'_>, actions: &[Action]) -> SignedDurati
 
 /// It was tried so often that haste does not help.
 fn is_vain(situation: &Situation<'_>, action: &Action) -> bool {
+    let is_silent =
+        |task: &TaskId, node| situation.members.get(task).is_some_and(|member| member.evidence.queues(node).is_none());
+    if let Action::Cancel { task, node, .. } = action
+        && is_silent(task, node)
+    {
+        return true;
+    }
     let retry = situation.memory.tasks.get(action.task()).and_then(|task| task.retries.get(&action.step()));
     retry.is_some_and(Retry::is_stubborn)
 }

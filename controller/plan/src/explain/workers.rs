@@ -27,7 +27,7 @@ pub fn alike(member: &Member<'_>, what_follows: &str) -> String {
 
 /// Told before a deployment meets it: tasks that stay and will not be let go.
 pub fn note(situation: &Situation<'_>) -> Option<String> {
-    let stays = |member: &&Member<'_>| member.leaving.is_none() && !situation.is_booting(member);
+    let stays = |member: &&Member<'_>| member.leaving.is_none() && !situation.is_starting_up(member);
     let member = situation
         .running()
         .filter(stays)

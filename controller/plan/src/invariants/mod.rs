@@ -352,8 +352,8 @@ pub fn rule_9(judged: Judged<'_>) -> Check {
         return Ok(());
     }
     let cancelled: BTreeSet<&TaskId> = cancels(judged.plan).collect();
-    let consuming = fleet.tasks.keys().filter(|task| consumes(judged, fleet, task)).count();
-    let left = number(consuming.saturating_sub(cancelled.len()));
+    let goes_on = |task: &&TaskId| consumes(judged, fleet, task) && !cancelled.contains(*task);
+    let left = number(fleet.tasks.keys().filter(goes_on).count());
     let most = floor(judged, fleet).max(fleet.desired);
     let again = fleet.tasks.keys().find(|task| {
         let known = memory.tasks.get(*task);

@@ -8,6 +8,7 @@ use super::judged::Judged;
 use crate::{
     Action, Ground, NodeName, Plan, RevisionId, TaskId,
     evidence::FRESH_FOR,
+    memory::NodeMemory,
     observation::{Answer, FleetView, HoldState, Life, Mapping, Queue, Task, WorkersView},
     policy::{DeadlineAction, MinConsuming, Scheduled, percent_of},
 };
@@ -76,16 +77,33 @@ pub(super) fn at_work(judged: Judged<'_>, fleet: &FleetView, task: &TaskId) -> b
 }
 
 pub(super) fn consumes(judged: Judged<'_>, fleet: &FleetView, task: &TaskId) -> bool {
-    runs_and_is_mapped(judged, fleet, task)
-        && nodes(judged, task)
-            .iter()
-            .filter_map(|node| answer(judged, node)?.queues.as_ref())
-            .any(|queues| !queues.is_empty())
+    let quiet = |node: &NodeName| {
+        known_node(judged, task, node).is_some_and(|known| known.between_jobs && !known.consumed.is_empty())
+    };
+    let takes_jobs = |node: &NodeName| match told(judged, node) {
+        Some(queues) => !queues.is_empty(),
+        None => quiet(node),
+    };
+    runs_and_is_mapped(judged, fleet, task) && nodes(judged, task).iter().any(takes_jobs)
 }
 
-/// The queues that its nodes are seen to take jobs from.
-pub(super) fn takes_from<'a>(judged: Judged<'a>, task: &TaskId) -> impl Iterator<Item = &'a Queue> {
-    nodes(judged, task).into_iter().filter_map(move |node| answer(judged, &node)?.queues.as_ref()).flatten()
+/// The queues that its nodes are seen to take jobs from; those that are silent, that they last told of.
+pub(super) fn takes_from<'a>(judged: Judged<'a>, task: &'a TaskId) -> impl Iterator<Item = &'a Queue> {
+    let of_node = move |node: NodeName| -> Vec<&'a Queue> {
+        match (told(judged, &node), known_node(judged, task, &node)) {
+            (Some(queues), _) => queues.iter().collect(),
+            (None, known) => known.into_iter().flat_map(|known| &known.consumed).collect(),
+        }
+    };
+    nodes(judged, task).into_iter().flat_map(of_node)
+}
+
+fn told<'a>(judged: Judged<'a>, node: &NodeName) -> Option<&'a [Queue]> {
+    answer(judged, node)?.queues.as_deref()
+}
+
+fn known_node<'a>(judged: Judged<'a>, task: &TaskId, node: &NodeName) -> Option<&'a NodeMemory> {
+    judged.plan.memory.tasks.get(task)?.nodes.get(node)
 }
 
 /// Nothing holds it, or not for long, or its deadline lets it go; or its scheduler wants it gone, held or not.

@@ -9,21 +9,29 @@ use super::{
 use crate::{
     actions::Action,
     names::{NodeName, QueueName},
-    observation::Queue,
     situation::{Member, Situation, count},
 };
 
 /// Consumers that will be cancelled.
+///
+/// A worker that is silent is told, too: a cancel is harmless when it comes late, and a worker that answers between jobs only would
+/// begin another one before it is seen to take jobs. Whoever took jobs when it last told, and should not be silent, is counted
+/// by nobody: it is told once enough others are seen to take jobs without it.
 pub fn cancels(situation: &Situation<'_>, holds: &Holds) -> Vec<Action> {
-    let (mut chosen, mut patient): (Vec<&Member<'_>>, Vec<&Member<'_>>) = situation
-        .leaving()
-        .filter(|member| member.is_consuming())
-        .partition(|member| may_not_wait(situation, holds, member));
+    let may_take_jobs = |member: &&Member<'_>| member.takes_jobs() || member.quiet().next().is_some();
+    let (mut chosen, mut patient): (Vec<&Member<'_>>, Vec<&Member<'_>>) =
+        situation.leaving().filter(may_take_jobs).partition(|member| may_not_wait(situation, holds, member));
     patient.retain(|member| !situation.is_behind_gate(member));
-    patient.sort_by_key(|member| order(situation, member));
-    let left = situation.consuming().saturating_sub(count(chosen.iter()));
-    let spare = left.saturating_sub(capacity::keep(situation));
-    chosen.extend(patient.into_iter().take(usize::try_from(spare).unwrap_or(usize::MAX)));
+    let (mut counted, uncounted): (Vec<&Member<'_>>, Vec<&Member<'_>>) =
+        patient.into_iter().partition(|member| member.takes_jobs());
+    counted.sort_by_key(|member| order(situation, member));
+    let (keep, left) = (capacity::keep(situation), situation.consuming());
+    let left = left.saturating_sub(count(chosen.iter().filter(|member| member.takes_jobs())));
+    let spare = usize::try_from(left.saturating_sub(keep)).unwrap_or(usize::MAX);
+    if left >= keep {
+        chosen.extend(uncounted);
+    }
+    chosen.extend(counted.into_iter().take(spare));
     // What is cancelled now stands in front of the queue next time; the order of the steps must not depend on it.
     chosen.sort_by_key(|member| member.id);
     let kept = last_consumed(situation, &chosen);
@@ -31,11 +39,9 @@ pub fn cancels(situation: &Situation<'_>, holds: &Holds) -> Vec<Action> {
 }
 
 fn cancel(member: &Member<'_>, kept: &BTreeSet<&QueueName>) -> Vec<Action> {
-    let cancelled = |queues: &[Queue]| -> Vec<QueueName> {
-        queues.iter().map(|queue| &queue.name).filter(|name| !kept.contains(name)).cloned().collect()
-    };
     let of_node = |node: &NodeName| {
-        let queues = cancelled(member.evidence.queues(node)?);
+        let names = member.queues(node).into_iter().map(|queue| &queue.name);
+        let queues: Vec<QueueName> = names.filter(|name| !kept.contains(name)).cloned().collect();
         (!queues.is_empty()).then(|| Action::Cancel { task: member.id.clone(), node: node.clone(), queues })
     };
     member.evidence.nodes.keys().filter_map(of_node).collect()
@@ -52,6 +58,6 @@ pub fn last_consumed<'a>(situation: &'a Situation<'_>, members: &[&'a Member<'_>
 
 /// Queues of this task that the broker deletes when nobody takes jobs from them any more.
 pub fn auto_deleted<'a>(member: &'a Member<'_>) -> impl Iterator<Item = &'a QueueName> {
-    let queues = member.evidence.nodes.keys().filter_map(|node| member.evidence.queues(node)).flatten();
+    let queues = member.evidence.nodes.keys().flat_map(|node| member.queues(node));
     queues.filter(|queue| queue.auto_delete).map(|queue| &queue.name)
 }

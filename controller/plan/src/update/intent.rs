@@ -8,28 +8,34 @@ use jiff::Timestamp;
 use crate::{
     actions::{Action, Outcome, Step},
     memory::{Memory, Permitted, PhaseSince, Retry, TaskMemory},
-    names::NodeName,
+    names::{NodeName, QueueName},
     observation::{FailureKind, Queue, WorkersView},
     report::TaskReport,
 };
 
 /// Writes down what is about to be done. `workers` are those on whose answers that was decided.
 pub fn intend(memory: &mut Memory, actions: &[Action], workers: Option<&WorkersView>, now: Timestamp) {
-    let queues = |node: &NodeName| -> &[Queue] {
-        let answer = workers.and_then(|workers| workers.nodes.get(node));
-        answer.and_then(|answer| answer.queues.as_deref()).unwrap_or_default()
-    };
+    let told = |node: &NodeName| -> Option<&[Queue]> { workers?.nodes.get(node)?.queues.as_deref() };
     for action in actions {
         let Some(task) = memory.tasks.get_mut(action.task()) else { continue };
         match action {
             Action::Hold { .. } => task.held = true,
-            Action::Cancel { node, .. } => {
-                task.nodes.entry(node.clone()).or_default().taken.extend(queues(node).iter().cloned());
+            Action::Cancel { node, queues, .. } => {
+                let known = task.nodes.entry(node.clone()).or_default();
+                let told = told(node).unwrap_or_default();
+                known.taken.extend(told.iter().cloned());
+                // It is silent, or its answer is too old to count: then what it last told counts.
+                let is_told = |name: &QueueName| told.iter().any(|queue| queue.name == *name);
+                let last = known.consumed.iter().filter(|queue| queues.contains(&queue.name) && !is_told(&queue.name));
+                known.taken.extend(last.cloned());
             }
-            Action::Permit { ground, .. } => task.permitting = Some(Permitted { at: now, ground: ground.clone() }),
+            Action::Permit { ground, .. } => {
+                task.permitting = Some(Permitted { at: now, ground: ground.clone() });
+                task.seen_held = None;
+            }
             // It may take jobs from now on: that it had none when it was let go tells nothing of its end.
             Action::GiveBack { .. } => task.released = task.released.take().filter(Permitted::by_deadline),
-            Action::Release { .. } => {}
+            Action::Release { .. } => task.seen_held = None,
         }
     }
 }

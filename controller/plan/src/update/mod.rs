@@ -9,6 +9,7 @@ pub mod intent;
 pub mod retries;
 
 mod errors;
+mod foreign;
 mod leaving;
 mod lifecycle;
 mod miscount;
@@ -21,6 +22,7 @@ mod rollback;
 mod rollout;
 mod scale_in;
 mod shortage;
+mod starts;
 mod surplus;
 mod view;
 
@@ -74,8 +76,10 @@ pub fn update<'a>(policy: &'a Policy, observation: &'a Observation, before: &'a 
     permit::void(&view, &mut memory);
     permit::confirm(&view, &mut memory);
     permit::forget_released(&view, &mut memory);
+    foreign::follow(&view, &mut memory);
     proof::follow(&view, &mut memory);
     permit::take_free_for_permitted(&view, &mut memory);
+    starts::follow(&view, &mut memory);
     nodes::learn_instances(&view, &mut memory);
     if is_certain {
         rollout::follow(&view, &mut memory);

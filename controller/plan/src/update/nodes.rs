@@ -30,8 +30,13 @@ pub fn learn_instances(view: &View<'_>, memory: &mut Memory) {
         for (name, answer) in evidence.nodes.iter().filter_map(|(name, answer)| Some((name, (*answer)?))) {
             let node = task.nodes.entry(name.clone()).or_default();
             if answer.instance.is_some() && answer.instance != node.instance {
-                *node = NodeMemory { instance: answer.instance.clone(), own: BTreeSet::new(), ..mem::take(node) };
+                let instance = answer.instance.clone();
+                *node = NodeMemory { instance, own: BTreeSet::new(), between_jobs: false, ..mem::take(node) };
             }
+            if let Some(queues) = &answer.queues {
+                node.consumed = queues.iter().cloned().collect();
+            }
+            node.between_jobs |= answer.between_jobs;
             if node.own.is_empty() {
                 let seen = || answer.queues.iter().flatten().map(|queue| queue.name.clone()).collect();
                 node.own = answer.own_queues.clone().unwrap_or_else(seen);

@@ -1,7 +1,7 @@
 //! Since when fewer tasks than the floor are seen consuming.
 
 use super::view::View;
-use crate::{evidence::Intake, memory::Memory, observation::Life};
+use crate::{evidence::Evidence, memory::Memory, observation::Life};
 
 /// Where the workers cannot be asked, what was known stays.
 pub fn follow(view: &View<'_>, memory: &mut Memory) {
@@ -9,7 +9,8 @@ pub fn follow(view: &View<'_>, memory: &mut Memory) {
         return;
     }
     let is_running = |id| view.fleet.tasks.get(id).is_some_and(|task| task.life == Life::Running);
-    let consumes = view.evidence.iter().filter(|(id, seen)| is_running(id) && seen.intake == Intake::Consuming);
+    let takes_jobs = |id, seen: &Evidence<'_>| memory.tasks.get(id).is_some_and(|known| seen.takes_jobs(known));
+    let consumes = view.evidence.iter().filter(|(id, seen)| is_running(id) && takes_jobs(id, seen));
     let is_short = u32::try_from(consumes.count()).unwrap_or(u32::MAX) < view.policy.floor(view.fleet);
     memory.short_since = is_short.then(|| memory.short_since.map_or(view.now, |since| since.min(view.now)));
 }

@@ -59,6 +59,7 @@ impl Stage {
             scheduled: Scheduled::Ignore,
             deadline: None,
             workers_per_task: None,
+            start_timeout: None,
             scale_in: true,
             gate: None,
         };

@@ -52,6 +52,7 @@ pub fn policy() -> Policy {
             scheduled: Scheduled::Ignore,
             deadline: None,
             workers_per_task: None,
+            start_timeout: None,
             scale_in: true,
             gate: None,
         },

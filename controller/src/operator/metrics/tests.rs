@@ -31,6 +31,7 @@ fn policy() -> Policy {
         scheduled: Scheduled::Ignore,
         deadline: None,
         workers_per_task: None,
+        start_timeout: None,
         scale_in: true,
         gate: None,
     };

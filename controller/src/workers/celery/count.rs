@@ -10,7 +10,8 @@ use worker_drain_plan::{
 };
 
 use super::{
-    look::{Known, Look},
+    known::Known,
+    look::Look,
     pidbox::{Method, Recipients, Request},
     poll::{Awaited, Poll},
     remote::{Remote, next},

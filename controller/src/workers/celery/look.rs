@@ -7,7 +7,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
-    sync::{Mutex, PoisonError},
 };
 
 use worker_drain_plan::{
@@ -17,70 +16,15 @@ use worker_drain_plan::{
 
 use super::{
     account,
+    known::Known,
     match_nodes::{Answered, Matched, Matcher, NOT_READ, Naming},
     pidbox::{Method, Recipients, Request},
     poll::{Awaited, Heard, Poll},
-    profile::{Gaps, Hidden, Kind, Profile},
+    profile::{Gaps, Kind, Profile},
     remote::{Remote, next},
     transport::{Replies, Transport},
 };
 use crate::identity::Expected;
-
-/// What is kept of nodes from one observation to the next.
-#[derive(Default)]
-pub(super) struct Known(Mutex<Inner>);
-
-#[derive(Default)]
-struct Inner {
-    profiles: BTreeMap<NodeName, Profile>,
-    /// What was asked in the last observation of those who were met in it. A reply that came too late for it counts in the next
-    /// one: before anything is proven, everybody had from one observation to another to answer.
-    late: Vec<(Poll, Replies)>,
-}
-
-impl Known {
-    fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        act(&mut inner)
-    }
-
-    fn profile(&self, node: &NodeName) -> Option<Profile> {
-        self.with(|inner| inner.profiles.get(node).cloned())
-    }
-
-    /// It was never met, or as nobody's.
-    fn is_strange(&self, node: &NodeName) -> bool {
-        self.profile(node).is_none_or(|profile| profile.kind == Kind::Stranger)
-    }
-
-    /// Nodes that were met before, with what they told of their tasks.
-    fn met(&self) -> Answered {
-        self.with(|inner| {
-            let told = inner.profiles.iter().filter_map(|(node, profile)| match &profile.kind {
-                Kind::Package(package) => Some((node.clone(), package.task.clone()?)),
-                Kind::Lists(_) | Kind::Stranger => None,
-            });
-            Answered { told: told.collect(), nodes: inner.profiles.keys().cloned().collect(), ..Answered::default() }
-        })
-    }
-
-    /// What is registered with a node now is added to what its lists would not show. `None`: it is not asked for lists.
-    fn widen(&self, node: &NodeName, registered: &[Hidden]) -> Option<Gaps> {
-        self.with(|inner| match &mut inner.profiles.get_mut(node)?.kind {
-            Kind::Lists(gaps) => {
-                gaps.widen(registered);
-                Some(gaps.clone())
-            }
-            Kind::Package(_) | Kind::Stranger => None,
-        })
-    }
-
-    /// Keeps what nodes told when they were asked how they want to be asked. One that has told a part only is asked again.
-    fn learn(&self, poll: &Poll) {
-        let profiles = poll.heard.iter().filter_map(|(node, heard)| Some((node.clone(), poll.profile(node, heard)?)));
-        self.with(|inner| inner.profiles.extend(profiles));
-    }
-}
 
 /// Asks, over one transport.
 pub(super) struct Look<'a, T> {
@@ -91,6 +35,8 @@ pub(super) struct Look<'a, T> {
     answered: Answered,
     /// Nodes that it depends on the version of how they are to be asked.
     wants_version: BTreeSet<NodeName>,
+    /// Nodes that answered the last observation when it was over.
+    too_late: BTreeSet<NodeName>,
 }
 
 impl<'a, T: Transport> Look<'a, T> {
@@ -102,6 +48,7 @@ impl<'a, T: Transport> Look<'a, T> {
             answers: BTreeMap::new(),
             answered: Answered::default(),
             wants_version: BTreeSet::new(),
+            too_late: BTreeSet::new(),
         }
     }
 
@@ -124,7 +71,7 @@ impl<'a, T: Transport> Look<'a, T> {
         self.answered.bound = bound;
         self.take_in(poll, replies);
         let here = &self.answered.nodes | &expected;
-        self.known.with(|inner| inner.profiles.retain(|node, _| here.contains(node)));
+        self.known.keep_only(&here);
 
         // One that was nobody's is somebody's as soon as more is known of that task.
         let theirs: BTreeSet<NodeName> =
@@ -136,8 +83,7 @@ impl<'a, T: Transport> Look<'a, T> {
         self.question(&unasked).await?;
         self.find_shared().await?;
         self.find_limits(&self.nodes_that(seems_idle)).await?;
-        let late = mem::take(&mut self.late);
-        self.known.with(|inner| inner.late = late);
+        self.known.keep_late(mem::take(&mut self.late));
         Ok(self.finish(&matcher))
     }
 
@@ -156,11 +102,13 @@ impl<'a, T: Transport> Look<'a, T> {
 
     /// What came after the last observation had ended.
     fn hear_late(&mut self) {
-        for (mut poll, mut replies) in self.known.with(|inner| mem::take(&mut inner.late)) {
+        for (mut poll, mut replies) in self.known.take_late() {
+            let in_time: BTreeSet<NodeName> = poll.heard.keys().cloned().collect();
             let now = self.remote.clock.now();
             while let Some(Ok(reply)) = replies.at_hand() {
                 poll.hear(&reply, now);
             }
+            self.too_late.extend(poll.heard.keys().filter(|node| !in_time.contains(*node)).cloned());
             self.answered.nodes.extend(poll.heard.keys().cloned());
             self.known.learn(&poll);
         }
@@ -255,7 +203,7 @@ impl<'a, T: Transport> Look<'a, T> {
             match said {
                 Said::Answer(answer) => drop(self.answers.insert(node.clone(), *answer)),
                 Said::Nothing => {}
-                Said::Anew => drop(self.known.with(|inner| inner.profiles.remove(&node))),
+                Said::Anew => self.known.forget(&node),
             }
             poll.heard.insert(node, heard);
         }
@@ -311,13 +259,13 @@ impl<'a, T: Transport> Look<'a, T> {
         let mut nodes = self.answers;
         // Answers of several processes under one name are nobody's; those of unmatched workers are ignored.
         nodes.retain(|node, _| !self.answered.shared.contains(node) && !unmatched_workers.contains(node));
-        let silent = self.answered.bound.iter().filter(|node| !self.answered.nodes.contains(*node));
-        let why = if self.answered.unreadable {
-            format!("{NOT_READ}; {BOUND_AND_SILENT}")
-        } else {
-            BOUND_AND_SILENT.to_owned()
-        };
-        let silences = silent.map(|node| (node.clone(), why.clone())).collect();
+        let mut silences: BTreeMap<NodeName, String> = BTreeMap::new();
+        for node in self.answered.bound.iter().filter(|node| !self.answered.nodes.contains(*node)) {
+            let not_read = if self.answered.unreadable { format!("{NOT_READ}; ") } else { String::new() };
+            silences.insert(node.clone(), format!("{not_read}{BOUND_AND_SILENT}"));
+        }
+        let too_late = self.too_late.into_iter().filter(|node| !nodes.contains_key(node));
+        silences.extend(too_late.map(|node| (node, TOO_LATE.to_owned())));
         WorkersView { tasks, nodes, unmatched_workers, silences }
     }
 }
@@ -331,6 +279,10 @@ const LIMITS_UNTOLD: &str = "it does not say which rate limits it has now";
 /// Of a node that is known by its queue only.
 const BOUND_AND_SILENT: &str = "it has a queue for requests on the broker, so that a worker of this name was there; if it is gone \
                                 for good, delete its binding (docs/brokers.md)";
+
+/// Of a node that is busy or far away.
+const TOO_LATE: &str = "it answers later than spec.workers.celery.replyTimeout allows: make that longer, or look at what keeps the worker \
+                        or its broker so busy";
 
 fn takes_none(answer: &Answer) -> bool {
     answer.queues.as_ref().is_some_and(Vec::is_empty)
@@ -367,7 +319,8 @@ impl Said {
         if heard.queues.is_none() && heard.active.is_none() {
             return Self::Nothing;
         }
-        Self::Answer(Box::new(Answer { unseen: Some(UNMET.to_owned()), ..heard.lists() }))
+        let between_jobs = heard.stats.as_ref().is_some_and(|stats| stats.between_jobs);
+        Self::Answer(Box::new(Answer { unseen: Some(UNMET.to_owned()), between_jobs, ..heard.lists() }))
     }
 
     fn of(profile: &Profile, heard: &mut Heard) -> Self {
@@ -377,7 +330,8 @@ impl Said {
             Kind::Package(_) => {
                 let told = heard.account.take();
                 let account = told.and_then(|told| account::take_in(told.get(), (heard.asked_at, heard.answered_at)));
-                account.map_or(Self::Nothing, |answer| Self::Answer(Box::new(answer)))
+                let between_jobs = profile.between_jobs;
+                account.map_or(Self::Nothing, |answer| Self::Answer(Box::new(Answer { between_jobs, ..answer })))
             }
             Kind::Lists(gaps) => Self::listed(profile, gaps, heard),
         }
@@ -394,7 +348,7 @@ impl Said {
         let uncounted = || String::from("it does not say how many jobs it has begun");
         let unseen = gaps.unseen.clone().or_else(|| stats.is_none().then(uncounted));
         let (begun, up_for) = stats.map(|stats| (stats.begun, stats.up_for)).unzip();
-        let settles_in = gaps.settles_in;
-        Self::Answer(Box::new(Answer { begun, up_for, unseen, settles_in, ..heard.lists() }))
+        let (settles_in, between_jobs) = (gaps.settles_in, profile.between_jobs);
+        Self::Answer(Box::new(Answer { begun, up_for, unseen, settles_in, between_jobs, ..heard.lists() }))
     }
 }

@@ -10,6 +10,7 @@ mod broker;
 mod count;
 mod events;
 mod host;
+mod known;
 mod look;
 pub mod match_nodes;
 pub mod pidbox;
@@ -44,7 +45,8 @@ pub use self::{
 };
 use self::{
     events::{Listener, Switches},
-    look::{Known, Look},
+    known::Known,
+    look::Look,
     match_nodes::Naming,
     pidbox::{Method, Request, parse_reply},
     remote::{Remote, next},

@@ -217,7 +217,7 @@ impl Poll {
     /// How this node is to be asked from now on, if it was asked for that and has told. One that was asked for its counts and
     /// nothing else is nobody's.
     pub(super) fn profile(&self, node: &NodeName, heard: &Heard) -> Option<Profile> {
-        let Stats { start, package, .. } = heard.stats.clone()?;
+        let Stats { start, package, between_jobs, .. } = heard.stats.clone()?;
         let kind = match package {
             Some(package) => Kind::Package(package),
             None if self.introduces(node) && !self.needs_version(node, heard) => {
@@ -226,7 +226,7 @@ impl Poll {
             None if !self.asks(node, &Method::ActiveQueues) => Kind::Stranger,
             None => return None,
         };
-        Some(Profile { start, kind })
+        Some(Profile { start, between_jobs, kind })
     }
 
     /// Nodes that have told how they want to be asked but for their version, on which it depends.

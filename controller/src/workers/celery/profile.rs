@@ -29,6 +29,8 @@ pub(super) struct Stats {
     pub(super) up_for: SignedDuration,
     /// How many jobs it has begun.
     pub(super) begun: u64,
+    /// Its pool runs jobs where it listens, so that it may be silent while it runs one.
+    pub(super) between_jobs: bool,
     /// What the worker package adds, if the worker has it.
     pub(super) package: Option<Package>,
 }
@@ -58,6 +60,7 @@ pub(super) struct Package {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Profile {
     pub(super) start: Start,
+    pub(super) between_jobs: bool,
     pub(super) kind: Kind,
 }
 
@@ -93,16 +96,25 @@ pub(super) fn parse_stats(answer: &str, answered_at: Timestamp) -> Option<Stats>
         pid: i64,
         uptime: f64,
         total: BTreeMap<String, u64>,
+        #[serde(default)]
+        pool: Value,
         worker_drain: Option<Value>,
     }
 
-    let Told { pid, uptime, total, worker_drain } = serde_json::from_str(answer).ok()?;
+    let Told { pid, uptime, total, pool, worker_drain } = serde_json::from_str(answer).ok()?;
     let up_for = SignedDuration::try_from(Duration::try_from_secs_f64(uptime).ok()?).ok()?;
     let at = answered_at.checked_sub(up_for).ok()?;
     let begun = total.into_values().try_fold(0, u64::checked_add)?;
     let package = worker_drain.filter(|package| package["contract"] == 1);
     let package = package.map(|package| Package { task: package["task"].as_str().map(str::to_owned) });
-    Some(Stats { start: Start { pid, at }, up_for, begun, package })
+    let between_jobs = pool["implementation"].as_str().is_some_and(listens_between_jobs);
+    Some(Stats { start: Start { pid, at }, up_for, begun, between_jobs, package })
+}
+
+/// Whether this is a pool that runs jobs in the thread that listens: `celery.concurrency.solo:TaskPool` (Celery's `stats`, 5.3 to 5.7). Of
+/// greenlets those that compute without waiting keep it from listening.
+fn listens_between_jobs(implementation: &str) -> bool {
+    ["solo", "gevent", "eventlet"].iter().any(|pool| implementation.starts_with(&format!("celery.concurrency.{pool}:")))
 }
 
 /// Reads Celery's version in the answer to `report`: `software -> celery:5.7.0 (collider) kombu:5.7.0 …`.
@@ -234,6 +246,19 @@ mod tests {
         assert!(stats(7, 10, 100).start.is(stats(7, 19, 110).start), "an uptime has whole seconds");
         assert!(!stats(7, 10, 100).start.is(stats(8, 20, 110).start));
         assert!(!stats(7, 10, 100).start.is(stats(7, 3, 110).start), "the same number in another container");
+    }
+
+    /// Captured from Celery 5.3.6 to 5.7.0.
+    #[rstest]
+    #[case("celery.concurrency.prefork:TaskPool", false)]
+    #[case("celery.concurrency.thread:TaskPool", false)]
+    #[case("celery.concurrency.solo:TaskPool", true)]
+    #[case("celery.concurrency.gevent:TaskPool", true)]
+    #[case("celery.concurrency.eventlet:TaskPool", true)]
+    fn a_pool_that_works_where_it_listens_is_known(#[case] implementation: &str, #[case] expected: bool) {
+        let pool = json!({"implementation": implementation, "max-concurrency": 1});
+        let answer = json!({"pid": 7, "uptime": 1, "total": {}, "pool": pool});
+        assert_eq!(parse_stats(&answer.to_string(), at(1)).unwrap().between_jobs, expected);
     }
 
     #[rstest]

@@ -165,6 +165,27 @@ async fn one_that_answers_too_late_is_met_in_the_next_look() {
     assert!(two.nodes[&"second-of-a@a".into()].is_whole(), "{two:?}");
 }
 
+/// It is there, and is no frozen one: what helps is another.
+#[tokio::test]
+async fn one_that_answers_too_late_again_and_again_is_told_to_do_so() {
+    let kept: Arc<Mutex<Vec<(ReplySink, String)>>> = Arc::default();
+    let pings = kept.clone();
+    let celery = celery(SHORT, Some("w@{taskId}"), None, move |request: &Request, sink: &ReplySink| {
+        if request.method == Method::Ping {
+            pings.lock().unwrap().push((sink.clone(), request.ticket.clone()));
+        }
+    });
+    let tasks = known(tasks(&["a"]), &["w@a"]);
+    for (look, is_known) in [false, true, true].into_iter().enumerate() {
+        let view = celery.observe(&tasks).await.unwrap();
+        let told = view.silences.get(&"w@a".into()).is_some_and(|why| why.contains("replyTimeout"));
+        assert_eq!((told, view.nodes.len()), (is_known, 0), "look {look}");
+        for (sink, ticket) in kept.lock().unwrap().drain(..) {
+            say(&sink, &ticket, "w@a", &json!({"ok": "pong"}));
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_worker_with_the_package_is_asked_one_question_and_says_whose_it_is() {
     let celery = celery(SHORT, None, Some(1), |request: &Request, sink: &ReplySink| match request.method {

@@ -124,6 +124,7 @@ pub const ASSERTIONS: &[&str] = &[
     "7: done means seen",
     "every refused hold is told",
     "a rollout is told as it went",
+    "another hand is told of only if there was one",
     "nothing is begun that was not written down",
     "nothing is begun on an old plan",
     "nothing is tried on an old plan",

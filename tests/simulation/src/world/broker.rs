@@ -302,7 +302,10 @@ impl World {
             _ if self.is_out(Outage::BrokerDown) => {}
             // They wait in its socket.
             Some(NodeState::Frozen(until)) => self.hand_over(m, n, batch, first, count, until.max(self.now) + 2),
-            Some(NodeState::Up | NodeState::Ending) => self.carry_out(m, n, batch, first, count),
+            Some(NodeState::Up | NodeState::Ending) => match self.deaf_until(m, n) {
+                Some(ends) => self.hand_over(m, n, batch, first, count, ends + 2),
+                None => self.carry_out(m, n, batch, first, count),
+            },
             _ => {}
         }
         self.arrived(batch);

@@ -286,10 +286,27 @@ impl World {
         self.retry(job);
         if self.members[m].nodes[n].state == NodeState::Ending {
             self.end_if_idle(m, n);
+        } else if self.setup.work.solo && self.delay_chance.percent(50) {
+            // It hears what it was told meanwhile before it begins the next one.
+            self.at(self.now + 5, Event::Next(m, n, epoch));
         } else {
             self.begin_jobs(m, n);
             self.pump();
         }
+    }
+
+    pub(super) fn next(&mut self, m: usize, n: usize, epoch: u32) {
+        if self.is_with(m, n, epoch) && self.members[m].nodes[n].state == NodeState::Up {
+            self.begin_jobs(m, n);
+            self.pump();
+        }
+    }
+
+    /// Until when a worker hears nothing, because it runs a job where it would listen.
+    pub(super) fn deaf_until(&self, m: usize, n: usize) -> Option<u64> {
+        let job = self.members[m].nodes[n].active.first().filter(|_| self.setup.work.solo)?;
+        let ends = self.jobs[*job].started_at + self.jobs[*job].lasts;
+        Some(if ends > self.now { ends } else { self.now + SECOND })
     }
 
     /// A job that failed sends itself again, to run a moment later.

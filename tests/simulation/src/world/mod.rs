@@ -68,6 +68,8 @@ pub enum Event {
     Token(usize, usize, u32),
     /// The pool of a worker begins a job that its worker does not tell of.
     Kept(usize, usize, u32),
+    /// A worker begins what waits in it.
+    Next(usize, usize, u32),
     /// A worker has come up, thawed, or found the broker again.
     NodeReady(usize, usize, u32),
     /// Requests reach a worker: member, node, epoch, batch, the first of them and how many.
@@ -353,6 +355,7 @@ impl World {
             Event::EtaDue(member, node, epoch, job) => self.eta_due(member, node, epoch, job),
             Event::Token(member, node, epoch) => self.token(member, node, epoch),
             Event::Kept(member, node, epoch) => self.kept(member, node, epoch),
+            Event::Next(member, node, epoch) => self.next(member, node, epoch),
             Event::NodeReady(member, node, epoch) => self.node_ready(member, node, epoch),
             Event::Asked(member, node, epoch, batch, first, count) => {
                 self.asked(member, node, epoch, batch, (first, count));

@@ -200,8 +200,9 @@ impl World {
             format!(r#", "worker_drain": {{"contract": 1, "task": {task}}}"#)
         });
         format!(
-            r#"{{"total": {{"app.transcode": {}}}, "pid": {}, "clock": "17", "uptime": {}{package}}}"#,
+            r#"{{"total": {{"app.transcode": {}}}, "pool": {{"implementation": "celery.concurrency.{}:TaskPool"}}, "pid": {}, "clock": "17", "uptime": {}{package}}}"#,
             node.begun,
+            if self.setup.work.solo { "solo" } else { "prefork" },
             7 + node.epoch,
             (self.now - node.started_at) / 1000,
         )

@@ -3,7 +3,7 @@
 use ecs_emulator::model::{Health, Protection, ProtectionAnswer, Task, Time};
 use jiff::Timestamp;
 use worker_drain_plan::{
-    Action, Plan, Policy, TaskId,
+    Action, Memory, Plan, Policy, TaskId,
     observation::HoldState,
     policy::{DeadlineAction, HoldMode, MinConsuming, Mode},
     report::{TaskPhase, TaskReport},
@@ -66,6 +66,8 @@ pub struct Track {
     pub is_leftover: bool,
     /// When it was last decided that its workers get queues back. Nobody but they can know what they took since.
     pub asked_back_at: u64,
+    /// How often somebody else released its hold.
+    pub hands: u32,
 }
 
 impl World {
@@ -141,6 +143,21 @@ impl World {
         self.protect(&hex, Protection::Off);
         let track = &mut self.members[m].track;
         (track.change, track.changed_at) = (Change::Lost, self.now);
+        track.hands += 1;
+    }
+
+    /// Nobody is told that somebody else released a hold who did not.
+    pub fn judge_hands(&mut self, memory: &Memory) {
+        const RULE: &str = "another hand is told of only if there was one";
+        let told = |m: usize| memory.tasks.get(&self.members[m].id).map_or(0, |task| task.released_by_others);
+        let told: Vec<u32> = (0..self.members.len()).map(told).collect();
+        if told.iter().any(|times| *times > 0) {
+            self.tally.rule(RULE);
+        }
+        if let Some(m) = (0..told.len()).find(|m| told[*m] > self.members[*m].track.hands) {
+            let hands = self.members[m].track.hands;
+            self.broken(RULE, || format!("t{} was released {hands} times by others, and {} are told", m + 1, told[m]));
+        }
     }
 
     fn protect(&mut self, hex: &str, protection: Protection) -> ProtectionAnswer {
@@ -196,7 +213,8 @@ impl World {
     /// Consuming workers never fall below the floor because of us, counted in truth.
     pub(super) fn judge_floor(&mut self, m: usize, before: usize) {
         let Some(policy) = &self.policy else { return };
-        let late = self.may_be_told_late() && !self.calm;
+        // Whether a worker could be spared was judged when it was told; one that hears between jobs heeds that later.
+        let late = (self.may_be_told_late() && !self.calm) || self.setup.work.solo;
         let id = &self.members[m].id;
         let is_told = |told: &TaskReport| told.task == *id && told.phase == TaskPhase::AtRisk;
         let plans = self.taps.iter().filter_map(|tap| tap.plan.as_ref());

@@ -1,0 +1,91 @@
+//! Holds that somebody else releases: an application that sets ECS task protection itself around each job, or a person.
+
+use jiff::SignedDuration;
+
+use super::view::View;
+use crate::{
+    evidence::MAX_ANSWER_LAG,
+    memory::{Memory, SeenHeld, TaskMemory},
+    observation::{HoldState, Life},
+    policy::HoldMode,
+};
+
+/// So much may our clock and the scheduler's be apart: a hold that would have ended by itself within this time may have done so.
+const CLOCKS_APART: SignedDuration = SignedDuration::from_mins(5);
+
+/// Counts each hold that was there for longer than an answer may be old, was not to end for long, and is gone though we let nobody go.
+pub fn follow(view: &View<'_>, memory: &mut Memory) {
+    let ours = view.policy.hold.mode == HoldMode::Standing && !view.policy.withdrawn;
+    for (id, seen) in &view.fleet.tasks {
+        let Some(task) = memory.tasks.get_mut(id) else { continue };
+        match seen.hold {
+            _ if !ours || seen.life != Life::Running || was_let_go(task) => task.seen_held = None,
+            HoldState::Unread => {}
+            HoldState::Until(until) => {
+                let since = task.seen_held.map_or(view.observed_at, |held| held.since.min(view.observed_at));
+                task.seen_held = Some(SeenHeld { since, until });
+            }
+            HoldState::Free => {
+                let Some(SeenHeld { since, until }) = task.seen_held.take() else { continue };
+                let lasted = view.observed_at.duration_since(since) >= MAX_ANSWER_LAG;
+                if lasted && until.duration_since(view.now) > CLOCKS_APART {
+                    task.released_by_others = task.released_by_others.saturating_add(1);
+                }
+            }
+        }
+    }
+}
+
+fn was_let_go(task: &TaskMemory) -> bool {
+    task.let_go().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        actions::Ground,
+        memory::Permitted,
+        update::testing::{Stage, at},
+    };
+
+    fn hours(hours: i64) -> Timestamp {
+        at(hours * 3600)
+    }
+
+    /// How many releases by others are counted of what is seen at these seconds.
+    fn counted(seen: &[(i64, HoldState)], change: impl FnOnce(&mut Stage, &mut TaskMemory)) -> u32 {
+        let mut stage = Stage::with_task("t", Life::Running);
+        let mut task = TaskMemory::default();
+        change(&mut stage, &mut task);
+        stage.memory.tasks.insert("t".into(), task);
+        for (second, hold) in seen {
+            stage.task("t").hold = *hold;
+            let mut memory = stage.memory.clone();
+            follow(&stage.view(at(*second)), &mut memory);
+            stage.memory = memory;
+        }
+        stage.memory.tasks[&"t".into()].released_by_others
+    }
+
+    #[test]
+    fn a_hold_that_is_gone_before_its_time_though_we_let_nobody_go_was_released_by_somebody_else() {
+        let held = HoldState::Until(hours(2));
+        let gone = [(0, held), (10, held), (11, HoldState::Free), (12, HoldState::Free)];
+        assert_eq!(counted(&gone, |_, _| {}), 1);
+        let again = [(0, held), (11, HoldState::Free), (12, held), (30, HoldState::Free)];
+        assert_eq!(counted(&again, |_, _| {}), 2);
+        let unread = [(0, held), (11, HoldState::Unread), (12, HoldState::Free)];
+        assert_eq!(counted(&unread, |_, _| {}), 1);
+        let old_answer = [(0, held), (9, HoldState::Free)];
+        assert_eq!(counted(&old_answer, |_, _| {}), 0, "the answer may be from before it was held");
+        let ran_out = [(0, HoldState::Until(at(320))), (21, HoldState::Free)];
+        assert_eq!(counted(&ran_out, |_, _| {}), 0, "by another clock it has ended");
+        let release = Some(Permitted { at: at(0), ground: Ground::Drained });
+        assert_eq!(counted(&gone, |_, task| task.permitting = release), 0, "we let it go");
+        assert_eq!(counted(&gone, |stage, _| stage.policy.hold.mode = HoldMode::OnRollout), 0);
+        assert_eq!(counted(&gone, |stage, _| stage.policy.withdrawn = true), 0);
+    }
+}
