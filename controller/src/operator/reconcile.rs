@@ -20,6 +20,7 @@ use super::{
     fleet_changed,
     leftovers::Leftovers,
     metrics::{Figures, Key, System},
+    secrets::Reader,
     subject::{Next, Subject},
 };
 use crate::{
@@ -113,9 +114,10 @@ async fn run_once(
         Some(reported) => reported,
         None => Reported::of_status(&record.status().await),
     };
+    let reader = Reader { client: &context.client, namespace: &key.0, deleted: spec.policy.withdrawn };
     let drain = Drain {
         fleet: fenced(context, fleet).with_slot(slot),
-        workers: fenced(context, entry.adapters.workers(&spec.workers, &spec.ecs, &context.client, &key.0).await),
+        workers: fenced(context, entry.adapters.workers(&spec.workers, &spec.ecs, reader).await),
         policy: spec.policy,
         record,
         clock: SystemClock,
