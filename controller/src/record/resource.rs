@@ -23,6 +23,7 @@ use worker_drain_plan::{
 use super::{
     Record, Remembered,
     api_server::{CALL_BOUND, call, drains},
+    deletion,
     pages::{Damaged, Packed, PageCache, Pages},
 };
 use crate::{
@@ -244,6 +245,10 @@ impl<C: Clock> Record for ResourceRecord<C> {
     async fn load(&self) -> Result<Memory, Failure> {
         let mut known = self.known.lock().await;
         Ok(self.remembered(&mut known).await?.memory.clone())
+    }
+
+    fn tell(&self, report: &mut Report) {
+        deletion::tell(&self.drain, report);
     }
 
     async fn save(&self, memory: &Memory, report: &Report) -> Result<(), Failure> {
