@@ -93,10 +93,12 @@ impl<F: Fleet, W: Workers, R: Record, C: Clock> Drain<F, W, R, C> {
         Ok(Reconciliation { observation, plan, outcomes: Vec::new() })
     }
 
-    /// The plan, with a note on the signals besides the policy's own notes: the policy knows nothing of them.
+    /// The plan, with a note on the signals besides the policy's own notes, and what the record has to tell: the policy knows
+    /// nothing of them.
     fn plan(&self, observation: &Observation, memory: &Memory, now: Timestamp) -> Plan {
         let mut plan = plan(&self.policy, observation, memory, now);
         plan.report.notes.extend(self.workers.note());
+        self.record.tell(&mut plan.report);
         plan
     }
 

@@ -317,6 +317,38 @@ async fn a_write_that_is_refused_leaves_no_page() {
     assert_eq!(lab.record().await.load().await.unwrap(), ours);
 }
 
+/// The API server deletes the pages first, and lets nobody make new ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_whose_namespace_is_deleted_remembers_without_pages() {
+    let lab = Lab::start().await;
+    let (namespace, kept) = ("media", PageCache::default());
+    lab.kubectl("create namespace media", "").await;
+    let held = "namespace: media, finalizers: [workerdrain.io/give-back]";
+    lab.kubectl("apply --filename -", &DRAIN.replace("namespace: default", held)).await;
+    let record = async |kept: &PageCache| {
+        let resource = drains(lab.client.clone(), namespace).get("transcoder").await.unwrap();
+        ResourceRecord::of(&lab.client, &resource, kept.clone(), SystemClock).unwrap()
+    };
+    let (policy, now) = (Lab::policy(&lab.drain().await), SystemClock.now());
+    let Plan { memory, report, .. } = plan(&policy, &busy(5000, now), &Memory::default(), now);
+    record(&kept).await.save(&memory, &report).await.unwrap();
+
+    lab.kubectl("delete namespace media --wait=false", "").await;
+    let pages: Api<ControllerRevision> = Api::namespaced(lab.client.clone(), namespace);
+    let left = async || pages.list(&ListParams::default()).await.unwrap().items.len();
+    wait_until("the pages are gone", LONG, async || left().await == 0).await;
+    let ours = record(&kept).await;
+    assert_eq!(ours.load().await.unwrap(), memory, "this process has read them");
+    ours.save(&memory, &report).await.unwrap();
+    assert_eq!(record(&PageCache::default()).await.load().await.unwrap(), memory, "another process remembers the same");
+    let mut more = memory;
+    more.cut.jobs += 1;
+    ours.save(&more, &report).await.unwrap();
+    assert_eq!(record(&PageCache::default()).await.load().await.unwrap(), more);
+    let status = drains(lab.client.clone(), namespace).get("transcoder").await.unwrap().data["status"].clone();
+    assert!(!status["tasks"].as_array().unwrap().is_empty(), "tasks are shown all the same");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_of_which_nothing_is_heard_leaves_no_page_for_long() {
     let lab = Lab::start().await;

@@ -1,7 +1,7 @@
 //! What a person is told. Status, conditions, events, columns and the text of `plan` all render this one report; nobody
 //! works out a reason twice.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,9 @@ pub struct Report {
     /// Somebody deleted the fleet in front of us. `None`: nobody did, or nothing of it is remembered.
     #[serde(default)]
     pub deleted: Option<Deleted>,
+    /// What withdrawing the drain lets go of, and what it could not give back yet. `None`: the drain is not withdrawn.
+    #[serde(default)]
+    pub withdrawal: Option<Withdrawal>,
     /// The rollout that is going on.
     pub rollout: Option<RolloutReport>,
     /// Rollouts that ended, the youngest first.
@@ -80,6 +83,24 @@ pub struct Deleted {
     pub unpermitted: Vec<TaskId>,
     /// All of it for a person, with what would help.
     pub message: String,
+}
+
+/// A drain that is withdrawn.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawal {
+    /// What nobody keeps the scheduler from stopping any more.
+    pub exposed: Exposed,
+    /// What was not given back or released yet, for a person.
+    pub left: String,
+}
+
+/// Tasks that the scheduler may stop in the middle of their jobs, because nothing holds them any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exposed {
+    /// Old tasks that may have jobs, and how many run or wait in each; `None`: it does not answer.
+    pub old: BTreeMap<TaskId, Option<u32>>,
+    /// How many more tasks of the current revision there are than wanted, if one of them may have jobs.
+    pub surplus: u32,
 }
 
 /// What is going on as a whole.

@@ -7,9 +7,10 @@ mod world;
 
 use jiff::SignedDuration;
 use worker_drain_plan::{
+    Action, Plan,
     observation::{FailureKind, Life},
     policy::{Deadline, DeadlineAction, HoldMode, Mode, Policy, Scheduled},
-    report::{Phase, Reason},
+    report::{Phase, Reason, TaskPhase},
 };
 use world::{HOUR, SECOND, World, told};
 
@@ -139,6 +140,65 @@ fn a_drain_is_not_withdrawn_while_a_worker_cannot_be_asked() {
     world.broker_down = None;
     world.later(SECOND).reconcile();
     assert_eq!(world.later(SECOND).reconcile().report.phase, Phase::Withdrawn);
+}
+
+/// Two old tasks lack their queues, and the drain is withdrawn while nobody can ask their workers.
+fn withdrawn_and_blind(fleet_down: bool) -> Plan {
+    let mut world = World::of(2).settled();
+    world.job("t1").job("t2").deploy("app:2").schedule().run(2);
+    world.start_all().run(3);
+    world.policy.withdrawn = true;
+    if fleet_down {
+        world.fleet_down = Some(FailureKind::Unreachable);
+    } else {
+        world.broker_down = Some(FailureKind::NotFound);
+    }
+    world.reconcile();
+    world.later(SECOND).reconcile()
+}
+
+#[test]
+fn a_drain_that_cannot_give_everything_back_says_what_is_left_and_claims_no_hold() {
+    let plan = withdrawn_and_blind(false);
+    assert_eq!((plan.report.phase, plan.report.ready.reason), (Phase::Withdrawing, Reason::WorkersInvalid));
+    let told = &plan.report.ready.message;
+    let left = "not given back yet, as far as is known: video to t1, t2; no hold of ours is left";
+    assert!(told.contains(left) && !told.contains("hold is kept"), "{told}");
+    assert_eq!(plan.report.withdrawal.as_ref().map(|withdrawal| withdrawal.left.as_str()), Some(left));
+    for task in plan.report.tasks.iter().filter(|task| task.phase == TaskPhase::Unknown) {
+        assert!(!task.waiting_for.contains("no hold is released"), "{}", task.waiting_for);
+    }
+    let lacks =
+        plan.report.tasks.iter().filter(|task| task.waiting_for.contains("video cannot be given back to it yet"));
+    assert_eq!(lacks.count(), 2);
+
+    let told = withdrawn_and_blind(true).report.ready.message;
+    let left = "not given back yet, as far as is known: video to t1, t2; not released yet: the holds of t1, t2";
+    assert!(told.contains(left) && !told.contains("hold is kept"), "{told}");
+}
+
+#[test]
+fn a_withdrawal_tells_before_it_lets_go_which_jobs_the_scheduler_may_cut() {
+    let mut world = World::of(2).settled();
+    world.job("t1").job("t1").job("t2").deploy("app:2").schedule().run(3);
+    world.policy.withdrawn = true;
+    let plan = world.reconcile();
+    assert!(plan.actions.iter().any(|action| matches!(action, Action::Release { .. })), "{:?}", plan.actions);
+    let told = "nothing keeps 2 old tasks with 3 jobs (t1, t2) from being stopped in the middle of jobs";
+    assert!(plan.report.notes.iter().any(|note| note.contains(told)), "{:?}", plan.report.notes);
+
+    // Nothing leaves, or what leaves has no jobs: nothing is to be told.
+    for deploys in [false, true] {
+        let mut world = World::of(2).settled();
+        if deploys {
+            world.deploy("app:2").schedule().run(1);
+        } else {
+            world.job("t1");
+        }
+        world.policy.withdrawn = true;
+        let withdrawal = world.reconcile().report.withdrawal.expect("it is withdrawn");
+        assert!(withdrawal.exposed.is_empty(), "{withdrawal:?}");
+    }
 }
 
 #[test]

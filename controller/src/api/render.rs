@@ -219,6 +219,7 @@ mod tests {
             settled: false,
             unaccounted: None,
             deleted: None,
+            withdrawal: None,
             rollout: Some(RolloutReport {
                 to: "ecs-svc/2".into(),
                 label: "transcoder:42".into(),

@@ -13,6 +13,8 @@ use tokio::{
     task::JoinSet,
 };
 
+use worker_drain_plan::report::Exposed;
+
 use super::{
     adapters::Adapters,
     events::{DrainEvent, Reported},
@@ -115,6 +117,8 @@ pub struct Entry {
     pub reported: Option<Reported>,
     /// The reason that was reported last for why nothing can be done; `None`: all was well since.
     pub failure_status: Option<&'static str>,
+    /// What nobody keeps ECS from stopping since the drain was deleted.
+    pub exposed: Exposed,
     /// Reconciliations that failed, one after another.
     pub failures: u32,
     /// Waits for a signal of its workers; ends with this entry.

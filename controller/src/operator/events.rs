@@ -259,7 +259,8 @@ fn word(variant: &impl Debug) -> String {
     format!("{variant:?}")
 }
 
-fn clipped(mut note: String) -> String {
+/// Not longer than the API server takes it.
+pub fn clipped(mut note: String) -> String {
     if note.len() > LONGEST_NOTE {
         let end = (0..=LONGEST_NOTE - '…'.len_utf8()).rev().find(|end| note.is_char_boundary(*end)).unwrap_or(0);
         note.truncate(end);
@@ -309,6 +310,7 @@ mod tests {
             settled: false,
             unaccounted: None,
             deleted: None,
+            withdrawal: None,
             rollout: None,
             past: Vec::new(),
             cut: Cut::default(),

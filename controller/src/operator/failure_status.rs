@@ -16,6 +16,7 @@ use crate::{
     clock::{Clock, SystemClock},
     record::{
         api_server::{call_opt, drains},
+        deletion::way_out,
         resource::amend,
     },
 };
@@ -100,6 +101,7 @@ pub async fn report(
     resource: &DynamicObject,
     FailureStatus { reason, subject, message }: &FailureStatus,
 ) -> Result<(), Failure> {
+    let message = &with_way_out(resource, message);
     // Also where it cannot be written: an event is then all that a person sees.
     let known = resource.data.pointer("/status/blockedBy").and_then(Value::as_str) == Some(*reason);
     if entry.failure_status.replace(*reason) != Some(*reason) {
@@ -112,6 +114,14 @@ pub async fn report(
     entry.reported = None;
     let (generation, now) = (resource.meta().generation, SystemClock.now());
     amend(&context.client, resource, |status| write(status, generation, reason, message, now)).await
+}
+
+/// One that is being deleted waits for this to be fixed, or to be let go.
+fn with_way_out(resource: &DynamicObject, message: &str) -> String {
+    match way_out(resource.meta()) {
+        Some(way_out) => format!("{message}. {way_out}"),
+        None => message.to_owned(),
+    }
 }
 
 /// Reports a failed reconciliation that only a person can fix. Errors: it could not be reported.

@@ -7,6 +7,7 @@ use kube::{
 use serde_json::json;
 use worker_drain_plan::observation::{Failure, FailureKind};
 
+pub use crate::record::deletion::ABANDON;
 use crate::record::{
     api_server::{call, call_opt, drains},
     resource::FIELD_MANAGER,
@@ -14,9 +15,6 @@ use crate::record::{
 
 /// Keeps a drain that is deleted until everything is given back.
 pub const FINALIZER: &str = "workerdrain.io/give-back";
-
-/// Set to `"true"`, it lets a drain go that cannot give everything back.
-pub const ABANDON: &str = "workerdrain.io/abandon";
 
 /// Whether the API server keeps it for us when it is deleted.
 pub fn has_finalizer(resource: &DynamicObject) -> bool {

@@ -43,6 +43,11 @@ impl Leftovers {
         }
     }
 
+    /// There are tasks that were held.
+    pub fn has_holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// The tasks that were held.
     pub fn held(&self) -> String {
         named(&self.held)

@@ -25,6 +25,7 @@ mod ownership;
 mod publish;
 mod queue;
 mod reconcile;
+mod secrets;
 mod subject;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

@@ -1,5 +1,6 @@
 //! Publishes events, one after another and beside the reconciliations, which never wait for
-//! one: an event that cannot be published is lost.
+//! one: an event that cannot be published is lost. Only where nothing can be made because the namespace is being deleted, it is
+//! published as an event of that namespace.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +11,11 @@ use kube::{
 };
 use tokio::{sync::mpsc::Receiver, time::timeout};
 
-use super::{events::DrainEvent, metrics::Metrics};
+use super::{
+    events::{DrainEvent, clipped},
+    metrics::Metrics,
+};
+use crate::record::api_server::is_for_deletion;
 
 /// An event is not worth waiting for.
 const BOUND: Duration = Duration::from_secs(5);
@@ -34,7 +39,7 @@ pub async fn run(
             note: Some(note),
             secondary: None,
         };
-        let published = timeout(BOUND, recorder.publish(&event, &drain)).await;
+        let published = timeout(BOUND, publish(&recorder, event, &drain)).await;
         match published {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -45,4 +50,25 @@ pub async fn run(
         }
     }
     "the publisher of events"
+}
+
+async fn publish(recorder: &Recorder, mut event: Event, drain: &ObjectReference) -> kube::Result<()> {
+    match recorder.publish(&event, drain).await {
+        Err(error) if is_for_deletion(&error) => {
+            let name = drain.name.as_deref().unwrap_or_default();
+            event.note = event.note.map(|note| clipped(format!("WorkerDrain {name}: {note}")));
+            recorder.publish(&event, &namespace_of(drain)).await
+        }
+        result => result,
+    }
+}
+
+/// The namespace of a drain, as what an event is about. Such events are in the namespace `default`.
+fn namespace_of(drain: &ObjectReference) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(String::from("v1")),
+        kind: Some(String::from("Namespace")),
+        name: drain.namespace.clone(),
+        ..ObjectReference::default()
+    }
 }

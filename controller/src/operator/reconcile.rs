@@ -7,7 +7,7 @@ use kube::api::DynamicObject;
 use worker_drain_plan::{
     Memory, Policy,
     observation::{Failure, FailureKind, Observation, Seen},
-    report::Phase,
+    report::{Exposed, Phase},
 };
 
 use super::{
@@ -20,6 +20,7 @@ use super::{
     fleet_changed,
     leftovers::Leftovers,
     metrics::{Figures, Key, System},
+    secrets::Reader,
     subject::{Next, Subject},
 };
 use crate::{
@@ -95,8 +96,7 @@ pub async fn reconcile(context: &Context, key: &Key, entry: &mut Entry) -> Resul
     let (resource, reconciliation) = Box::pin(run_once(context, key, entry, subject)).await?;
     if deleted && reconciliation.plan.report.phase == Phase::Withdrawn {
         let_go(&context.client, &resource).await?;
-        let note = "every queue is given back and every hold is released";
-        context.publish(&resource, vec![DrainEvent::normal("Withdrawn", name.as_str(), note)]);
+        context.publish(&resource, vec![withdrawn(name, &entry.exposed)]);
         return Ok(Next::Gone);
     }
     Ok(Next::After(after(reconciliation.plan.wake_after)))
@@ -113,9 +113,10 @@ async fn run_once(
         Some(reported) => reported,
         None => Reported::of_status(&record.status().await),
     };
+    let reader = Reader { client: &context.client, namespace: &key.0, deleted: spec.policy.withdrawn };
     let drain = Drain {
         fleet: fenced(context, fleet).with_slot(slot),
-        workers: fenced(context, entry.adapters.workers(&spec.workers, &spec.ecs, &context.client, &key.0).await),
+        workers: fenced(context, entry.adapters.workers(&spec.workers, &spec.ecs, reader).await),
         policy: spec.policy,
         record,
         clock: SystemClock,
@@ -160,6 +161,9 @@ fn report(
     {
         entry.adapters.distrust_secret();
     }
+    if let Some(withdrawal) = &plan.report.withdrawal {
+        entry.exposed.add(withdrawal.exposed.clone());
+    }
     let asked = fleet.ok().map(|_| workers.ok().is_some());
     let figures = Figures::of(policy, &plan.report, &plan.memory, (fleet.ok().is_some(), asked), SystemClock.now());
     context.metrics.drains().saw(key, figures);
@@ -180,6 +184,15 @@ fn after(wake: SignedDuration) -> Duration {
     Duration::try_from(wake).unwrap_or_default().mul_f64(rand::random_range(0.9..1.0))
 }
 
+/// What is told of a drain that has given everything back: what that leaves to ECS, if it is of harm.
+fn withdrawn(name: &str, exposed: &Exposed) -> DrainEvent {
+    let done = "every queue is given back and every hold is released";
+    if exposed.is_empty() {
+        return DrainEvent::normal("Withdrawn", name, done);
+    }
+    DrainEvent::warning("Withdrawn", name, format!("{done}: nothing keeps {exposed} any more"))
+}
+
 /// A person has decided that what is left is left.
 async fn abandon(context: &Context, resource: &DynamicObject, entry: &mut Entry) -> Result<(), Failure> {
     let memory = match ResourceRecord::of(&context.client, resource, Arc::clone(&entry.pages), SystemClock) {
@@ -187,7 +200,7 @@ async fn abandon(context: &Context, resource: &DynamicObject, entry: &mut Entry)
         Err(failure) => Err(failure),
     };
     let left = match memory {
-        Ok(memory) => Leftovers::of(&memory).to_string(),
+        Ok(memory) => left_behind(&Leftovers::of(&memory), &entry.exposed),
         Err(failure) => format!("what was left is not known: {}", failure.message),
     };
     tracing::warn!(left, "abandoned");
@@ -195,7 +208,36 @@ async fn abandon(context: &Context, resource: &DynamicObject, entry: &mut Entry)
     let_go(&context.client, resource).await
 }
 
+/// What is left, and what that leaves to ECS: a hold that was left keeps its task until it expires.
+fn left_behind(leftovers: &Leftovers, exposed: &Exposed) -> String {
+    if exposed.is_empty() || leftovers.has_holds() {
+        leftovers.to_string()
+    } else {
+        format!("{leftovers}; nothing keeps {exposed} any more")
+    }
+}
+
 /// Counts a failure of the reconciliation itself.
 pub fn count_failure(context: &Context, failure: &Failure) {
     context.metrics.failed(System::Kubernetes, failure.kind);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_withdrawal_leaves_to_ecs_is_a_warning() {
+        let calm = withdrawn("transcoder", &Exposed::default());
+        assert!(!calm.warning && calm.note.ends_with("every hold is released"), "{calm:?}");
+        let busy = |jobs| Exposed { old: [("media/abc".into(), jobs)].into(), surplus: 0 };
+        let mut exposed = busy(None);
+        exposed.add(busy(Some(3)));
+        exposed.add(busy(Some(1)));
+        let cut = withdrawn("transcoder", &exposed);
+        assert!(cut.warning, "{cut:?}");
+        let told = "nothing keeps 1 old task with 3 jobs (abc) from being stopped in the middle of jobs any more";
+        assert!(cut.note.ends_with(told), "{}", cut.note);
+        assert!(left_behind(&Leftovers::default(), &exposed).ends_with(told));
+    }
 }

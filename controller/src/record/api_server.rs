@@ -2,9 +2,11 @@
 
 use std::{future::Future, time::Duration};
 
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{
     Client,
-    api::{Api, ApiResource, DynamicObject},
+    api::{Api, ApiResource, DynamicObject, PostParams},
+    core::ObjectMeta,
 };
 use tokio::time::timeout;
 use worker_drain_plan::observation::{Failure, FailureKind};
@@ -54,6 +56,38 @@ fn failure(what: &str, error: &kube::Error) -> Failure {
         other => (FailureKind::Unreachable, other.to_string()),
     };
     Failure::new(kind, format!("the Kubernetes API server refused to {what}: {why}"))
+}
+
+/// Whether objects can be made in a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Namespace {
+    /// They can.
+    Open,
+    /// It is being deleted, or is gone.
+    Terminating,
+    /// It could not be found out.
+    Unknown,
+}
+
+/// Whether objects can be made in this namespace. Asked by a trial, of a kind that we may create, in which nothing is made: to read the
+/// namespace itself would need a permission for that alone.
+pub async fn state_of(client: &Client, namespace: &str) -> Namespace {
+    let api: Api<ControllerRevision> = Api::namespaced(client.clone(), namespace);
+    let metadata = ObjectMeta { name: Some(String::from("worker-drain-trial")), ..ObjectMeta::default() };
+    let trial = ControllerRevision { metadata, data: None, revision: 0 };
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    match timeout(CALL_BOUND, api.create(&params, &trial)).await {
+        Ok(Ok(_)) => Namespace::Open,
+        Ok(Err(error)) if is_for_deletion(&error) => Namespace::Terminating,
+        _ => Namespace::Unknown,
+    }
+}
+
+/// Whether something could not be made because its namespace is being deleted, or is gone.
+pub fn is_for_deletion(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 404 || causes.any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 /// The API for drains as they are, whatever this program thinks of them.

@@ -1,6 +1,7 @@
 //! Where the report and the little memory live.
 
 pub mod api_server;
+pub mod deletion;
 pub mod file;
 pub mod pages;
 pub mod resource;
@@ -28,6 +29,9 @@ pub trait Record: Send + Sync {
 
     /// A plan was made, and is about to be written down. For whoever judges plans; a record need not listen.
     fn decided(&self, _plan: &Plan) {}
+
+    /// Adds to a report what only the record knows of the drain, such as that somebody is deleting it.
+    fn tell(&self, _report: &mut Report) {}
 
     /// Remembers, and makes the report known. Writes nothing if neither changed. Errors: it may not have been written.
     fn save(&self, memory: &Memory, report: &Report) -> impl Future<Output = Result<(), Failure>> + Send;

@@ -23,6 +23,7 @@ use worker_drain_plan::{
 use super::{
     Record, Remembered,
     api_server::{CALL_BOUND, call, drains},
+    deletion,
     pages::{Damaged, Packed, PageCache, Pages},
 };
 use crate::{
@@ -39,6 +40,10 @@ const LARGEST_STATUS: usize = 60 * 1024;
 
 /// A larger memory lies in pages.
 const LARGEST_INLINE: usize = 16 * 1024;
+
+/// A larger memory of a drain that is being deleted lies in pages: nothing can be made in a namespace that is deleted too.
+/// A request to etcd may have 1.5 MiB, and the memory of the 5,000 tasks that ECS allows in a service takes well under this.
+const LARGEST_INLINE_AT_THE_END: usize = 1024 * 1024;
 
 /// How often a write is made again because the resource has changed in something that is not ours.
 const ATTEMPTS: usize = 3;
@@ -242,13 +247,21 @@ impl<C: Clock> Record for ResourceRecord<C> {
         Ok(self.remembered(&mut known).await?.memory.clone())
     }
 
+    fn tell(&self, report: &mut Report) {
+        deletion::tell(&self.drain, report);
+    }
+
     async fn save(&self, memory: &Memory, report: &Report) -> Result<(), Failure> {
         let mut known = self.known.lock().await;
         let before = self.remembered(&mut known).await?;
         let mut status = render(Some(&known.status), report, self.clock.now());
         status.set_observed_generation(self.drain.generation);
         let remembered = Remembered { memory: memory.clone(), fleet: self.fleet.get().map(ToOwned::to_owned) };
-        if *before == remembered {
+        // Pages may go before the drain does, as they do with its namespace.
+        let in_pages =
+            || known.status.memory.as_deref().is_some_and(|text| matches!(text.parse(), Ok(Packed::Pages(_))));
+        let ends = self.drain.deletion_timestamp.is_some();
+        if *before == remembered && !(ends && in_pages()) {
             status.memory.clone_from(&known.status.memory);
             fit(&mut status);
             if same(&status, &known.status) {
@@ -256,7 +269,8 @@ impl<C: Clock> Record for ResourceRecord<C> {
             }
             return self.write(&mut known, status).await.map_err(Unwritten::failure);
         }
-        let packed = self.pages.pack(&remembered, LARGEST_INLINE).await?;
+        let inline = if ends { LARGEST_INLINE_AT_THE_END } else { LARGEST_INLINE };
+        let packed = self.pages.pack(&remembered, inline).await?;
         status.memory = (remembered != Remembered::default()).then(|| packed.to_string());
         fit(&mut status);
         let replaced = known.status.memory.as_deref().and_then(|text| text.parse::<Packed>().ok());
@@ -286,9 +300,11 @@ fn same(a: &WorkerDrainStatus, b: &WorkerDrainStatus) -> bool {
     a == b || serde_json::to_value(a).ok() == serde_json::to_value(b).ok()
 }
 
-/// Shows fewer tasks until the status fits.
+/// Shows fewer tasks until the status fits. A memory that is larger than usual takes no room from them.
 fn fit(status: &mut WorkerDrainStatus) {
-    while serde_json::to_vec(status).is_ok_and(|bytes| bytes.len() > LARGEST_STATUS) && !status.tasks.is_empty() {
+    let memory = status.memory.as_ref().map_or(0, String::len);
+    let largest = LARGEST_STATUS + memory.saturating_sub(LARGEST_INLINE);
+    while serde_json::to_vec(status).is_ok_and(|bytes| bytes.len() > largest) && !status.tasks.is_empty() {
         let shown = status.tasks.len() * 3 / 4;
         status.tasks_omitted += u32::try_from(status.tasks.len() - shown).unwrap_or_default();
         status.tasks.truncate(shown);

@@ -111,7 +111,7 @@ async fn another_hand_on_our_holds_is_told_and_they_are_set_again() {
             let since = *held_since.get_or_insert_with(Instant::now);
             if stage.held() == 0 {
                 held_since = None;
-            } else if since.elapsed() > Duration::from_secs(30) {
+            } else if since.elapsed() > Duration::from_secs(45) {
                 stage.release_holds();
             }
         }

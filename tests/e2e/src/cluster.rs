@@ -148,6 +148,42 @@ impl Cluster {
         events.iter().map(|event| event["reason"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
+    /// Waits until there is an event with this reason of what has this name, among those of a namespace: whether it is a
+    /// warning, and its note.
+    pub async fn event(&self, namespace: &str, name: &str, reason: &str) -> (bool, String) {
+        let selector = format!("regarding.name={name},reason={reason}");
+        let call = [
+            "get",
+            "events.events.k8s.io",
+            "--namespace",
+            namespace,
+            "--field-selector",
+            &selector,
+            "--output",
+            "json",
+        ];
+        let mut found = None;
+        wait_until(&format!("there is an event {reason} of {name}"), BOUND, async || {
+            let events: Value = serde_json::from_str(&self.plane.kubectl(call).ok().await).expect("kubectl's JSON");
+            let event = &events["items"][0];
+            found = event["note"].as_str().map(|note| (event["type"] == "Warning", note.to_owned()));
+            found.is_some()
+        })
+        .await;
+        found.expect("it was waited for")
+    }
+
+    /// Deletes the drains' namespace, and waits until the Secret in it is gone: from then on nothing can be made in it.
+    pub async fn delete_namespace(&self) {
+        self.plane.kubectl(["delete", "namespace", NAMESPACE, "--wait=false"]).ok().await;
+        self.kubectl("wait --for=delete --timeout=2m secret/broker").ok().await;
+    }
+
+    /// Waits until the drains' namespace is gone.
+    pub async fn until_namespace_is_gone(&self) {
+        self.kubectl(&format!("wait --for=delete --timeout=3m namespace/{NAMESPACE}")).bound(BOUND).ok().await;
+    }
+
     /// Waits until there were events with these reasons, in this order: they are published beside the passes that they
     /// tell of.
     pub async fn until_events(&self, name: &str, reasons: &[&str]) {

@@ -1,7 +1,7 @@
 //! Puts the whole into words: phase, verdicts and counts, made from the words for each task.
 
 use super::{
-    deleted, gate, notes, unaccounted,
+    deleted, gate, notes, unaccounted, withdrawn,
     words::{age, short_names},
 };
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     memory::{Memory, Retry, Rollout, Why},
     observation::{FailureKind, Life, Observation, Seen},
     policy::{Mode, Policy},
-    report::{Counts, Killed, Phase, Reason, Report, RolloutReport, TaskPhase, TaskReport, Verdict},
+    report::{Counts, Killed, Phase, Reason, Report, RolloutReport, TaskPhase, TaskReport, Verdict, Withdrawal},
     rules::{Decision, capacity, give_back, hold},
     situation::{Member, Situation, count},
 };
@@ -28,16 +28,19 @@ pub fn report(
     let uncertain = unaccounted::verdict(unaccounted.as_ref());
     let drained = unless_uncertain(drained(situation, &tasks, gate.as_ref()), uncertain.as_ref());
     let deleted = deleted::deleted(situation);
+    let withdrawal = withdrawn::withdrawal(situation);
     let ready = deleted::verdict(deleted.as_ref())
-        .unwrap_or_else(|| ready(situation, observation, &tasks, decision, uncertain));
+        .unwrap_or_else(|| ready(situation, observation, &tasks, decision, uncertain, withdrawal.as_ref()));
     let stalled = stalled(&ready, &drained);
-    let notes = notes::notes(situation, decision, unaccounted.as_ref());
+    let mut notes = notes::notes(situation, decision, unaccounted.as_ref());
+    notes.extend(withdrawn::note(withdrawal.as_ref()));
     Report {
         fleet: situation.fleet.name.clone(),
         phase: phase(situation, &tasks),
         settled: rest_settled && unaccounted.is_none(),
         unaccounted,
         deleted,
+        withdrawal,
         blocked_by: blocked_by(&drained, &ready),
         ready,
         drained,
@@ -75,7 +78,8 @@ fn is_whole(member: &Member<'_>) -> bool {
 
 /// The report when the fleet could not be seen: what was known is not guessed on.
 pub fn blind(policy: &Policy, observation: &Observation, memory: &Memory) -> Report {
-    let ready = unobservable(observation, memory).unwrap_or_else(all_seen);
+    let withdrawal = policy.withdrawn.then(|| withdrawn::unseen(memory));
+    let ready = unobservable(observation, memory, withdrawal.as_ref()).unwrap_or_else(all_seen);
     let drained = Verdict { answer: None, ..ready.clone() };
     // Of a fleet that does not exist nothing is held: a drain of it can be withdrawn.
     let nothing_left = policy.withdrawn && ready.reason == Reason::FleetNotFound;
@@ -95,6 +99,7 @@ pub fn blind(policy: &Policy, observation: &Observation, memory: &Memory) -> Rep
         settled: false,
         unaccounted: None,
         deleted: None,
+        withdrawal,
         rollout: memory.rollout.as_ref().map(|rollout| rollout_report(rollout, rollout.to.to_string())),
         past: memory.past.clone(),
         cut: memory.cut,
@@ -178,14 +183,18 @@ fn counts(situation: &Situation<'_>, tasks: &[TaskReport], decision: &Decision) 
 }
 
 /// What cannot be seen outside, if anything.
-fn unobservable(observation: &Observation, memory: &Memory) -> Option<Verdict> {
+fn unobservable(observation: &Observation, memory: &Memory, withdrawal: Option<&Withdrawal>) -> Option<Verdict> {
     let (failure, error, reason) = match (&observation.fleet, &observation.workers) {
         (Seen::Err { failure, .. }, _) => (failure, &memory.fleet_error, fleet_reason(failure.kind)),
         (_, Seen::Err { failure, .. }) => (failure, &memory.workers_error, workers_reason(failure.kind)),
         _ => return None,
     };
-    // Of what does not exist nothing is held.
-    let kept = if reason == Reason::FleetNotFound { "" } else { "; every hold is kept" };
+    let kept = match withdrawal {
+        // Of what does not exist nothing is held.
+        _ if reason == Reason::FleetNotFound => String::new(),
+        None => String::from("; every hold is kept"),
+        Some(Withdrawal { left, .. }) => format!("; {left}"),
+    };
     let lasting = error
         .as_ref()
         .map_or(String::new(), |error| format!(" (for {}{kept})", age(error.last.duration_since(error.since))));
@@ -221,8 +230,9 @@ fn ready(
     tasks: &[TaskReport],
     decision: &Decision,
     uncertain: Option<Verdict>,
+    withdrawal: Option<&Withdrawal>,
 ) -> Verdict {
-    unobservable(observation, situation.memory)
+    unobservable(observation, situation.memory, withdrawal)
         .or(uncertain)
         .or_else(|| retried(situation, tasks, decision))
         .or_else(|| blocking(tasks, TaskPhase::Unmapped, Reason::Unmapped))

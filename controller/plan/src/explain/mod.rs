@@ -10,6 +10,7 @@ mod nodes;
 mod notes;
 mod task;
 mod unaccounted;
+mod withdrawn;
 mod workers;
 
 use jiff::SignedDuration;

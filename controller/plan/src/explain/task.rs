@@ -5,7 +5,7 @@ use std::fmt::Write;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    nodes,
+    nodes, withdrawn,
     words::{age, counted, names},
     workers,
 };
@@ -184,6 +184,7 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
     match phase {
         TaskPhase::AtRisk => at_risk(situation, member),
         TaskPhase::Unmapped => unmapped(situation, member),
+        TaskPhase::Unknown if situation.policy.withdrawn => withdrawn::unknown(situation, member),
         TaskPhase::Unknown if !situation.workers_seen => {
             String::from("its workers cannot be asked, so nothing is known of its jobs; no hold is released meanwhile")
         }

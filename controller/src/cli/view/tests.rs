@@ -61,6 +61,7 @@ fn report(tasks: Vec<TaskReport>) -> Report {
         settled: false,
         unaccounted: None,
         deleted: None,
+        withdrawal: None,
         rollout: Some(RolloutReport {
             to: "ecs-svc/2".into(),
             label: "transcoder:42".into(),

@@ -66,6 +66,7 @@ fn report(tasks: &[(&str, TaskPhase, HoldState)]) -> (Report, Memory) {
         settled: false,
         unaccounted: None,
         deleted: None,
+        withdrawal: None,
         rollout: None,
         past: Vec::new(),
         cut: Cut { tasks: 1, jobs: 3 },

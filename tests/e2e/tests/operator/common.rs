@@ -1,6 +1,6 @@
 //! What several tests assert.
 
-use e2e::{Stage, TaskView};
+use e2e::{Cluster, Stage, TaskView};
 
 /// Every job ran to its end, exactly once. Read from the jobs' own journal.
 pub fn assert_all_ran_once(stage: &Stage, jobs: &[String]) {
@@ -16,4 +16,16 @@ pub fn assert_ended_gently(stage: &Stage, tasks: &[TaskView]) {
         assert!(task.is_over(), "{} has not ended", task.node());
         assert_eq!(task.exit, Some(0), "{} was killed or failed", task.node());
     }
+}
+
+/// A drain in the middle of a deployment that ECS does not go on with: both old tasks take no more jobs, and only we
+/// will have done it if they take some again.
+pub async fn mid_drain(stage: &Stage, cluster: &Cluster) -> (Vec<TaskView>, Vec<String>) {
+    cluster.apply(&stage.drain_with_secret()).await;
+    let old = stage.tasks();
+    stage.until_held(&old).await;
+    let jobs = stage.fill("job").await;
+    stage.deploy_a_bad_one(2);
+    stage.until_cancelled(&old).await;
+    (old, jobs)
 }

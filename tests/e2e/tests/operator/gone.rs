@@ -1,18 +1,8 @@
 //! A drain is deleted.
 
-use e2e::{Cluster, SERVICE, Setup, Stage, TaskView};
+use e2e::{Cluster, NAMESPACE, SERVICE, Setup, Stage};
 
-/// A drain in the middle of a deployment that ECS does not go on with: both old tasks take no more jobs, and only we
-/// will have done it if they take some again.
-async fn mid_drain(stage: &Stage, cluster: &Cluster) -> (Vec<TaskView>, Vec<String>) {
-    cluster.apply(&stage.drain_with_secret()).await;
-    let old = stage.tasks();
-    stage.until_held(&old).await;
-    let jobs = stage.fill("job").await;
-    stage.deploy_a_bad_one(2);
-    stage.until_cancelled(&old).await;
-    (old, jobs)
-}
+use crate::common::mid_drain;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_a_drain_gives_queues_back_and_releases_holds() {
@@ -28,6 +18,9 @@ async fn deleting_a_drain_gives_queues_back_and_releases_holds() {
     assert!(old.iter().all(|task| !stage.running_on(task, &jobs).is_empty()), "jobs go on");
     // That it was cancelled may be told, or be over before the operator has looked again.
     cluster.until_events(SERVICE, &["Withdrawn"]).await;
+    // ECS may stop the old tasks now, in the middle of their jobs.
+    let (is_warning, note) = cluster.event(NAMESPACE, SERVICE, "Withdrawn").await;
+    assert!(is_warning && note.contains("2 old tasks with ") && note.contains(" jobs"), "{note}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,5 +10,6 @@ mod gone;
 mod http;
 mod image;
 mod many;
+mod namespace;
 mod record;
 mod replicas;

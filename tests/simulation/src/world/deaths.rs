@@ -147,12 +147,13 @@ impl World {
             let at_work = |node: &Node| node.came_back_at.max(node.worked_at) >= asked;
             track.asked_back_at < asked && !nodes.iter().any(at_work)
         };
-        // One of several workers that was frozen from the first, and never heard of, may take jobs when it thaws; a drain that
+        // One of several workers that was frozen or in a job from the first, and never heard of, may take jobs later; a drain that
         // is withdrawn takes its permits back; by a clock that jumps a task ends before its time; and a job with a start time that is
         // not waited for may come due.
         let unknowable = [Fault::WorkerFrozen, Fault::Withdrawn, Fault::ClockJumps];
         let waits = self.setup.policy.drain.scheduled == Scheduled::Wait || self.setup.work.eta_one_in == 0;
-        let known = waits && !unknowable.iter().any(|fault| self.setup.faults.has(*fault));
+        let solo_pair = self.setup.work.solo && self.setup.work.nodes > 1;
+        let known = waits && !solo_pair && !unknowable.iter().any(|fault| self.setup.faults.has(*fault));
         let all_let_go = known && old().all(let_go) && old().count() == told.tasks as usize;
         let said = told.outcome;
         self.tally.rule("a rollout is told as it went");

@@ -296,10 +296,15 @@ impl World {
     }
 
     pub(super) fn next(&mut self, m: usize, n: usize, epoch: u32) {
-        if self.is_with(m, n, epoch) && self.members[m].nodes[n].state == NodeState::Up {
-            self.begin_jobs(m, n);
-            self.pump();
+        if !self.is_with(m, n, epoch) {
+            return;
         }
+        if let NodeState::Frozen(until) = self.members[m].nodes[n].state {
+            self.at(until + 1, Event::Next(m, n, epoch));
+            return;
+        }
+        self.begin_jobs(m, n);
+        self.pump();
     }
 
     /// Until when a worker hears nothing, because it runs a job where it would listen.
