@@ -149,6 +149,11 @@ impl World {
     /// Nobody is told that somebody else released a hold who did not.
     pub fn judge_hands(&mut self, memory: &Memory) {
         const RULE: &str = "another hand is told of only if there was one";
+        // By clocks that differ an answer from the past looks young.
+        if [Fault::TwoOperators, Fault::LeaseLost, Fault::ClockJumps].iter().any(|fault| self.setup.faults.has(*fault))
+        {
+            return;
+        }
         let told = |m: usize| memory.tasks.get(&self.members[m].id).map_or(0, |task| task.released_by_others);
         let told: Vec<u32> = (0..self.members.len()).map(told).collect();
         if told.iter().any(|times| *times > 0) {
