@@ -119,7 +119,8 @@ pub struct NodeMemory {
     /// only publishes to). Empty: it was never seen to take jobs.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub own: BTreeSet<QueueName>,
-    /// Queues that it took jobs from when it last told: while it is silent, it may take jobs from them still.
+    /// Queues that it took jobs from when it last told: while it is silent, it may take jobs from them still. None of one that hears
+    /// nothing of what it is told meanwhile.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub consumed: BTreeSet<Queue>,
     /// It may be silent for as long as a job runs.

@@ -84,6 +84,9 @@ pub struct Answer {
     /// It may be silent for as long as a job runs (Celery: the solo pool, and greenlets that compute without waiting).
     #[serde(default, skip_serializing_if = "is_false")]
     pub between_jobs: bool,
+    /// What it is told while it is silent waits for it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub hears_later: bool,
 }
 
 impl Answer {
@@ -105,6 +108,7 @@ impl Answer {
             unseen: None,
             strength: Strength::Lists,
             between_jobs: false,
+            hears_later: false,
         }
     }
 

@@ -33,7 +33,7 @@ pub fn learn_instances(view: &View<'_>, memory: &mut Memory) {
                 let instance = answer.instance.clone();
                 *node = NodeMemory { instance, own: BTreeSet::new(), between_jobs: false, ..mem::take(node) };
             }
-            if let Some(queues) = &answer.queues {
+            if let Some(queues) = answer.queues.as_ref().filter(|_| answer.hears_later) {
                 node.consumed = queues.iter().cloned().collect();
             }
             node.between_jobs |= answer.between_jobs;
@@ -150,6 +150,23 @@ mod tests {
         assert_eq!(own(again(takes(&["sent"]))), [false, true], "another start of it");
         let told = Answer { own_queues: Some(["slow".into()].into()), instance: Some("c".into()), ..takes(&["sent"]) };
         assert_eq!(own(told), [true, false], "it says so itself");
+    }
+
+    #[test]
+    fn what_a_worker_took_jobs_from_is_remembered_if_it_can_be_told_while_it_is_silent() {
+        let mut stage = Stage::with_task("t", Life::Running);
+        let mut consumed = |hears_later: bool, queues: Option<Vec<Queue>>| {
+            stage.answers("t", "w@1", Answer { queues, hears_later, ..idle(at(0)) });
+            let mut memory = stage.memory.clone();
+            learn_instances(&stage.view(at(0)), &mut memory);
+            stage.memory = memory;
+            stage.memory.tasks[&"t".into()].nodes[&"w@1".into()].consumed.len()
+        };
+        let slow = || Some(vec![Queue::named("slow")]);
+        assert_eq!(consumed(false, slow()), 0, "an HTTP worker");
+        assert_eq!(consumed(true, slow()), 1);
+        assert_eq!(consumed(true, None), 1, "it did not say");
+        assert_eq!(consumed(true, Some(Vec::new())), 0);
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub fn idle(at: Timestamp) -> Answer {
         reserved: Some(Vec::new()),
         active: Some(Vec::new()),
         scheduled: Some(Vec::new()),
+        hears_later: true,
         ..Answer::new(at, at)
     }
 }

@@ -132,6 +132,7 @@ impl World {
             scheduled: Some(node.scheduled.clone()),
             unseen: node.unseen.clone(),
             strength: if node.accounts { Strength::Account } else { Strength::Lists },
+            hears_later: true,
             ..Answer::new(self.now, self.now)
         }
     }

@@ -67,6 +67,7 @@ pub(super) fn take_in(told: &str, (asked_at, answered_at): (Timestamp, Timestamp
         unlisted: account.counts.unlisted(),
         unseen,
         strength: Strength::Account,
+        hears_later: true,
         ..Answer::new(asked_at, answered_at)
     })
 }

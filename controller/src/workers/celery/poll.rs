@@ -136,6 +136,7 @@ impl Heard {
             reserved: self.reserved.take(),
             active: self.active.take(),
             scheduled: self.scheduled.take(),
+            hears_later: true,
             ..Answer::new(self.asked_at, self.answered_at)
         }
     }
