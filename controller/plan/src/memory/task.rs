@@ -99,8 +99,6 @@ pub struct SeenHeld {
     pub since: Timestamp,
     /// When it would end by itself.
     pub until: Timestamp,
-    /// It was read for so long that no answer shows what was before it.
-    pub is_certain: bool,
 }
 
 /// What is remembered of one node.

@@ -12,7 +12,7 @@ use crate::{
 /// So much may our clock and the scheduler's be apart: a hold that would have ended by itself within this time may have done so.
 const CLOCKS_APART: SignedDuration = SignedDuration::from_mins(5);
 
-/// A hold that was read for so long is there: neither of two answers that are so far apart is from before it, whoever read them.
+/// An answer that shows no hold so long after one that did is not from before that hold, by whoever's clock.
 const CERTAIN_AFTER: SignedDuration = SignedDuration::from_secs(25);
 
 /// Counts each hold that was there for longer than an answer may be old, was not to end for long, and is gone though we let nobody go.
@@ -24,15 +24,13 @@ pub fn follow(view: &View<'_>, memory: &mut Memory) {
             _ if !ours || seen.life != Life::Running || was_let_go(task) => task.seen_held = None,
             HoldState::Unread => {}
             HoldState::Until(until) => {
-                let before = task.seen_held;
-                let since = before.map_or(view.observed_at, |held| held.since.min(view.observed_at));
-                let lasts = view.observed_at.duration_since(since) >= CERTAIN_AFTER;
-                let is_certain = lasts || before.is_some_and(|held| held.is_certain);
-                task.seen_held = Some(SeenHeld { since, until, is_certain });
+                let since = task.seen_held.map_or(view.observed_at, |held| held.since.min(view.observed_at));
+                task.seen_held = Some(SeenHeld { since, until });
             }
             HoldState::Free => {
-                let Some(SeenHeld { until, is_certain, .. }) = task.seen_held.take() else { continue };
-                if is_certain && until.duration_since(view.now) > CLOCKS_APART {
+                let Some(SeenHeld { since, until }) = task.seen_held.take() else { continue };
+                let lasted = view.observed_at.duration_since(since) >= CERTAIN_AFTER;
+                if lasted && until.duration_since(view.now) > CLOCKS_APART {
                     task.released_by_others = task.released_by_others.saturating_add(1);
                 }
             }
@@ -83,8 +81,8 @@ mod tests {
         assert_eq!(counted(&again, |_, _| {}), 2);
         let unread = [(0, held), (25, held), (26, HoldState::Unread), (27, HoldState::Free)];
         assert_eq!(counted(&unread, |_, _| {}), 1);
-        let old_answers = [(0, held), (24, held), (40, HoldState::Free)];
-        assert_eq!(counted(&old_answers, |_, _| {}), 0, "the first may be from before it was let go");
+        let old_answer = [(0, held), (15, held), (24, HoldState::Free)];
+        assert_eq!(counted(&old_answer, |_, _| {}), 0, "it may be from before it was held");
         let end = HoldState::Until(at(320));
         let ran_out = [(0, end), (25, end), (26, HoldState::Free)];
         assert_eq!(counted(&ran_out, |_, _| {}), 0, "by another clock it has ended");

@@ -149,9 +149,10 @@ impl World {
     /// Nobody is told that somebody else released a hold who did not.
     pub fn judge_hands(&mut self, memory: &Memory) {
         const RULE: &str = "another hand is told of only if there was one";
-        // By clocks that differ an answer from the past looks young.
-        if [Fault::TwoOperators, Fault::LeaseLost, Fault::ClockJumps].iter().any(|fault| self.setup.faults.has(*fault))
-        {
+        // By clocks that differ an answer from the past looks young; and a drain that was made again does not know what the one before
+        // it released.
+        let unknowable = [Fault::TwoOperators, Fault::LeaseLost, Fault::ClockJumps, Fault::Withdrawn];
+        if unknowable.iter().any(|fault| self.setup.faults.has(*fault)) {
             return;
         }
         let told = |m: usize| memory.tasks.get(&self.members[m].id).map_or(0, |task| task.released_by_others);
