@@ -19,6 +19,7 @@ pub mod report;
 mod explain;
 mod rules;
 mod situation;
+mod skip;
 mod update;
 
 use std::collections::BTreeMap;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     idle::{Counters, IdleRun},
-    task::{Leaving, NodeMemory, Permitted, Retry, SeenHeld, TaskMemory},
+    task::{Leaving, NodeMemory, Permitted, PhaseSince, Retry, SeenHeld, TaskMemory},
 };
 pub use crate::report::Why;
 use crate::{
@@ -19,7 +19,8 @@ use crate::{
     names::{QueueName, RevisionId, TaskId},
     observation::FleetView,
     policy::{Gate, Policy},
-    report::{Cut, PastRollout, TaskPhase},
+    report::{Cut, PastRollout},
+    skip::is_zero,
 };
 
 /// What is remembered from one reconciliation to the next.
@@ -41,7 +42,7 @@ pub struct Memory {
     /// What deadlines with `PermitStop` have cut, ever.
     pub cut: Cut,
     /// Tasks that were permitted to stop because they were drained, and ended by SIGKILL, ever.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub killed: u32,
     /// By task. A task is forgotten when it has been seen gone, and nothing counts it any more.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -175,14 +176,8 @@ pub struct Rollout {
     pub killed: BTreeSet<TaskId>,
     /// How many old tasks fewer than were wanted the very first observation of the fleet saw: they had ended before that, and
     /// nobody knows how.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub unseen: u32,
-}
-
-/// Whether there are none of these.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
-fn is_none(count: &u32) -> bool {
-    *count == 0
 }
 
 impl Rollout {
@@ -247,15 +242,6 @@ impl Miscount {
     pub fn lasts(&self) -> SignedDuration {
         self.last.duration_since(self.since)
     }
-}
-
-/// Where a task is, and since when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PhaseSince {
-    /// Where.
-    pub phase: TaskPhase,
-    /// Since when.
-    pub since: Timestamp,
 }
 
 /// An outside system cannot be observed.

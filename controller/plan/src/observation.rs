@@ -129,7 +129,7 @@ pub struct FleetView {
     pub counted: Option<Counted>,
     /// The scheduler knows the fleet no more: somebody deleted it. Then none of its tasks lives, nothing is `desired`, and `current`
     /// says nothing.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_deleted: bool,
     /// What was written down beside the fleet by whoever drained it last, for those who come with an empty memory. `None`: nothing can
     /// be written there, or it could not be read.
@@ -342,9 +342,4 @@ pub enum HoldState {
     Free,
     /// A hold that ends by itself at this time.
     Until(Timestamp),
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
-fn is_false(value: &bool) -> bool {
-    !*value
 }

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{IdleRun, PhaseSince, Why, is_none};
+use super::idle::IdleRun;
 use crate::{
     actions::{Ground, Step},
     names::{NodeName, QueueName},
     observation::{FailureKind, Queue},
+    report::{TaskPhase, Why},
+    skip::is_zero,
 };
 
 /// What is remembered of one task.
@@ -48,7 +50,7 @@ pub struct TaskMemory {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seen_held: Option<SeenHeld>,
     /// How often somebody else released its hold.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub released_by_others: u32,
     /// Since when its scheduler knows it no more.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -200,4 +202,13 @@ impl Retry {
     pub fn is_passing(&self) -> bool {
         matches!(self.kind, Some(FailureKind::Unreachable | FailureKind::Throttled))
     }
+}
+
+/// Where a task is, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseSince {
+    /// Where.
+    pub phase: TaskPhase,
+    /// Since when.
+    pub since: Timestamp,
 }

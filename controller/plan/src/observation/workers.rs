@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Queue, is_false};
-use crate::names::{NodeName, QueueName, TaskId};
+use super::queue::Queue;
+use crate::{
+    names::{NodeName, QueueName, TaskId},
+    skip::is_zero,
+};
 
 /// The workers, as they tell of themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,10 +85,10 @@ pub struct Answer {
     #[serde(default)]
     pub strength: Strength,
     /// It may be silent for as long as a job runs (Celery: the solo pool, and greenlets that compute without waiting).
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub between_jobs: bool,
     /// What it is told while it is silent waits for it.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hears_later: bool,
 }
 
@@ -116,11 +119,6 @@ impl Answer {
     pub fn is_whole(&self) -> bool {
         self.queues.is_some() && self.active.is_some() && self.reserved.is_some() && self.scheduled.is_some()
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
-fn is_zero(count: &u32) -> bool {
-    *count == 0
 }
 
 /// How much the word of a node is worth.
