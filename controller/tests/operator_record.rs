@@ -337,6 +337,9 @@ async fn a_drain_whose_namespace_is_deleted_remembers_without_pages() {
     let pages: Api<ControllerRevision> = Api::namespaced(lab.client.clone(), namespace);
     let left = async || pages.list(&ListParams::default()).await.unwrap().items.len();
     wait_until("the pages are gone", LONG, async || left().await == 0).await;
+    let deleted =
+        async || drains(lab.client.clone(), namespace).get("transcoder").await.unwrap().metadata.deletion_timestamp;
+    wait_until("the drain is being deleted", LONG, async || deleted().await.is_some()).await;
     let ours = record(&kept).await;
     assert_eq!(ours.load().await.unwrap(), memory, "this process has read them");
     ours.save(&memory, &report).await.unwrap();
