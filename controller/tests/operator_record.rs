@@ -154,6 +154,8 @@ fn busy(tasks: u128, now: Timestamp) -> Observation {
             reserved: Some(vec![job.clone(), job.clone()]),
             active: Some(vec![job]),
             scheduled: Some(Vec::new()),
+            // As over Celery: what it takes jobs from is remembered.
+            hears_later: true,
             ..Answer::new(now, now)
         };
         nodes.insert(node.clone(), answer);

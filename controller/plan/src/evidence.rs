@@ -27,6 +27,10 @@ pub const FRESH_FOR: SignedDuration = SignedDuration::from_secs(15);
 /// of a rollback come up.
 pub const MAX_ANSWER_LAG: SignedDuration = SignedDuration::from_secs(10);
 
+/// So much may our clock and the scheduler's be apart. A hold that is longer than it should be by less was not set by somebody else, and
+/// one that would have ended by itself within this time may have done so.
+pub const CLOCKS_APART: SignedDuration = SignedDuration::from_mins(5);
+
 /// Does the task take jobs?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Intake {

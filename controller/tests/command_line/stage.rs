@@ -10,7 +10,8 @@ use std::{
 use ecs_emulator::{
     Config, Emulator,
     model::{
-        CallFault, ContainerDefinition, CreateService, DeploymentConfiguration, Faults, Protection, UpdateService,
+        CallFault, ContainerDefinition, CreateService, DeploymentConfiguration, Faults, Protection, Time,
+        UpdateService, World,
     },
 };
 use serde_json::Map;
@@ -196,7 +197,7 @@ spec:
     pub fn held_for(&self, lasting: Duration) -> usize {
         self.emulator.with_world(|world| {
             let then = world.now() + lasting;
-            world.state().tasks.values().filter(|task| task.is_protected(then)).count()
+            held(world, then).len()
         })
     }
 
@@ -204,9 +205,7 @@ spec:
     pub fn release_holds(&self) {
         let now = self.emulator.now();
         self.emulator.with_world(|world| {
-            let held = world.state().tasks.values().filter(|task| task.is_protected(now));
-            let held: Vec<String> = held.map(|task| task.id.to_string()).collect();
-            for task in held {
+            for task in held(world, now) {
                 world.update_task_protection("media", &[&task], Protection::Off, now).unwrap();
             }
         });
@@ -216,11 +215,15 @@ spec:
     pub fn stop_held_tasks(&self) {
         let now = self.emulator.now();
         self.emulator.with_world(|world| {
-            let held = world.state().tasks.values().filter(|task| task.is_protected(now));
-            let held: Vec<String> = held.map(|task| task.id.to_string()).collect();
-            for task in held {
+            for task in held(world, now) {
                 world.stop_task("media", &task, "", now).unwrap();
             }
         });
     }
+}
+
+/// The ids of the tasks that are held then.
+fn held(world: &World, then: Time) -> Vec<String> {
+    let held = world.state().tasks.values().filter(|task| task.is_protected(then));
+    held.map(|task| task.id.to_string()).collect()
 }

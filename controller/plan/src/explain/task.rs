@@ -245,12 +245,12 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
 fn silent(situation: &Situation<'_>, member: &Member<'_>, since: &str) -> String {
     let stays = if member.is_held(situation.now) { ", so it stays held" } else { "" };
     let is_working = member.quiet().any(|(_, node)| node.between_jobs);
-    let why = member.evidence.silences.values().next().copied().unwrap_or(if is_working {
+    let known = || member.evidence.silences.values().next().copied();
+    let why = if is_working {
         "a worker of its pool answers between jobs only, so it runs one, most likely"
     } else {
-        "check whether the worker is frozen or cut off; one of Celery 5.3 or older may be deaf since its broker was restarted \
-         (docs/hazards.md)"
-    });
+        known().unwrap_or("check whether the worker is frozen or cut off")
+    };
     format!("{} does not answer for {since}; silence is not idleness{stays}; {why}", names(member.evidence.silent()))
 }
 

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     actions::Action,
+    evidence::CLOCKS_APART,
     memory::Retry,
     names::TaskId,
     observation::HoldState,
@@ -135,12 +136,8 @@ fn ends_by_deadline(situation: &Situation<'_>, member: &Member<'_>) -> Option<Ti
     (action == DeadlineAction::PermitStop && !situation.policy.paused).then_some(at)
 }
 
-/// So much may our clock and the scheduler's be apart without anybody having set a hold that is too long. Without it a
-/// clock that is a second behind would have every hold set again on every observation.
-const CLOCKS_APART: SignedDuration = SignedDuration::from_mins(5);
-
 /// A task that stays after all keeps the long hold of its drain no longer than needed: a hold is also what bounds how
-/// long jobs are protected if we are gone.
+/// long jobs are protected if we are gone. A clock that is a second behind must not have every hold set again on every observation.
 fn is_too_long(situation: &Situation<'_>, member: &Member<'_>, left: SignedDuration) -> bool {
     member.leaving.is_none()
         && situation.memory.rollout.is_none()

@@ -4,13 +4,11 @@ use jiff::SignedDuration;
 
 use super::view::View;
 use crate::{
-    memory::{Memory, SeenHeld, TaskMemory},
+    evidence::CLOCKS_APART,
+    memory::{Memory, SeenHeld},
     observation::{HoldState, Life},
     policy::HoldMode,
 };
-
-/// So much may our clock and the scheduler's be apart: a hold that would have ended by itself within this time may have done so.
-const CLOCKS_APART: SignedDuration = SignedDuration::from_mins(5);
 
 /// An answer that shows no hold so long after one that did is not from before that hold, by whoever's clock.
 const CERTAIN_AFTER: SignedDuration = SignedDuration::from_secs(25);
@@ -21,7 +19,7 @@ pub fn follow(view: &View<'_>, memory: &mut Memory) {
     for (id, seen) in &view.fleet.tasks {
         let Some(task) = memory.tasks.get_mut(id) else { continue };
         match seen.hold {
-            _ if !ours || seen.life != Life::Running || was_let_go(task) => task.seen_held = None,
+            _ if !ours || seen.life != Life::Running || task.let_go().is_some() => task.seen_held = None,
             HoldState::Unread => {}
             HoldState::Until(until) => {
                 let since = task.seen_held.map_or(view.observed_at, |held| held.since.min(view.observed_at));
@@ -38,10 +36,6 @@ pub fn follow(view: &View<'_>, memory: &mut Memory) {
     }
 }
 
-fn was_let_go(task: &TaskMemory) -> bool {
-    task.let_go().is_some()
-}
-
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
@@ -49,7 +43,7 @@ mod tests {
     use super::*;
     use crate::{
         actions::Ground,
-        memory::Permitted,
+        memory::{Permitted, TaskMemory},
         update::testing::{Stage, at},
     };
 

@@ -266,6 +266,10 @@ impl<'a, T: Transport> Look<'a, T> {
         }
         let too_late = self.too_late.into_iter().filter(|node| !nodes.contains_key(node));
         silences.extend(too_late.map(|node| (node, TOO_LATE.to_owned())));
+        let expected = matcher.named().flat_map(|(expected, _)| &expected.nodes);
+        for node in expected.filter(|node| !nodes.contains_key(*node)) {
+            silences.entry(node.clone()).or_insert_with(|| UNHEARD.to_owned());
+        }
         WorkersView { tasks, nodes, unmatched_workers, silences }
     }
 }
@@ -279,6 +283,10 @@ const LIMITS_UNTOLD: &str = "it does not say which rate limits it has now";
 /// Of a node that is known by its queue only.
 const BOUND_AND_SILENT: &str = "it has a queue for requests on the broker, so that a worker of this name was there; if it is gone \
                                 for good, delete its binding (docs/brokers.md)";
+
+/// Of a node of which nothing is heard at all.
+const UNHEARD: &str = "check whether the worker is frozen or cut off; one of Celery 5.3 over Redis may be deaf since Redis was restarted \
+                       (docs/hazards.md)";
 
 /// Of a node that is busy or far away.
 const TOO_LATE: &str = "it answers later than spec.workers.celery.replyTimeout allows: make that longer, or look at what keeps the worker \

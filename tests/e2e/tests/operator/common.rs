@@ -1,6 +1,7 @@
 //! What several tests assert.
 
 use e2e::{Cluster, Stage, TaskView};
+use serde_json::Value;
 
 /// Every job ran to its end, exactly once. Read from the jobs' own journal.
 pub fn assert_all_ran_once(stage: &Stage, jobs: &[String]) {
@@ -28,4 +29,11 @@ pub async fn mid_drain(stage: &Stage, cluster: &Cluster) -> (Vec<TaskView>, Vec<
     stage.deploy_a_bad_one(2);
     stage.until_cancelled(&old).await;
     (old, jobs)
+}
+
+/// The message of `Ready`.
+pub fn message(drain: &Value) -> &str {
+    let mut conditions = drain["status"]["conditions"].as_array().into_iter().flatten();
+    let ready = conditions.find(|condition| condition["type"] == "Ready");
+    ready.and_then(|ready| ready["message"].as_str()).unwrap_or_default()
 }

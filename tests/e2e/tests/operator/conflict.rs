@@ -4,6 +4,8 @@ use e2e::{Cluster, SERVICE, Setup, Stage, TaskView};
 use serde_json::{Value, json};
 use test_support::{LONG, wait_until};
 
+use crate::common::message;
+
 const STANDS_BY: fn(&Value) -> bool = |drain| Cluster::condition(drain, "Ready") == Some(("False", "Conflict"));
 
 const WORKS: fn(&Value) -> bool = |drain| Cluster::condition(drain, "Ready") == Some(("True", "AllSeen"));
@@ -120,10 +122,4 @@ fn by_arn(stage: &Stage, name: &str) -> String {
     let drain = renamed(stage, name);
     assert!(drain.contains(&short), "{drain}");
     drain.replace(&short, &long)
-}
-
-fn message(drain: &Value) -> &str {
-    let mut conditions = drain["status"]["conditions"].as_array().into_iter().flatten();
-    let ready = conditions.find(|condition| condition["type"] == "Ready");
-    ready.and_then(|ready| ready["message"].as_str()).unwrap_or_default()
 }

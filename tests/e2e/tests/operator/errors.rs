@@ -8,14 +8,10 @@ use serde_json::{Value, json};
 use test_support::{Certificates, Redis, RedisOptions, free_port};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::common::message;
+
 fn ready(answer: &'static str, reason: &'static str) -> impl Fn(&Value) -> bool {
     move |drain| Cluster::condition(drain, "Ready") == Some((answer, reason))
-}
-
-fn message(drain: &Value) -> &str {
-    let mut conditions = drain["status"]["conditions"].as_array().into_iter().flatten();
-    let ready = conditions.find(|condition| condition["type"] == "Ready");
-    ready.and_then(|ready| ready["message"].as_str()).unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread")]

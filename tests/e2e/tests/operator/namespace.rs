@@ -7,14 +7,7 @@ use e2e::{Cluster, NAMESPACE, SERVICE, Setup, Stage};
 use serde_json::Value;
 use test_support::wait_until;
 
-use crate::common::mid_drain;
-
-/// The message of `Ready`.
-fn message(drain: &Value) -> &str {
-    let mut conditions = drain["status"]["conditions"].as_array().into_iter().flatten();
-    let ready = conditions.find(|condition| condition["type"] == "Ready");
-    ready.and_then(|ready| ready["message"].as_str()).unwrap_or_default()
-}
+use crate::common::{message, mid_drain};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_silent_for_long_gets_its_queues_back_without_the_secret() {
