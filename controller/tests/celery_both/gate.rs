@@ -10,7 +10,7 @@ use worker_drain::{
 use worker_drain_plan::{Action, Memory, QueueName, policy::Gate, report::Reason};
 
 use super::{
-    all_answer, known_tasks, look_until, open, settings,
+    all_answer, jobs, known_tasks, look_until, open, settings,
     small_fleet::{InMemory, SmallFleet, drain},
     takes,
 };
@@ -123,12 +123,16 @@ async fn the_gate_is_shut_while_a_worker_has_what_another_one_has_acknowledged_f
         workers.push(worker.ready().await);
     }
     let drain = awaits(&["slow"], &broker.url());
-    all_answer(&drain.workers, &known_tasks(&["one"])).await;
+    let one = known_tasks(&["one"]);
+    all_answer(&drain.workers, &one).await;
     let send =
         async |id: &str, key: &str| app.submit(Jobs::with_ids([id]).exchange("media", "topic", key).until_told()).await;
-    let busy = send("busy", "video.sd").await;
-    app.journal().wait_started(&busy, 1).await;
+    let busy = [send("busy", "video.sd").await, send("busy elsewhere", "audio.hd").await].concat();
+    app.journal().wait_started(&busy, 2).await;
     let both = send("both", "video.hd").await;
+    // Fetched after the acknowledgement, it would be an entry again.
+    look_until("it waits in the worker", &drain.workers, &one, |view| jobs(view, "one") == Some((1, 1))).await;
+    app.tell([&"busy elsewhere".to_owned()]);
     app.journal().wait_started(&both, 1).await;
 
     wait_until("the gate counts what waits in the worker", LONG, async || {
