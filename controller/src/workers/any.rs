@@ -43,7 +43,6 @@ pub enum WorkersSettingsError {
 }
 
 /// Workers of some kind.
-#[expect(clippy::large_enum_variant, reason = "there is one for each drain")]
 pub enum AnyWorkers {
     /// Celery workers, through their broker.
     Celery(Celery),

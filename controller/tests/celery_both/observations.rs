@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use serde_json::json;
-use test_support::{Jobs, LONG, SampleApp, python_with_celery};
+use test_support::{Jobs, LONG, SampleApp, Signal, python_with_celery};
 use tokio::time::Instant;
 use worker_drain::workers::{Workers, celery::CelerySettings};
-use worker_drain_plan::{NodeName, TaskId, observation::Mapping};
+use worker_drain_plan::{
+    NodeName, TaskId,
+    observation::{Mapping, WorkersView},
+};
 
 use super::{
     all_answer, has_said_all, ids, jobs, known_tasks, look_until, maps_to, node, open, patient, queues, settings, tasks,
@@ -201,4 +204,60 @@ async fn replies_that_are_not_json_are_told_of() {
     })
     .await;
     assert!(view.nodes.is_empty());
+}
+
+/// What a worker sends unasked tells a deaf one from a frozen one, and from one that stops.
+#[tokio::test]
+async fn the_silence_of_a_worker_is_explained_by_its_heartbeats() {
+    let broker = a_broker().await;
+    let app = SampleApp::new(broker.url());
+    let deaf = app.clone().settings(json!({"worker_enable_remote_control": false}));
+    let names = ["deaf", "frozen", "leaving"];
+    let spawned = [("deaf", &deaf), ("frozen", &app), ("leaving", &app)]
+        .map(|(name, app)| app.worker(format!("worker@{name}")).queues([name]).spawn());
+    let mut workers = Vec::new();
+    for worker in spawned {
+        workers.push(worker.ready().await);
+    }
+    let celery = open(&CelerySettings { reply_bound: Duration::from_secs(1), ..settings(&broker.url()) });
+    let job = app.submit(Jobs::with_ids(["last"]).queue("leaving").until_told()).await;
+    app.journal().wait_started(&job, 1).await;
+    workers[1].process().signal_group(Signal::STOP);
+    let tasks = known_tasks(&names);
+    let why = |view: &WorkersView, name: &str| view.silences.get(&node(name)).cloned().unwrap_or_default();
+    look_until("one is deaf, and one is frozen", &celery, &tasks, |view| {
+        why(view, "deaf").contains("accept_content") && why(view, "frozen").contains("no heartbeat")
+    })
+    .await;
+    workers[2].process().signal(Signal::TERM);
+    look_until("one says that it stops", &celery, &tasks, |view| why(view, "leaving").contains("it stops")).await;
+    app.tell(&job);
+    app.journal().wait_finished(&job).await;
+}
+
+/// Each request that it refuses is an error in its log.
+#[tokio::test]
+async fn a_worker_that_takes_no_json_is_named_and_left_alone_for_a_while() {
+    let broker = a_broker().await;
+    let app = SampleApp::new(broker.url()).settings(json!({"task_serializer": "yaml", "accept_content": ["yaml"]}));
+    let mut worker = app.worker("worker@one").start().await;
+    let celery = open(&CelerySettings { reply_bound: Duration::from_secs(1), ..settings(&broker.url()) });
+    let tasks = tasks(&["one"]);
+    let mut refusals = || worker.process().log().matches("Refusing to deserialize").count();
+    // Redis tells at least that it was there.
+    look_until("it is named", &celery, &tasks, |view| match &view.tasks[&TaskId::from("one")] {
+        Mapping::NotFound { hint } => hint.contains("worker@one would be its") && hint.contains("accept_content"),
+        _ => view.silences.get(&node("one")).is_some_and(|why| why.contains("accept_content")),
+    })
+    .await;
+    assert!(refusals() > 0, "it refuses what it is asked");
+    let (mut before, mut unasked) = (refusals(), 0);
+    test_support::wait_until("it is left alone", LONG, async || {
+        celery.observe(&tasks).await.unwrap();
+        let now = refusals();
+        unasked = if now == before { unasked + 1 } else { 0 };
+        before = now;
+        unasked == 5
+    })
+    .await;
 }

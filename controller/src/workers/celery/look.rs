@@ -11,11 +11,12 @@ use std::{
 
 use worker_drain_plan::{
     NodeName, TaskId,
-    observation::{Answer, Failure, WorkersView},
+    observation::{Answer, Failure, Mapping, WorkersView},
 };
 
 use super::{
     account,
+    events::{DEAF, Lives},
     known::Known,
     match_nodes::{Answered, Matched, Matcher, NOT_READ, Naming},
     pidbox::{Method, Recipients, Request},
@@ -52,12 +53,13 @@ impl<'a, T: Transport> Look<'a, T> {
         }
     }
 
-    /// All nodes of these tasks.
+    /// All nodes of these tasks. And whether none of them answered, though one is alive.
     pub(super) async fn observe(
         mut self,
         naming: &Naming,
         tasks: &BTreeMap<TaskId, Expected>,
-    ) -> Result<WorkersView, Failure> {
+        lives: &Lives,
+    ) -> Result<(WorkersView, bool), Failure> {
         let matcher = Matcher::new(naming, tasks);
         self.hear_late();
         let met = self.known.met();
@@ -84,7 +86,7 @@ impl<'a, T: Transport> Look<'a, T> {
         self.find_shared().await?;
         self.find_limits(&self.nodes_that(seems_idle)).await?;
         self.known.keep_late(mem::take(&mut self.late));
-        Ok(self.finish(&matcher))
+        Ok(self.finish(&matcher, lives))
     }
 
     /// These nodes and no others, whosever they are.
@@ -254,24 +256,46 @@ impl<'a, T: Transport> Look<'a, T> {
         Ok(())
     }
 
-    fn finish(self, matcher: &Matcher) -> WorkersView {
-        let Matched { tasks, unmatched_workers } = matcher.matched(&self.answered);
+    fn finish(self, matcher: &Matcher, lives: &Lives) -> (WorkersView, bool) {
+        let Matched { mut tasks, unmatched_workers } = matcher.matched(&self.answered);
+        let deaf = deaf(matcher, lives, &self.answered);
+        for (task, node) in &deaf {
+            if let Some(Mapping::NotFound { hint }) = tasks.get_mut(task) {
+                *hint = format!("{hint}; {node} would be its: {DEAF}");
+            }
+        }
         let mut nodes = self.answers;
         // Answers of several processes under one name are nobody's; those of unmatched workers are ignored.
         nodes.retain(|node, _| !self.answered.shared.contains(node) && !unmatched_workers.contains(node));
         let mut silences: BTreeMap<NodeName, String> = BTreeMap::new();
         for node in self.answered.bound.iter().filter(|node| !self.answered.nodes.contains(*node)) {
-            let not_read = if self.answered.unreadable { format!("{NOT_READ}; ") } else { String::new() };
-            silences.insert(node.clone(), format!("{not_read}{BOUND_AND_SILENT}"));
+            let not_read = self.answered.unreadable.then_some(NOT_READ);
+            let (heard, there) = match lives.why(node) {
+                Some(why) if lives.is_alive(node) => (Some(why), None),
+                why => (why, Some(BOUND_AND_SILENT)),
+            };
+            let told: Vec<&str> = [not_read, heard, there].into_iter().flatten().collect();
+            silences.insert(node.clone(), told.join("; "));
         }
         let too_late = self.too_late.into_iter().filter(|node| !nodes.contains_key(node));
         silences.extend(too_late.map(|node| (node, TOO_LATE.to_owned())));
         let expected = matcher.named().flat_map(|(expected, _)| &expected.nodes);
         for node in expected.filter(|node| !nodes.contains_key(*node)) {
-            silences.entry(node.clone()).or_insert_with(|| UNHEARD.to_owned());
+            silences.entry(node.clone()).or_insert_with(|| lives.why(node).unwrap_or(UNHEARD).to_owned());
         }
-        WorkersView { tasks, nodes, unmatched_workers, silences }
+        let is_deaf = nodes.is_empty() && !deaf.is_empty();
+        (WorkersView { tasks, nodes, unmatched_workers, silences }, is_deaf)
     }
+}
+
+/// Tasks with a node that is alive and did not answer. What a node's own word would show is not known of it.
+fn deaf(matcher: &Matcher, lives: &Lives, answered: &Answered) -> BTreeMap<TaskId, NodeName> {
+    let alive = Answered { nodes: &lives.beating - &answered.nodes, ..Answered::default() };
+    let nodes = matcher.matched(&alive).tasks.into_iter().filter_map(|(task, mapping)| match mapping {
+        Mapping::Nodes(nodes) => Some((task, nodes.intersection(&alive.nodes).next()?.clone())),
+        Mapping::NotFound { .. } | Mapping::Ambiguous { .. } => None,
+    });
+    nodes.collect()
 }
 
 /// Why nothing is proven of a node that was met just now.

@@ -8,6 +8,7 @@ mod account;
 mod amqp;
 mod broker;
 mod count;
+mod deaf;
 mod events;
 mod host;
 mod known;
@@ -31,7 +32,7 @@ use std::{
 use tracing::{debug, info};
 use worker_drain_plan::{
     Awaited, NodeName, Outcome, QueueName, TaskId,
-    observation::{Failure, Queue, QueueCount, Seen, WorkersView},
+    observation::{Failure, Mapping, Queue, QueueCount, Seen, WorkersView},
 };
 
 pub use self::{
@@ -44,6 +45,7 @@ pub use self::{
     waiting::Waiting,
 };
 use self::{
+    deaf::Deaf,
     events::{Listener, Switches},
     known::Known,
     look::Look,
@@ -61,6 +63,7 @@ pub struct Celery<T = Broker> {
     remote: Remote<T>,
     naming: Naming,
     known: Known,
+    deaf: Deaf,
     listening: Listening,
     listener: Listener<T>,
     switches: Switches,
@@ -83,6 +86,7 @@ impl<T: Transport + 'static> Celery<T> {
             remote: Remote { transport, clock, bound: settings.reply_bound },
             naming: settings.naming()?,
             known: Known::default(),
+            deaf: Deaf::default(),
             listening: settings.listening,
             switches: Switches::default(),
         })
@@ -139,6 +143,18 @@ impl<T: Transport + 'static> Celery<T> {
         Ok(())
     }
 
+    /// A node is silent, or not found, and not because it answers between jobs only.
+    fn is_anyone_missed(&self, tasks: &BTreeMap<TaskId, Expected>, view: &WorkersView) -> bool {
+        let answers_later = |node: &NodeName| self.known.profile(node).is_some_and(|profile| profile.between_jobs);
+        let is_missed = |node: &NodeName| !view.nodes.contains_key(node) && !answers_later(node);
+        let mut running = tasks.iter().filter(|(_, expected)| expected.running);
+        running.any(|(task, _)| match view.tasks.get(task) {
+            Some(Mapping::Nodes(nodes)) => nodes.iter().any(is_missed),
+            Some(Mapping::NotFound { .. }) => true,
+            Some(Mapping::Ambiguous { .. }) | None => false,
+        })
+    }
+
     /// Has nodes that jobs are awaited of send events, and those that leave no longer send none, if it was our doing.
     async fn turn_events(&self, awaited: &Awaited) {
         let (on, off) = (self.switches.to_turn_on(awaited), self.switches.to_turn_off());
@@ -181,7 +197,16 @@ impl<T: Transport + 'static> Celery<T> {
 impl<T: Transport + 'static> Workers for Celery<T> {
     async fn observe(&self, tasks: &BTreeMap<TaskId, Expected>) -> Result<WorkersView, Failure> {
         self.listener.wakeup().observation_begins();
-        let view = Look::new(&self.remote, &self.known).observe(&self.naming, tasks).await?;
+        if let Some(view) = self.deaf.seen(tasks) {
+            self.listener.go_on();
+            return Ok(view);
+        }
+        let look = Look::new(&self.remote, &self.known);
+        let (view, is_deaf) = look.observe(&self.naming, tasks, &self.listener.lives()).await?;
+        self.deaf.asked(tasks, &view, is_deaf);
+        if self.listening != Listening::Ignore && self.is_anyone_missed(tasks, &view) {
+            self.listener.go_on();
+        }
         self.switches.observed(&view.nodes, &tasks.values().flat_map(|expected| &expected.nodes).collect());
         Ok(view)
     }

@@ -19,8 +19,8 @@ use super::{
 };
 use crate::workers::celery::transport::Events;
 
-/// What is bound: all events of jobs, which come many at once or one by one, and heartbeats.
-const KEYS: [&str; 2] = ["task.#", "worker.heartbeat"];
+/// What is bound: all events of jobs, which come many at once or one by one, and of workers.
+const KEYS: [&str; 2] = ["task.#", "worker.#"];
 
 /// So many may be on their way to us.
 const AHEAD: u16 = 256;

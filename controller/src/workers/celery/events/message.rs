@@ -21,15 +21,31 @@ struct Event<'a> {
     processed: Option<u64>,
 }
 
-/// What an event, or several at once, say of jobs that ended. Nothing, if it is none, or of something else.
-pub(super) fn signs(body: &[u8]) -> Vec<(NodeName, Sign)> {
+/// What a node sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    /// Who.
+    pub(super) node: NodeName,
+    /// It says that it stops.
+    pub(super) leaves: bool,
+    /// What it says of a job that ended, if it does.
+    pub(super) sign: Option<Sign>,
+}
+
+/// What an event, or several at once, tell. Nothing, if it is none.
+pub(super) fn told(body: &[u8]) -> Vec<Told> {
     // A node sends events of jobs many at once, as a list.
     let events: Vec<Event<'_>> = if body.first() == Some(&b'[') {
         serde_json::from_slice(body).unwrap_or_default()
     } else {
         serde_json::from_slice(body).into_iter().collect()
     };
-    events.into_iter().filter_map(|event| Some((NodeName::from(&*event.hostname), sign(&event)?))).collect()
+    let told = |event: &Event<'_>| Told {
+        node: NodeName::from(&*event.hostname),
+        leaves: event.kind == "worker-offline",
+        sign: sign(event),
+    };
+    events.iter().map(told).collect()
 }
 
 fn sign(event: &Event<'_>) -> Option<Sign> {
@@ -60,20 +76,21 @@ mod tests {
     #[case("custom-event", false)]
     fn ends_of_jobs_are_told_from_all_else(#[case] kind: &str, #[case] is_end: bool) {
         let event = json!({"type": kind, "hostname": "w@x", "uuid": "1", "result": "'alice'", "clock": 4});
-        let expected = if is_end { vec![("w@x".into(), Sign::Ended)] } else { Vec::new() };
-        assert_eq!(signs(event.to_string().as_bytes()), expected);
+        let expected =
+            || Told { node: "w@x".into(), leaves: kind == "worker-offline", sign: is_end.then_some(Sign::Ended) };
+        assert_eq!(told(event.to_string().as_bytes()), [expected()]);
         let twice = json!([event, event]);
-        assert_eq!(signs(twice.to_string().as_bytes()).len(), 2 * expected.len());
+        assert_eq!(told(twice.to_string().as_bytes()), [expected(), expected()]);
     }
 
     #[test]
     fn a_heartbeat_tells_whether_a_node_rests() {
         let heartbeat = |active: u32| {
             let body = json!({"type": "worker-heartbeat", "hostname": "w@x", "active": active, "processed": 7});
-            signs(body.to_string().as_bytes())
+            told(body.to_string().as_bytes()).remove(0).sign
         };
-        assert_eq!(heartbeat(0), [("w@x".into(), Sign::Rests { begun: 7 })]);
-        assert_eq!(heartbeat(1), []);
+        assert_eq!(heartbeat(0), Some(Sign::Rests { begun: 7 }));
+        assert_eq!(heartbeat(1), None);
     }
 
     #[rstest]
@@ -84,6 +101,6 @@ mod tests {
     #[case::no_text(b"{\"type\": 5, \"hostname\": []}")]
     #[case::a_broken_list(b"[{\"type\": \"task-succeeded\", \"hostname\": \"w@x\"}, 5]")]
     fn junk_is_no_event(#[case] body: &[u8]) {
-        assert_eq!(signs(body), []);
+        assert_eq!(told(body), []);
     }
 }

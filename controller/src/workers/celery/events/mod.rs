@@ -3,7 +3,10 @@
 //! Workers send a heartbeat every two seconds, which says how many jobs they run; with `-E`, or when switched on, also an
 //! event when a job ends. Both are hints. Nothing is listened to when nobody waits, because a busy fleet sends thousands of
 //! events a second; a broker that does not let us listen costs a poll interval, and a note reports it.
+//!
+//! It is listened, too, while a node is silent: whether it sends heartbeats tells a deaf one from a frozen one, for a person.
 
+mod life;
 mod message;
 mod switch;
 
@@ -23,11 +26,15 @@ use worker_drain_plan::{
     observation::{Failure, FailureKind},
 };
 
-pub(super) use self::switch::Switches;
+use self::{life::Signs, message::Told};
+pub(super) use self::{
+    life::{DEAF, Lives},
+    switch::Switches,
+};
 use super::transport::{Events, Transport};
 use crate::signals::Wakeup;
 
-/// One goes on listening for so long after jobs were last waited for: others may follow. Longer than any time between two
+/// One goes on listening for so long after it was last wanted: others may follow. Longer than any time between two
 /// looks, and an end for a process that looks no more because another one leads.
 const LINGER: Duration = Duration::from_mins(2);
 
@@ -56,7 +63,8 @@ pub(super) struct Listener<T> {
 #[derive(Default)]
 struct Shared {
     wakeup: Wakeup,
-    /// When jobs were last waited for.
+    signs: Mutex<Signs>,
+    /// When jobs were last waited for, or a node was silent.
     wanted: Mutex<Option<Instant>>,
     /// Why it may not listen.
     refused: Mutex<Option<Failure>>,
@@ -75,9 +83,13 @@ impl<T: Transport + 'static> Listener<T> {
     /// From now on, whoever waits is woken for these. Does not wait for anything.
     pub(super) fn listen(&self, awaited: &Awaited) {
         self.shared.wakeup.await_only(awaited);
-        if awaited.is_empty() {
-            return;
+        if !awaited.is_empty() {
+            self.go_on();
         }
+    }
+
+    /// Listens, or goes on listening.
+    pub(super) fn go_on(&self) {
         *lock(&self.shared.wanted) = Some(Instant::now());
         let mut listening = lock(&self.listening);
         while listening.try_join_next().is_some() {}
@@ -89,7 +101,13 @@ impl<T: Transport + 'static> Listener<T> {
     /// Listens to nothing any more.
     pub(super) fn stop(&self) {
         *lock(&self.listening) = JoinSet::new();
+        lock(&self.shared.signs).end();
         self.shared.wakeup.clear();
+    }
+
+    /// Who is alive, as far as it was listened.
+    pub(super) fn lives(&self) -> Lives {
+        lock(&self.shared.signs).lives()
     }
 
     /// Why it may not listen, if it may not.
@@ -105,7 +123,9 @@ async fn listen<T: Transport>(transport: Arc<T>, shared: Arc<Shared>) {
         let (why, wait) = match transport.events().await {
             Ok(events) => {
                 *lock(&shared.refused) = None;
+                lock(&shared.signs).begin();
                 hear(events, &shared).await;
+                lock(&shared.signs).end();
                 pause = PAUSE_MIN;
                 (String::from("the connection has ended"), pause)
             }
@@ -136,8 +156,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Hears all that comes, until nothing does, or nobody wants it any longer.
 async fn hear(mut events: Events, shared: &Shared) {
     while let Ok(Some(body)) = timeout(SILENCE, events.next()).await {
-        for (node, sign) in message::signs(&body) {
-            shared.wakeup.hear(&node, sign);
+        for Told { node, leaves, sign } in message::told(&body) {
+            if let Some(sign) = sign {
+                shared.wakeup.hear(&node, sign);
+            }
+            lock(&shared.signs).hear(node, leaves);
         }
         if !shared.is_wanted() {
             return;
