@@ -48,9 +48,9 @@ pub fn learn_instances(view: &View<'_>, memory: &mut Memory) {
 }
 
 /// How many workers a task of each revision has: as many as were seen to answer together in one of them, by us or by whoever wrote
-/// it down beside the fleet. The same number is
-/// expected of its other tasks, so that one that is silent from the start is missed. Comes before anything is proven, which
-/// depends on it.
+/// it down beside the fleet. One that answered before and answers between jobs only is seen to be there while it runs one. The same
+/// number is expected of its other tasks, so that one that is silent from the start is missed. Comes before anything is proven,
+/// which depends on it.
 pub fn learn_numbers(fleet: &FleetView, workers: Option<&WorkersView>, memory: &mut Memory, now: Timestamp) {
     for (revision, number) in fleet.remembered.iter().flat_map(|remembered| &remembered.workers_per_task) {
         let known = memory.workers_per_task.entry(revision.clone()).or_insert(*number);
@@ -63,10 +63,15 @@ pub fn learn_numbers(fleet: &FleetView, workers: Option<&WorkersView>, memory: &
 
 fn learn_from_answers(fleet: &FleetView, workers: Option<&WorkersView>, memory: &mut Memory, now: Timestamp) {
     let Some(workers) = workers else { return };
-    let answers = |node: &&NodeName| workers.nodes.get(*node).is_some_and(|answer| fresh(answer, now));
     for (id, mapping) in &workers.tasks {
         let (Mapping::Nodes(nodes), Some(task)) = (mapping, fleet.tasks.get(id)) else { continue };
-        let answered = u32::try_from(nodes.iter().filter(answers).count()).unwrap_or(u32::MAX);
+        let known = memory.tasks.get(id).map(|task| &task.nodes);
+        let is_there = |node: &&NodeName| match workers.nodes.get(*node) {
+            Some(answer) => fresh(answer, now),
+            None => known.and_then(|nodes| nodes.get(*node)).is_some_and(|node| node.between_jobs),
+        };
+        let all: BTreeSet<&NodeName> = nodes.iter().chain(known.into_iter().flat_map(|nodes| nodes.keys())).collect();
+        let answered = u32::try_from(all.into_iter().filter(is_there).count()).unwrap_or(u32::MAX);
         let known = memory.workers_per_task.get(&task.revision).copied().unwrap_or(1);
         if answered > known {
             memory.workers_per_task.insert(task.revision.clone(), answered);
@@ -126,6 +131,21 @@ mod tests {
         }
         stage.policy.drain.workers_per_task = Some(1);
         assert_eq!(stage.view(at(0)).evidence[&"t2".into()].work, Work::Idle, "the user knows better");
+    }
+
+    #[test]
+    fn workers_that_answer_between_jobs_are_counted_though_they_never_answer_together() {
+        let mut stage = Stage::with_task("t", Life::Running);
+        let revision = stage.fleet.tasks[&"t".into()].revision.clone();
+        for (now, node, number) in [(0, "a@1", None), (1, "b@1", Some(2)), (2, "a@1", Some(2))] {
+            stage.observation.workers = Seen::Ok { value: WorkersView::default(), at: at(now) };
+            stage.answers("t", node, Answer { between_jobs: true, ..idle(at(now)) });
+            learn_numbers(&stage.fleet, stage.observation.workers.ok(), &mut stage.memory, at(now));
+            assert_eq!(stage.memory.workers_per_task.get(&revision).copied(), number, "at {now}");
+            let mut memory = stage.memory.clone();
+            learn_instances(&stage.view(at(now)), &mut memory);
+            stage.memory = memory;
+        }
     }
 
     #[test]

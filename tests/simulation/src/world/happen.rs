@@ -47,6 +47,7 @@ impl World {
             }
             NodeState::Frozen(until) if until <= self.now => {
                 node.state = NodeState::Up;
+                node.thawed_at = self.now;
                 if node.told_to_end {
                     self.end(m, n);
                     return;

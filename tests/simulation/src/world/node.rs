@@ -41,6 +41,8 @@ pub struct Node {
     pub last_request: u64,
     /// What it cannot answer, and until when.
     pub garbled: Option<(Discriminant<Order>, u64)>,
+    /// When it went on after it was frozen.
+    pub thawed_at: u64,
     /// SIGTERM came while it was frozen.
     pub told_to_end: bool,
     /// When the process was started.
@@ -92,6 +94,7 @@ impl Node {
             epoch,
             last_request: 0,
             garbled: None,
+            thawed_at: 0,
             told_to_end: false,
             started_at: 0,
             begun: 0,

@@ -219,8 +219,9 @@ impl World {
     /// Consuming workers never fall below the floor because of us, counted in truth.
     pub(super) fn judge_floor(&mut self, m: usize, before: usize) {
         let Some(policy) = &self.policy else { return };
-        // Whether a worker could be spared was judged when it was told; one that hears between jobs heeds that later.
-        let late = (self.may_be_told_late() && !self.calm) || self.setup.work.solo;
+        // Whether a worker could be spared was judged when it was told; one that hears between jobs, or was frozen, heeds that later.
+        let thawed = self.members[m].nodes.iter().any(|node| node.thawed_at > 0 && self.now <= node.thawed_at + SECOND);
+        let late = (self.may_be_told_late() && !self.calm) || self.setup.work.solo || thawed;
         let id = &self.members[m].id;
         let is_told = |told: &TaskReport| told.task == *id && told.phase == TaskPhase::AtRisk;
         let plans = self.taps.iter().filter_map(|tap| tap.plan.as_ref());
