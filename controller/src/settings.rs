@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     api::{
         celery_spec::{EventsSpec, SentinelKwargsSpec, TlsSpec, TransportOptionsSpec},
-        policy::{BrokerSource, CeleryTarget, EcsTarget, HttpTarget, HttpsTarget, WorkersTarget},
+        policy::{BrokerSource, BrokerTarget, CeleryTarget, EcsTarget, HttpTarget, HttpsTarget, WorkersTarget},
         secret_ref::{SecretKeyRef, SecretSource},
     },
     fleet::ecs::EcsSettings,
@@ -40,17 +40,35 @@ pub fn workers(target: &WorkersTarget, secrets: &SecretTexts, queues: SqsSetting
     }
 }
 
+/// Of each broker. What is for Sentinels is given to all, so that one who gives it for nothing is told; or to those that have some.
+fn celery(target: &CeleryTarget, secrets: &SecretTexts) -> Vec<CelerySettings> {
+    let url = |broker: &BrokerTarget| match &broker.source {
+        BrokerSource::Url(url) => url.clone(),
+        BrokerSource::Secret(key) => secrets.get(key).map_or("", Secret::expose).to_owned(),
+    };
+    let has_sentinels = |url: &str| url.trim_start().starts_with("sentinel:");
+    let urls: Vec<String> = target.brokers.iter().map(url).collect();
+    let some_have = urls.iter().any(|url| has_sentinels(url));
+    let brokers = target.brokers.iter().zip(urls);
+    brokers
+        .map(|(broker, url)| {
+            let sentinels = has_sentinels(&url) || !some_have;
+            let settings = on_broker(target, broker, url, secrets);
+            if sentinels { settings } else { CelerySettings { sentinel: SentinelSettings::default(), ..settings } }
+        })
+        .collect()
+}
+
 /// What is left out is kombu's own.
-fn celery(target: &CeleryTarget, secrets: &SecretTexts) -> CelerySettings {
+fn on_broker(target: &CeleryTarget, broker: &BrokerTarget, url: String, secrets: &SecretTexts) -> CelerySettings {
     let CeleryTarget {
-        broker,
+        brokers: _,
         node_names,
         control_exchange,
         events,
         event_exchange,
         transport_options,
         reply_timeout,
-        tls,
     } = target;
     let TransportOptionsSpec {
         global_keyprefix,
@@ -61,10 +79,6 @@ fn celery(target: &CeleryTarget, secrets: &SecretTexts) -> CelerySettings {
         master_name,
         sentinel_kwargs,
     } = transport_options;
-    let url = match broker {
-        BrokerSource::Url(url) => url,
-        BrokerSource::Secret(key) => secrets.get(key).map_or("", Secret::expose),
-    };
     let kombu = TransportOptions::default();
     CelerySettings {
         node_names: node_names.clone(),
@@ -87,7 +101,7 @@ fn celery(target: &CeleryTarget, secrets: &SecretTexts) -> CelerySettings {
             unacked_key: unacked_key.clone().unwrap_or(kombu.unacked_key),
         },
         sentinel: sentinel(master_name.as_ref(), sentinel_kwargs.as_ref(), secrets),
-        tls: tls.as_ref().map(|tls| self::tls(tls, secrets)),
+        tls: broker.tls.as_ref().map(|tls| self::tls(broker, tls, secrets)),
         // Its range is checked with the manifest.
         reply_bound: Duration::try_from(*reply_timeout).unwrap_or(Duration::from_secs(1)),
         ..CelerySettings::new(url)
@@ -109,9 +123,14 @@ fn sentinel(
     }
 }
 
-fn tls(TlsSpec { ca_from, certificate_from, key_from }: &TlsSpec, secrets: &SecretTexts) -> TlsSettings {
+fn tls(
+    BrokerTarget { field, .. }: &BrokerTarget,
+    TlsSpec { ca_from, certificate_from, key_from }: &TlsSpec,
+    secrets: &SecretTexts,
+) -> TlsSettings {
+    let broker = field.trim_start_matches("spec.workers.celery.");
     let from = |field: &str, source: &Option<SecretSource>| {
-        source.as_ref().map(|source| pem(&format!("broker.tls.{field}"), &source.secret_key_ref, secrets))
+        source.as_ref().map(|source| pem(&format!("{broker}.tls.{field}"), &source.secret_key_ref, secrets))
     };
     TlsSettings {
         authorities: from("caFrom", ca_from),

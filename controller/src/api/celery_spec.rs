@@ -18,10 +18,21 @@ use super::{
 /// has; with others, no worker answers.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.nodeName) || !has(self.nodeNames)").message("give one of nodeName and nodeNames"))]
+#[x_kube(
+    validation = Rule::new("has(self.broker) != (has(self.brokers) && self.brokers.size() > 0)")
+        .message("give exactly one of broker and brokers"),
+    validation = Rule::new("!has(self.nodeName) || !has(self.nodeNames)").message("give one of nodeName and nodeNames")
+)]
 pub struct CelerySpec {
-    /// The broker: the application's `broker_url`.
-    pub broker: BrokerSpec,
+    /// The broker: the application's `broker_url`. Give exactly one of `broker` and `brokers`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broker: Option<BrokerSpec>,
+    /// The brokers of a fleet that moves from one to another: the new one, and the old one until the last task that uses it has
+    /// ended. All of them are asked, and while one cannot be reached nothing is released. `transportOptions` and the
+    /// exchanges are those of all.
+    #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "atomic"))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub brokers: Vec<BrokerSpec>,
     /// The names of a task's workers, such as `worker@{taskId}`. Variables: `{taskId}`, `{privateDnsName}`, `{hostName}`
     /// (its first label: Celery's `%n`), `{privateIp}`, `{runtimeId}`, `{containerId}` (its first twelve digits), `{containerName}`. One without `@` is a host, as for Celery: `w-{taskId}` is
     /// `celery@w-{taskId}`. Default: none; workers are matched to tasks by the names and

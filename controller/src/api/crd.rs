@@ -165,7 +165,7 @@ mod tests {
             _ => {}
         });
         assert!(wrong.is_empty(), "{wrong:?}");
-        assert_eq!((lists, integers > 20), (9, true), "{integers} integers");
+        assert_eq!((lists, integers > 20), (10, true), "{integers} integers");
     }
 
     /// Calls back with every schema below this one, and its path.

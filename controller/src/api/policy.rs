@@ -49,7 +49,6 @@ pub struct EcsTarget {
 
 /// Workers of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "there is one for each drain")]
 pub enum WorkersTarget {
     /// Celery workers, through their broker.
     Celery(CeleryTarget),
@@ -67,13 +66,14 @@ impl WorkersTarget {
     }
 
     /// Every key of a Secret that is needed to reach them, after the field that names it.
-    pub fn secrets(&self) -> Vec<(&'static str, &SecretKeyRef)> {
+    pub fn secrets(&self) -> Vec<(String, &SecretKeyRef)> {
         match self {
             Self::Celery(target) => target.secrets(),
             Self::Http(HttpTarget { token, https, .. }) => {
                 let authorities = https.as_ref().and_then(|https| https.authorities.as_ref());
-                let token = token.iter().map(|key| ("spec.workers.http.tokenFrom.secretKeyRef", key));
-                token.chain(authorities.map(|key| ("spec.workers.http.caFrom.secretKeyRef", key))).collect()
+                let token = token.iter().map(|key| ("tokenFrom", key));
+                let named = token.chain(authorities.map(|key| ("caFrom", key)));
+                named.map(|(field, key)| (format!("spec.workers.http.{field}.secretKeyRef"), key)).collect()
             }
         }
     }
@@ -82,8 +82,8 @@ impl WorkersTarget {
 /// Celery workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CeleryTarget {
-    /// Where the broker's URL is.
-    pub broker: BrokerSource,
+    /// The brokers: more than one while a fleet moves.
+    pub brokers: Vec<BrokerTarget>,
     /// How a task's nodes are named; those that no name fits are matched automatically.
     pub node_names: Vec<String>,
     /// Celery's `control_exchange`.
@@ -96,26 +96,42 @@ pub struct CeleryTarget {
     pub transport_options: TransportOptionsSpec,
     /// How long to wait for a reply.
     pub reply_timeout: SignedDuration,
-    /// Certificates for the broker; `None`: only its URL says whether TLS is used.
-    pub tls: Option<TlsSpec>,
 }
 
 impl CeleryTarget {
-    fn secrets(&self) -> Vec<(&'static str, &SecretKeyRef)> {
-        let mut named = Vec::new();
-        if let BrokerSource::Secret(key) = &self.broker {
-            named.push(("spec.workers.celery.broker.urlFrom.secretKeyRef", key));
-        }
-        let TlsSpec { ca_from, certificate_from, key_from } = self.tls.as_ref().unwrap_or(&NO_TLS);
+    fn secrets(&self) -> Vec<(String, &SecretKeyRef)> {
         let password_from = self.transport_options.sentinel_kwargs.as_ref().and_then(|own| own.password_from.as_ref());
-        let optional = [
-            ("spec.workers.celery.broker.tls.caFrom.secretKeyRef", ca_from.as_ref()),
-            ("spec.workers.celery.broker.tls.certificateFrom.secretKeyRef", certificate_from.as_ref()),
-            ("spec.workers.celery.broker.tls.keyFrom.secretKeyRef", key_from.as_ref()),
-            ("spec.workers.celery.transportOptions.sentinelKwargs.passwordFrom.secretKeyRef", password_from),
-        ];
-        named.extend(optional.into_iter().filter_map(|(field, source)| Some((field, &source?.secret_key_ref))));
-        named
+        let password = password_from.map(|source| {
+            let field = "spec.workers.celery.transportOptions.sentinelKwargs.passwordFrom.secretKeyRef";
+            (field.to_owned(), &source.secret_key_ref)
+        });
+        self.brokers.iter().flat_map(BrokerTarget::secrets).chain(password).collect()
+    }
+}
+
+/// A broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerTarget {
+    /// The field that describes it.
+    pub field: String,
+    /// Where its URL is.
+    pub source: BrokerSource,
+    /// Certificates for it; `None`: only its URL says whether TLS is used.
+    pub tls: Option<TlsSpec>,
+}
+
+impl BrokerTarget {
+    fn secrets(&self) -> impl Iterator<Item = (String, &SecretKeyRef)> {
+        let url = match &self.source {
+            BrokerSource::Url(_) => None,
+            BrokerSource::Secret(key) => Some(("urlFrom", key)),
+        };
+        let TlsSpec { ca_from, certificate_from, key_from } = self.tls.as_ref().unwrap_or(&NO_TLS);
+        let certificates =
+            [("tls.caFrom", ca_from), ("tls.certificateFrom", certificate_from), ("tls.keyFrom", key_from)];
+        let given =
+            certificates.into_iter().filter_map(|(field, source)| Some((field, &source.as_ref()?.secret_key_ref)));
+        url.into_iter().chain(given).map(|(field, key)| (format!("{}.{field}.secretKeyRef", self.field), key))
     }
 }
 
@@ -233,6 +249,7 @@ fn http_target(spec: &HttpSpec) -> HttpTarget {
 fn celery_target(spec: &CelerySpec) -> Result<CeleryTarget, Problem> {
     let CelerySpec {
         broker,
+        brokers: several,
         node_name,
         node_names,
         workers_per_task: _,
@@ -243,23 +260,34 @@ fn celery_target(spec: &CelerySpec) -> Result<CeleryTarget, Problem> {
         reply_timeout,
     } = spec;
     Ok(CeleryTarget {
-        broker: broker_source(broker)?,
+        brokers: brokers(broker.as_ref(), several)?,
         node_names: node_name.iter().chain(node_names).cloned().collect(),
         control_exchange: control_exchange.clone(),
         events: *events,
         event_exchange: event_exchange.clone(),
         transport_options: transport_options.clone(),
         reply_timeout: reply_timeout.get(),
-        tls: broker.tls.clone(),
     })
 }
 
-fn broker_source(BrokerSpec { url, url_from, tls: _ }: &BrokerSpec) -> Result<BrokerSource, Problem> {
-    match (url, url_from) {
-        (Some(url), None) => Ok(BrokerSource::Url(url.clone())),
-        (None, Some(source)) => Ok(BrokerSource::Secret(source.secret_key_ref.clone())),
-        _ => Err(Problem::new("spec.workers.celery.broker", "give exactly one of url and urlFrom")),
+fn brokers(broker: Option<&BrokerSpec>, several: &[BrokerSpec]) -> Result<Vec<BrokerTarget>, Problem> {
+    match (broker, several) {
+        (Some(broker), []) => Ok(vec![broker_target(String::from("spec.workers.celery.broker"), broker)?]),
+        (None, [_, ..]) => {
+            let field = |place: usize| format!("spec.workers.celery.brokers[{place}]");
+            several.iter().enumerate().map(|(place, broker)| broker_target(field(place), broker)).collect()
+        }
+        _ => Err(Problem::new("spec.workers.celery", "give exactly one of broker and brokers")),
     }
+}
+
+fn broker_target(field: String, BrokerSpec { url, url_from, tls }: &BrokerSpec) -> Result<BrokerTarget, Problem> {
+    let source = match (url, url_from) {
+        (Some(url), None) => BrokerSource::Url(url.clone()),
+        (None, Some(source)) => BrokerSource::Secret(source.secret_key_ref.clone()),
+        _ => return Err(Problem::new(field, "give exactly one of url and urlFrom")),
+    };
+    Ok(BrokerTarget { field, source, tls: tls.clone() })
 }
 
 fn policy(resource: &WorkerDrain) -> Result<Policy, Problem> {

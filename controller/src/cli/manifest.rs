@@ -160,7 +160,7 @@ fn resolve(file: &str, drain: DrainSpec, secrets: &Secrets) -> Result<Manifest, 
     let named = drain.workers.secrets();
     let found = named.into_iter().map(|(field, key)| {
         let text = secrets.find(drain.namespace.as_deref(), key).cloned();
-        Ok((key.clone(), text.ok_or_else(|| nowhere(file, &drain, field, key))?))
+        Ok((key.clone(), text.ok_or_else(|| nowhere(file, &drain, &field, key))?))
     });
     let secrets = found.collect::<Result<SecretTexts, UserError>>()?;
     Ok(Manifest { drain, secrets })

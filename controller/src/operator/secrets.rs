@@ -56,7 +56,7 @@ impl Secrets {
         self.0.retain(|known, _| named.iter().any(|(_, key)| *key == known));
         let mut texts = SecretTexts::new();
         for (field, key) in named {
-            texts.insert(key.clone(), self.one(field, key, reader).await?);
+            texts.insert(key.clone(), self.one(&field, key, reader).await?);
         }
         Ok(texts)
     }

@@ -13,7 +13,8 @@ use worker_drain_plan::{
 
 use super::{
     Workers,
-    celery::{Celery, CelerySettings, SettingsError as CelerySettingsError},
+    brokers::Brokers,
+    celery::{CelerySettings, SettingsError as CelerySettingsError},
     http::{Http, HttpSettings, SettingsError as HttpSettingsError},
 };
 use crate::{
@@ -24,9 +25,10 @@ use crate::{
 
 /// How to reach workers of some kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each drain")]
 pub enum WorkersSettings {
-    /// Celery workers, through their broker.
-    Celery(CelerySettings),
+    /// Celery workers, through their brokers: more than one while a fleet moves.
+    Celery(Vec<CelerySettings>),
     /// Workers that answer for themselves over HTTP, and the SQS that their queues are counted on.
     Http(HttpSettings, SqsSettings),
 }
@@ -43,9 +45,10 @@ pub enum WorkersSettingsError {
 }
 
 /// Workers of some kind.
+#[expect(clippy::large_enum_variant, reason = "there is one for each drain")]
 pub enum AnyWorkers {
-    /// Celery workers, through their broker.
-    Celery(Celery),
+    /// Celery workers, through their brokers.
+    Celery(Brokers),
     /// Workers that answer for themselves over HTTP, and the SQS that their queues are counted on.
     Http(Http, Sqs),
 }
@@ -54,7 +57,7 @@ impl AnyWorkers {
     /// Checks the settings, all that can be checked without connecting. Nothing is connected to before the first observation.
     pub fn open(settings: &WorkersSettings, clock: Arc<dyn Clock>) -> Result<Self, WorkersSettingsError> {
         match settings {
-            WorkersSettings::Celery(settings) => Ok(Self::Celery(Celery::open(settings, clock)?)),
+            WorkersSettings::Celery(settings) => Ok(Self::Celery(Brokers::open(settings, &clock)?)),
             WorkersSettings::Http(settings, queues) => {
                 let queues = Sqs::new(queues.clone(), Arc::clone(&clock));
                 Ok(Self::Http(Http::open(settings, clock)?, queues))

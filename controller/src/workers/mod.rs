@@ -4,6 +4,7 @@
 //! over raw answers with their times; what those prove is policy, and not decided here.
 
 pub mod any;
+pub mod brokers;
 pub mod celery;
 pub mod http;
 

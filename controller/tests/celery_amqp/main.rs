@@ -5,6 +5,7 @@ mod both;
 mod brokers;
 mod failures;
 mod many;
+mod moves;
 
 use test_support::{RabbitMq, VirtualHost};
 

@@ -4,7 +4,7 @@
 
 // The whole loop.
 mod gate;
-mod small_fleet;
+pub mod small_fleet;
 
 mod counts;
 mod events;

@@ -11,7 +11,7 @@ use worker_drain::{
     fleet::{Fleet, FleetObservation},
     reconcile::Drain,
     record::Record,
-    workers::celery::Celery,
+    workers::Workers,
 };
 use worker_drain_plan::{
     Memory, Outcome, Policy, Report, RevisionId, TaskId,
@@ -115,7 +115,7 @@ impl Record for InMemory {
 }
 
 /// A drain of this fleet with the policy that a user gets who says nothing, and this memory.
-pub fn drain(fleet: SmallFleet, workers: Celery, memory: Memory) -> Drain<SmallFleet, Celery, InMemory, SystemClock> {
+pub fn drain<W: Workers>(fleet: SmallFleet, workers: W, memory: Memory) -> Drain<SmallFleet, W, InMemory, SystemClock> {
     let policy = Policy {
         hold: HoldPolicy { mode: HoldMode::Standing, expires_in: SignedDuration::from_hours(48) },
         drain: DrainPolicy {

@@ -30,7 +30,8 @@ fn the_least_manifest_has_the_defaults_that_are_documented() {
     let drain = DrainSpec::parse(&manifest(|_| {})).unwrap();
     assert_eq!(drain.full_name(), "media/transcoder");
     let WorkersTarget::Celery(celery) = drain.workers else { panic!("celery was asked for") };
-    assert_eq!(celery.broker, BrokerSource::Url("redis://cache:6379/0".into()));
+    assert_eq!(celery.brokers.len(), 1);
+    assert_eq!(celery.brokers[0].source, BrokerSource::Url("redis://cache:6379/0".into()));
     assert_eq!(celery.control_exchange, "celery");
     assert_eq!(celery.reply_timeout, SignedDuration::from_secs(1));
     let policy = drain.policy;
@@ -129,7 +130,7 @@ fn every_field_of_http_workers_counts() {
         reply_timeout: SignedDuration::from_secs(2),
     };
     assert_eq!(drain.workers, WorkersTarget::Http(expected));
-    let fields: Vec<&str> = drain.workers.secrets().into_iter().map(|(field, _)| field).collect();
+    let fields: Vec<String> = drain.workers.secrets().into_iter().map(|(field, _)| field).collect();
     let expected = ["spec.workers.http.tokenFrom.secretKeyRef", "spec.workers.http.caFrom.secretKeyRef"];
     assert_eq!(fields, expected);
 }
@@ -299,6 +300,28 @@ fn every_secret_that_is_named_is_read() {
         ["url", "ca", "crt", "key", "sentinel"]
     );
     assert!(named.iter().all(|(field, _)| field.ends_with("From.secretKeyRef")), "{named:?}");
+}
+
+#[test]
+fn each_of_several_brokers_is_told_by_its_place() {
+    let drain = DrainSpec::parse(&manifest(|manifest| {
+        let from = json!({"secretKeyRef": {"name": "broker", "key": "url"}});
+        manifest["spec"]["workers"]["celery"] =
+            json!({"brokers": [{"url": "redis://new"}, {"urlFrom": from, "tls": {"caFrom": from}}]});
+    }))
+    .unwrap();
+    let fields: Vec<String> = drain.workers.secrets().into_iter().map(|(field, _)| field).collect();
+    let second = |field: &str| format!("spec.workers.celery.brokers[1].{field}.secretKeyRef");
+    assert_eq!(fields, [second("urlFrom"), second("tls.caFrom")]);
+}
+
+#[rstest]
+#[case(json!({}))]
+#[case(json!({"brokers": []}))]
+#[case(json!({"broker": {"url": "redis://one"}, "brokers": [{"url": "redis://two"}]}))]
+fn one_broker_or_a_list_of_them_is_given(#[case] celery: Value) {
+    let problems = problems(&manifest(|manifest| manifest["spec"]["workers"]["celery"] = celery));
+    assert_eq!(problems, ["spec.workers.celery: give exactly one of broker and brokers"]);
 }
 
 #[test]
