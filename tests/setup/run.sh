@@ -4,7 +4,7 @@
 set -euo pipefail
 
 case "${1##*/}" in
-  celery_amqp-* | celery_redis-* | command_line-* | http_workers-* | worker_package-*)
+  celery_amqp-* | celery_matrix-* | celery_redis-* | command_line-* | http_workers-* | worker_package-*)
     processors=$(nproc)
     export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((processors > 4 ? processors : 4))}"
     ;;

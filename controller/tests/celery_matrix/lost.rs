@@ -8,7 +8,7 @@ use test_support::{Tally, wait_until};
 use worker_drain::{
     clock::{Clock, SystemClock},
     reconcile::{Drain, Reconciliation},
-    workers::celery::Celery,
+    workers::celery::{Celery, CelerySettings},
 };
 use worker_drain_plan::{
     Memory, TaskId,
@@ -31,8 +31,8 @@ pub fn keeps_a_ghost(name: &str) -> bool {
     ["5.3-prefork", "5.4-prefork", "5.5-prefork"].contains(&name)
 }
 
-/// A drain that begins after the loss, and so knows nothing of what was before: each worker is an old task's own.
-struct Judge<'a> {
+/// A drain that is told nothing of what was before it began: each worker is an old task's own.
+pub struct Judge<'a> {
     fleet: &'a Fleet,
     drain: Drain<SmallFleet, Celery, InMemory, SystemClock>,
 }
@@ -41,13 +41,15 @@ impl Fleet {
     /// No task is judged idle while a job runs in it, and none with a job in it is permitted to stop; when the jobs have ended, all are
     /// permitted to, but those that list a job for ever.
     pub async fn are_judged_after_a_lost_connection(&self) {
-        let judge = Judge::new(self);
+        self.are_judged_by(&Judge::new(self, &settings(self.app.broker()))).await;
+    }
+
+    /// The same, by a drain that may know what was before.
+    pub async fn are_judged_by(&self, judge: &Judge<'_>) {
         let (first, waiting) = (self.jobs("first", |_| true), self.jobs("waiting", |name| self.go_on.contains(name)));
-        // Those that do not answer before a job has ended are a solo worker, and a green one whose loop waits for its pool.
-        let is_silent = |name: &str| is_solo(name) || is_green(name) && self.has_one_waiting(name);
         judge
             .until("all are back that can answer, and none lists what waits in its pool", |done| {
-                self.names.iter().filter(|name| !is_silent(name)).all(|name| {
+                self.names.iter().filter(|name| !self.is_silent(name)).all(|name| {
                     let answer =
                         answer(done, name).filter(|answer| has_said_all(answer) && answer.queues == Some(Vec::new()));
                     answer.is_some_and(|answer| {
@@ -75,12 +77,12 @@ impl Fleet {
             let begun = u64::try_from(self.starts(name)).expect("they are few");
             assert_eq!(answer(&done, name).expect("it answers").begun, Some(begun), "{name} counts what it has begun");
         }
-        for name in ghosts {
+        for name in &ghosts {
             assert_eq!(phase(&done, name), TaskPhase::Busy, "{name}");
             let active = answer(&done, name).and_then(|answer| answer.active.as_ref());
             assert_eq!(ids(active), [format!("first-{name}")], "{name} lists what has ended");
         }
-        assert_eq!(judge.drain.fleet.released().len(), self.names.len() - 3);
+        assert_eq!(judge.drain.fleet.released().len(), self.names.len() - ghosts.len());
     }
 
     /// None is lost: each came to its end, or is at the broker. Some may run twice: those that their pool went on with, because the
@@ -107,6 +109,11 @@ impl Fleet {
         assert!(tally.run_twice.is_subset(&may), "{:?}", tally.run_twice);
     }
 
+    /// It does not answer before a job has ended: a solo worker, and a green one whose loop waits for its pool.
+    pub fn is_silent(&self, name: &str) -> bool {
+        is_solo(name) || is_green(name) && self.has_one_waiting(name)
+    }
+
     fn jobs(&self, word: &str, whose: impl Fn(&str) -> bool) -> Vec<String> {
         self.names.iter().filter(|name| whose(name)).map(|name| format!("{word}-{name}")).collect()
     }
@@ -120,10 +127,9 @@ impl Fleet {
 }
 
 impl<'a> Judge<'a> {
-    fn new(fleet: &'a Fleet) -> Self {
+    pub fn new(fleet: &'a Fleet, settings: &CelerySettings) -> Self {
         let tasks: Vec<_> = fleet.names.iter().map(|name| (name.as_str(), "old")).collect();
-        let celery = open(&settings(fleet.app.broker()));
-        let mut drain = drain(SmallFleet::of(&tasks), celery, Memory::default());
+        let mut drain = drain(SmallFleet::of(&tasks), open(settings), Memory::default());
         drain.policy.drain.min_consuming = Some(MinConsuming::Percent(0));
         Self { fleet, drain }
     }
@@ -135,7 +141,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    async fn until(&self, what: &str, wanted: impl Fn(&Reconciliation) -> bool) -> Reconciliation {
+    pub async fn until(&self, what: &str, wanted: impl Fn(&Reconciliation) -> bool) -> Reconciliation {
         let mut last = None;
         wait_until(what, VERY_LONG, async || {
             let done = self.reconcile().await;
@@ -183,7 +189,7 @@ impl<'a> Judge<'a> {
     }
 }
 
-fn answer<'a>(done: &'a Reconciliation, name: &str) -> Option<&'a Answer> {
+pub fn answer<'a>(done: &'a Reconciliation, name: &str) -> Option<&'a Answer> {
     done.observation.workers.ok()?.nodes.get(&node(name))
 }
 

@@ -5,6 +5,7 @@
 #[path = "../celery_both/helpers.rs"]
 mod helpers;
 mod lost;
+mod restarted;
 #[path = "../celery_both/small_fleet.rs"]
 mod small_fleet;
 
@@ -73,7 +74,8 @@ struct Broker<C, U> {
 }
 
 async fn every_celery_with_every_pool(broker: &Broker<impl AsyncFn(), impl Fn() -> String>) {
-    let mut fleet = Fleet::start(&broker.url, broker.pools_that_go_on).await;
+    let every = VERSIONS.map(|version| POOLS.map(|pool| (version, pool)));
+    let mut fleet = Fleet::start(&broker.url, every.as_flattened(), broker.pools_that_go_on).await;
     let before = fleet.inspect().await;
     fleet.cancel_while_jobs_run().await;
     (broker.cut_connections)().await;
@@ -88,7 +90,7 @@ async fn every_celery_with_every_pool(broker: &Broker<impl AsyncFn(), impl Fn() 
     fleet.stop_warmly().await;
 }
 
-/// One worker of each version and pool, with a queue of its own under its task's name.
+/// One worker of each of some versions and pools, with a queue of its own under its task's name.
 struct Fleet {
     app: SampleApp,
     celery: Celery,
@@ -100,27 +102,28 @@ struct Fleet {
 }
 
 impl Fleet {
-    async fn start(url: &str, pools_that_go_on: &[&str]) -> Self {
+    async fn start(url: &str, kinds: &[(&str, &str)], pools_that_go_on: &[&str]) -> Self {
         let app = SampleApp::new(url);
         let mut names = Vec::new();
         let mut workers = Vec::new();
-        for version in VERSIONS {
-            let python = python_with_celery(version);
-            let started = POOLS.map(|pool| {
+        // A few at a time: each wants a second of the machine.
+        for some in kinds.chunks(POOLS.len()) {
+            let started = some.iter().map(|(version, pool)| {
                 let name = format!("{version}-{pool}");
-                let worker = app.clone().python(python.clone()).worker(format!("worker@{name}"));
+                let worker = app.clone().python(python_with_celery(version)).worker(format!("worker@{name}"));
                 names.push(name.clone());
                 worker.queues([name]).pool(pool).spawn()
             });
-            // A few at a time: each wants a second of the machine.
-            for worker in started {
+            for worker in started.collect::<Vec<_>>() {
                 workers.push(worker.ready().await);
             }
         }
         let tasks = known_tasks(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let goes_on = |name: &&String| pools_that_go_on.iter().any(|pool| name.ends_with(pool));
         let go_on = names.iter().filter(goes_on).cloned().collect();
-        let celery = open(&CelerySettings { reply_bound: Duration::from_secs(4), ..settings(url) });
+        // Twenty are given four seconds.
+        let reply_bound = Duration::from_millis(200) * u32::try_from(kinds.len()).expect("they are few");
+        let celery = open(&CelerySettings { reply_bound, ..settings(url) });
         Self { app, celery, names, tasks, workers, go_on }
     }
 

@@ -355,6 +355,11 @@ impl CeleryWorker {
         &mut self.process
     }
 
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
     /// Waits until it says that it is ready, and returns it. Panics with the end of its log if it ends, or never is.
     pub async fn ready(mut self) -> Self {
         let what = format!("{} is ready", self.node);
