@@ -22,6 +22,8 @@ fn table() -> Vec<(&'static str, Value, &'static str)> {
         ("/fleet/ecs/roleArn", role("arn:aws:iam::123456789012:user/somebody"), "is not the ARN of a role"),
         ("/workers", json!({}), "give exactly one kind of workers"),
         ("/workers/celery/broker", json!({}), "give exactly one of url and urlFrom"),
+        ("/workers/celery/broker", json!(null), "give exactly one of broker and brokers"),
+        ("/workers/celery/brokers", json!([{"url": "redis://other"}]), "give exactly one of broker and brokers"),
         (
             "/workers/celery/broker/urlFrom",
             json!({"secretKeyRef": {"name": "a", "key": "b"}}),
@@ -134,6 +136,7 @@ fn changes() -> Vec<(&'static str, Value, Option<&'static str>)> {
         ("/workers", json!({"celery": null, "http": {"port": 1}}), Some("the kind of workers cannot be changed")),
         ("/workers/http", json!({"port": 1}), Some("give exactly one kind of workers")),
         ("/workers/celery/broker/url", json!("redis://elsewhere:6379/0"), None),
+        ("/workers/celery", json!({"broker": null, "brokers": [{"url": "redis://new"}, {"url": "redis://old"}]}), None),
         ("/drain", json!({"minConsuming": 2, "scaleIn": "Drain"}), None),
         ("/drain", json!({"minConsuming": "50%"}), None),
         ("/hold", json!({"mode": "OnRollout"}), Some("Drain needs hold.mode Standing")),
