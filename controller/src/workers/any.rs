@@ -13,8 +13,8 @@ use worker_drain_plan::{
 
 use super::{
     Workers,
-    brokers::Brokers,
-    celery::{CelerySettings, SettingsError as CelerySettingsError},
+    brokers::{Brokers, BrokersError},
+    celery::CelerySettings,
     http::{Http, HttpSettings, SettingsError as HttpSettingsError},
 };
 use crate::{
@@ -38,7 +38,7 @@ pub enum WorkersSettings {
 pub enum WorkersSettingsError {
     /// With those of Celery workers.
     #[error(transparent)]
-    Celery(#[from] CelerySettingsError),
+    Celery(#[from] BrokersError),
     /// With those of HTTP workers.
     #[error(transparent)]
     Http(#[from] HttpSettingsError),

@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures::future::{join_all, select_all};
+use thiserror::Error;
 use worker_drain_plan::{
     Awaited, NodeName, Outcome, QueueName, TaskId,
     observation::{Delivered, Failure, Mapping, Queue, QueueCount, Seen, WorkersView},
@@ -20,6 +21,22 @@ use super::{
 };
 use crate::{clock::Clock, identity::Expected};
 
+/// What is wrong with the settings of brokers.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BrokersError {
+    /// With those of the only one.
+    #[error(transparent)]
+    Only(#[from] SettingsError),
+    /// With those of one of several.
+    #[error("brokers[{place}]: {error}")]
+    OneOf {
+        /// Which.
+        place: usize,
+        /// What.
+        error: SettingsError,
+    },
+}
+
 /// The Celery workers of a fleet, on one broker or on several.
 pub struct Brokers<T = Broker> {
     brokers: Vec<Celery<T>>,
@@ -29,9 +46,14 @@ pub struct Brokers<T = Broker> {
 
 impl Brokers {
     /// Checks the settings, those of each broker, all that can be checked without connecting.
-    pub fn open(settings: &[CelerySettings], clock: &Arc<dyn Clock>) -> Result<Self, SettingsError> {
-        let brokers = settings.iter().map(|settings| Celery::open(settings, Arc::clone(clock)));
-        Ok(Self { brokers: brokers.collect::<Result<_, _>>()?, places: Mutex::default() })
+    pub fn open(settings: &[CelerySettings], clock: &Arc<dyn Clock>) -> Result<Self, BrokersError> {
+        let open = |(place, one): (usize, &CelerySettings)| {
+            let opened = Celery::open(one, Arc::clone(clock));
+            opened
+                .map_err(|error| if settings.len() == 1 { error.into() } else { BrokersError::OneOf { place, error } })
+        };
+        let brokers = settings.iter().enumerate().map(open).collect::<Result<_, _>>()?;
+        Ok(Self { brokers, places: Mutex::default() })
     }
 }
 
@@ -51,19 +73,21 @@ impl<T: Transport + 'static> Brokers<T> {
 
     /// These tasks, without nodes that are known to be elsewhere.
     fn expected(&self, place: usize, tasks: &BTreeMap<TaskId, Expected>) -> BTreeMap<TaskId, Expected> {
-        let places = self.places();
         let mut tasks = tasks.clone();
         for expected in tasks.values_mut() {
-            expected.nodes.retain(|node| places.get(node).is_none_or(|known| *known == place));
+            expected.nodes.retain(|node| self.is_on(place, node));
         }
         tasks
     }
 
     /// Those of these orders that go to this broker, each with its number.
     fn orders<O: Clone>(&self, place: usize, orders: &[(NodeName, O)]) -> (Vec<usize>, Vec<(NodeName, O)>) {
-        let places = self.places();
-        let is_here = |node: &NodeName| places.get(node).is_none_or(|known| *known == place);
-        orders.iter().cloned().enumerate().filter(|(_, (node, _))| is_here(node)).unzip()
+        orders.iter().cloned().enumerate().filter(|(_, (node, _))| self.is_on(place, node)).unzip()
+    }
+
+    /// This node may be on that broker.
+    fn is_on(&self, place: usize, node: &NodeName) -> bool {
+        self.places().get(node).is_none_or(|known| *known == place)
     }
 
     fn places(&self) -> MutexGuard<'_, BTreeMap<NodeName, usize>> {
@@ -142,7 +166,11 @@ impl<T: Transport + 'static> Workers for Brokers<T> {
     }
 
     async fn listen(&self, awaited: &Awaited) {
-        join_all(self.brokers.iter().map(|broker| broker.listen(awaited))).await;
+        let listening = self.brokers.iter().enumerate().map(async |(place, broker)| {
+            let here = awaited.iter().filter(|(node, _)| self.is_on(place, node));
+            broker.listen(&here.map(|(node, ends)| (node.clone(), *ends)).collect()).await;
+        });
+        join_all(listening).await;
     }
 
     async fn heard(&self) {

@@ -3,14 +3,18 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
-use test_support::{Jobs, SampleApp, python_with_celery};
+use test_support::{Jobs, LONG, SampleApp, python_with_celery, wait_until};
 use worker_drain::workers::{Workers, celery::CelerySettings};
 use worker_drain_plan::{
-    Outcome, QueueName,
+    Memory, Outcome, QueueName,
     observation::{Binding, Queue, WorkersView},
 };
 
-use super::{all_answer, consumes, give_back_until, jobs, known_tasks, look_until, node, open, settings, takes};
+use super::{
+    all_answer, consumes, give_back_until, jobs, known_tasks, look_until, node, open, settings,
+    small_fleet::{SmallFleet, drain},
+    takes,
+};
 use crate::a_broker;
 
 fn queue_names(names: &[&str]) -> Vec<QueueName> {
@@ -147,4 +151,47 @@ async fn a_queue_comes_back_with_its_exchange_its_type_and_its_routing_key() {
     let later = Jobs::with_ids(["uhd"]).seconds(0.0, 0.0).exchange("media", "topic", "video.uhd");
     let later = app.submit(later).await;
     app.journal().wait_finished(&later).await;
+}
+
+/// Each worker has a copy of every message of a broadcast, and nobody else could take it.
+#[tokio::test]
+async fn a_broadcast_queue_is_left_alone_and_its_jobs_are_waited_for() {
+    let broker = a_broker().await;
+    let start = |task: &str, unique: &str| {
+        let broadcast = format!("bcast.{unique}");
+        let news =
+            json!({"exchange": "news", "exchange_type": "fanout", "routing_key": "news", "queue_auto_delete": true});
+        let app = SampleApp::new(broker.url()).settings(
+            json!({"task_queues": {"slow": {"exchange": "slow", "routing_key": "slow"}, broadcast.clone(): news}}),
+        );
+        (app.worker(format!("worker@{task}")).queues(["slow".to_owned(), broadcast]).prefetch(2).spawn(), app)
+    };
+    let (old, app) = start("old", "7bcacca6-f55b-4bb0-b6b4-3768566613c9");
+    let (new, other) = start("new", "57c39620-980c-4702-8489-50e21856a173");
+    let _workers = (old.ready().await, new.ready().await);
+    let fleet = SmallFleet::of(&[("old", "old"), ("new", "new")]);
+    let drain = drain(fleet, open(&settings(&broker.url())), Memory::default());
+    let tasks = known_tasks(&["old", "new"]);
+    all_answer(&drain.workers, &tasks).await;
+    let publish =
+        async |id: &str| app.submit(Jobs::with_ids([id]).exchange("news", "fanout", "news").until_told()).await;
+    let first = publish("first").await;
+    app.journal().wait_started(&first, 1).await;
+    other.journal().wait_started(&first, 1).await;
+    wait_until("it takes no jobs that others could take", LONG, async || {
+        drain.reconcile().await.unwrap();
+        takes(&drain.workers.observe(&tasks).await.unwrap(), "old", &[])
+    })
+    .await;
+    let second = publish("second").await;
+    look_until("it has a copy all the same", &drain.workers, &tasks, |view| jobs(view, "old") == Some((1, 1))).await;
+    drain.reconcile().await.unwrap();
+    assert_eq!(drain.fleet.released(), Vec::<String>::new());
+    app.tell(first.iter().chain(&second));
+    wait_until("it is let go", LONG, async || {
+        drain.reconcile().await.unwrap();
+        drain.fleet.released() == ["old"]
+    })
+    .await;
+    assert!(app.journal().tally(first.iter().chain(&second)).unfinished.is_empty());
 }

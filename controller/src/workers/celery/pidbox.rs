@@ -262,7 +262,8 @@ fn without_python_numbers(body: &str) -> String {
 }
 
 /// Reads the answer to [`Method::ActiveQueues`]. `None`: it is not one, and one entry that cannot be read spoils it all,
-/// because a queue that is left out would read as cancelled.
+/// because a queue that is left out would read as cancelled. Only a [broadcast](is_broadcast) is left out: of its messages each
+/// worker has a copy of its own, which nobody else could take.
 pub fn parse_queues(answer: &str) -> Option<Vec<Queue>> {
     #[derive(Deserialize)]
     struct Entry {
@@ -288,7 +289,19 @@ pub fn parse_queues(answer: &str) -> Option<Vec<Queue>> {
         let queue = Queue { name: name.into(), binding, auto_delete: auto_delete.unwrap_or(false) };
         (!queue.name.as_str().is_empty()).then_some(queue)
     };
-    serde_json::from_str::<Vec<Entry>>(answer).ok()?.into_iter().map(queue).collect()
+    let mut queues: Vec<Queue> =
+        serde_json::from_str::<Vec<Entry>>(answer).ok()?.into_iter().map(queue).collect::<Option<_>>()?;
+    queues.retain(|queue| !is_broadcast(queue));
+    Some(queues)
+}
+
+/// This queue is one worker's alone, as kombu's `Broadcast` makes it (`kombu/common.py`, read in kombu 5.7): bound to a fanout exchange,
+/// deleted with its worker, and named after a new UUID. It is left alone: on Redis a worker goes on taking jobs from it after a cancel
+/// (seen with Celery 5.4 and 5.7), and on RabbitMQ the cancel deletes it.
+fn is_broadcast(queue: &Queue) -> bool {
+    let is_fanout = queue.binding.as_ref().is_some_and(|binding| binding.exchange_type == "fanout");
+    let (_, unique) = queue.name.as_str().rsplit_once('.').unwrap_or_default();
+    is_fanout && queue.auto_delete && Uuid::try_parse(unique).is_ok()
 }
 
 /// Reads the answer to [`Method::Active`] or [`Method::Reserved`]. `None`: it is not one, and one entry that cannot be

@@ -91,16 +91,17 @@ impl Lives {
 }
 
 /// Of a node that sends heartbeats.
-pub(in super::super) const DEAF: &str = "it sends heartbeats, so it is alive, and answers nothing: its accept_content may lack json, worker_enable_remote_control may be off, \
-     or it is deaf since its broker was restarted (docs/hazards.md)";
+pub(in super::super) const DEAF: &str = "it sends heartbeats, so it is alive, and answers nothing: its accept_content may lack json, \
+                                         worker_enable_remote_control may be off, or it is deaf since its broker was restarted \
+                                         (docs/hazards.md)";
 
 /// Of a node whose last word was `worker-offline`.
 const LEAVING: &str =
     "it said that it stops (Celery's event worker-offline), and answers nobody since: it ends with its last job";
 
 /// Of a node that is not heard at all.
-const MUTE: &str = "it sends no heartbeat either, so it is frozen, cut off or gone (one that was started --without-heartbeat never sends \
-                    any): look at its log and at its host";
+const MUTE: &str = "it sends no heartbeat either: it is frozen, cut off or gone, or a job keeps its only thread (solo), or it was started \
+                    --without-heartbeat; look at its log and at its host";
 
 #[cfg(test)]
 mod tests {

@@ -118,3 +118,17 @@ fn a_queue_without_an_exchange_has_no_binding() {
     let doomed = parse_queues(&json!([{"name": "a", "auto_delete": true}]).to_string()).unwrap();
     assert!(doomed[0].auto_delete);
 }
+
+#[test]
+fn a_broadcast_is_no_queue_that_could_be_taken_from_its_worker() {
+    let told = |name: &str, kind: &str, auto_delete: bool| json!({"name": name, "exchange": {"name": "news", "type": kind}, "routing_key": "", "auto_delete": auto_delete});
+    let unique = "bcast.7bcacca6-f55b-4bb0-b6b4-3768566613c9";
+    let entries = [
+        told(unique, "fanout", true),
+        told("shared", "fanout", true),
+        told(unique, "fanout", false),
+        told(unique, "direct", true),
+    ];
+    let queues = parse_queues(&json!(entries).to_string()).unwrap();
+    assert_eq!(queues.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>(), ["shared", unique, unique]);
+}
