@@ -9,4 +9,4 @@
 
 mod wakeup;
 
-pub use wakeup::{Sign, Wakeup};
+pub use wakeup::{MOST_NODES, Sign, Wakeup};

@@ -16,7 +16,7 @@ use worker_drain_plan::{Awaited, NodeName};
 const GAP: Duration = Duration::from_millis(250);
 
 /// Of so many nodes is anything kept. Far more than a broker has; a name more is not heard of.
-const MOST_NODES: usize = 10_000;
+pub const MOST_NODES: usize = 10_000;
 
 /// What was heard of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! The Celery workers of a fleet that moves from one broker to another: until its old tasks have gone, some are asked through the one and some
-//! through the other.
+//! The Celery workers of a fleet that moves from one broker to another: until its old tasks have gone, some are asked through the
+//! one and some through the other.
 //!
 //! Everybody is asked on every broker, and a failure of one is a failure of all: a worker that could not be asked is not idle.
 
@@ -174,6 +174,7 @@ impl<T: Transport + 'static> Workers for Brokers<T> {
     }
 
     async fn heard(&self) {
+        // There is at least one: a specification without any is refused.
         select_all(self.brokers.iter().map(|broker| Box::pin(broker.heard()))).await;
     }
 
@@ -303,6 +304,19 @@ mod tests {
     fn one_name_on_two_brokers_is_nobodys() {
         let all = merged(vec![view("a", nodes(&["w@a"]), &["w@a"]), view("a", nodes(&["w@a"]), &["w@a"])]);
         assert!(matches!(&all.tasks[&"a".into()], Mapping::Ambiguous { .. }) && all.nodes.is_empty(), "{all:?}");
+    }
+
+    #[test]
+    fn an_order_goes_where_its_node_may_be_and_is_done_when_it_is_done_there() {
+        let brokers = Brokers::<Broker> { brokers: Vec::new(), places: Mutex::new([("w@a".into(), 1)].into()) };
+        let orders = [("w@a".into(), ()), ("w@silent".into(), ())];
+        assert_eq!(brokers.orders(0, &orders), (vec![1], vec![orders[1].clone()]));
+        assert_eq!(brokers.orders(1, &orders), (vec![0, 1], orders.to_vec()));
+        let refused = Outcome::Refused { reason: "no".into() };
+        let failed = |message: &str| Outcome::Failed(Failure::new(FailureKind::Unreachable, message));
+        let told = vec![(vec![1], vec![failed("gone")]), (vec![0, 1], vec![refused.clone(), Outcome::Done])];
+        let expected = [refused, failed("spec.workers.celery.brokers[0]: gone")];
+        assert_eq!(brokers.outcomes(2, told), expected);
     }
 
     #[test]

@@ -8,11 +8,10 @@ use std::{
 use tokio::time::Instant;
 use worker_drain_plan::NodeName;
 
+use crate::signals::MOST_NODES;
+
 /// A node sends a heartbeat every two seconds: one that was not heard for so long sends none.
 const BEATS_WITHIN: Duration = Duration::from_secs(10);
-
-/// Of so many nodes is anything kept. Far more than a broker has; a name more is not heard of.
-const MOST_NODES: usize = 10_000;
 
 /// What was heard of nodes since it is listened.
 #[derive(Debug, Default)]
