@@ -52,7 +52,8 @@ lint: ## Checks format, lints, and dependencies: their versions, licences, sourc
 	@cargo fmt --all --check
 	@cargo clippy --quiet --workspace --all-targets -- --deny warnings
 	@cargo clippy --quiet --package worker-drain --no-default-features -- --deny warnings
-	@cargo deny --version 2>/dev/null | grep -q . || cargo install --quiet --locked cargo-deny@0.20.2
+	@# Unoptimised: it runs for seconds, and its optimised build takes minutes.
+	@cargo deny --version 2>/dev/null | grep -q . || cargo install --quiet --debug --locked cargo-deny@0.20.2
 	@cargo deny --log-level error check --deny warnings bans licenses sources
 	@if cargo deny --log-level off fetch db; then cargo deny --log-level error check --disable-fetch --deny warnings advisories; \
 	  else echo "advisories were NOT checked: RustSec's database cannot be fetched here (deny.toml names its address)" >&2; fi

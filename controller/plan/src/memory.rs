@@ -19,7 +19,7 @@ use crate::{
     names::{QueueName, RevisionId, TaskId},
     observation::FleetView,
     policy::{Gate, Policy},
-    report::{Cut, PastRollout},
+    report::{Cut, DrainedTo, PastRollout},
     skip::is_zero,
 };
 
@@ -36,6 +36,9 @@ pub struct Memory {
     /// Rollouts that ended, the youngest first; at most [`Memory::PAST_ROLLOUTS`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub past: Vec<PastRollout>,
+    /// The youngest revision to which the fleet was drained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drained_to: Option<DrainedTo>,
     /// The queue gate, while a rollout goes on or somebody waits for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gate: Option<GateMemory>,

@@ -25,11 +25,20 @@ pub struct Report {
     pub drained: Verdict,
     /// Is something in the way that only a person can fix?
     pub stalled: Verdict,
+    /// Is nothing known to be lost in the rollout that goes on, or else in the last one? `None`: the fleet cannot be seen now.
+    #[serde(default)]
+    pub clean: Option<Verdict>,
+    /// The fleet and its workers were both seen.
+    #[serde(default)]
+    pub is_whole: bool,
     /// Is the queue gate open? `None`: there is none, or nothing waits for it.
     #[serde(default)]
     pub gate: Option<Verdict>,
     /// Nothing is left to do: no task leaves, none gets queues back, and everything could be seen and adds up.
     pub settled: bool,
+    /// The same as far as rollouts go: tasks that leave for another reason than a rollout are not waited for.
+    #[serde(default)]
+    pub rollout_settled: bool,
     /// Tasks of the fleet with which nothing can be done. `None`: every task that the scheduler counts was seen and placed.
     #[serde(default)]
     pub unaccounted: Option<Unaccounted>,
@@ -39,6 +48,12 @@ pub struct Report {
     /// What withdrawing the drain lets go of, and what it could not give back yet. `None`: the drain is not withdrawn.
     #[serde(default)]
     pub withdrawal: Option<Withdrawal>,
+    /// The revision that is current, as far as it is believed. `None`: the fleet was never seen, or cannot be seen now.
+    #[serde(default)]
+    pub current: Option<CurrentRevision>,
+    /// The youngest revision of which it was seen that no task of another one is left.
+    #[serde(default)]
+    pub drained_to: Option<DrainedTo>,
     /// The rollout that is going on.
     pub rollout: Option<RolloutReport>,
     /// Rollouts that ended, the youngest first.
@@ -170,6 +185,14 @@ pub enum Reason {
     AtRisk,
     /// No old task is left.
     NoOldTasks,
+    /// Nothing is known to be lost.
+    NothingLost,
+    /// A deadline has cut jobs.
+    JobsCut,
+    /// Old tasks ended without our permit.
+    EndedUnpermitted,
+    /// Old tasks were drained and permitted to stop, and ended by SIGKILL.
+    Killed,
     /// Every old task runs jobs or waits for one to end.
     JobsRunning,
     /// A node of an old task does not answer.
@@ -202,6 +225,31 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
     }
+}
+
+/// The revision that is current.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CurrentRevision {
+    /// Which.
+    pub id: RevisionId,
+    /// How people call it.
+    pub label: String,
+    /// When it was made, if that is known.
+    pub since: Option<Timestamp>,
+}
+
+/// A revision to which the fleet was drained: no task of another one was left, and every task was accounted for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainedTo {
+    /// Which.
+    pub id: RevisionId,
+    /// How people call it.
+    pub label: String,
+    /// When its rollout ended, or when it was first seen without one.
+    pub at: Timestamp,
+    /// How its rollout ended. `None`: no task of another revision was ever seen beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<RolloutOutcome>,
 }
 
 /// The rollout that is going on.

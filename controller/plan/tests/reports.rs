@@ -20,6 +20,9 @@ fn told(plan: &Plan) -> (Option<bool>, Reason, &str, Option<bool>) {
     (report.drained.answer, report.drained.reason, &report.blocked_by, report.stalled.answer)
 }
 
+/// For how long what is wrong outside the specification is waited for.
+const ON_ITS_WAY: SignedDuration = SignedDuration::from_mins(5);
+
 #[test]
 fn of_a_fleet_that_cannot_be_seen_nothing_is_claimed() {
     for (kind, withdrawn, paused, phase, reason, needs_a_person) in [
@@ -33,6 +36,11 @@ fn of_a_fleet_that_cannot_be_seen_nothing_is_claimed() {
         let mut world = World::of(1).settled();
         (world.policy.withdrawn, world.policy.paused, world.fleet_down) = (withdrawn, paused, Some(kind));
         let plan = world.reconcile();
+        let at_once = needs_a_person && (withdrawn || kind == FailureKind::Invalid);
+        assert_eq!(told(&plan), (None, reason, reason.to_string().as_str(), Some(at_once)));
+        world.later(ON_ITS_WAY - SECOND).reconcile();
+        assert_eq!(world.plan().report.stalled.answer, Some(at_once), "what is missing may still come");
+        let plan = world.later(SECOND).reconcile();
         assert_eq!(told(&plan), (None, reason, reason.to_string().as_str(), Some(needs_a_person)));
         let Verdict { answer, reason: why, .. } = &plan.report.ready;
         assert_eq!((plan.report.phase, *answer, *why), (phase, Some(false), reason), "withdrawn: {withdrawn}");
@@ -50,7 +58,8 @@ fn of_workers_that_cannot_be_asked_it_is_said_whether_a_person_must_mend_it() {
     ] {
         let mut world = World::of(1).settled();
         world.broker_down = Some(kind);
-        let plan = world.reconcile();
+        assert_eq!(world.reconcile().report.stalled.answer, Some(false), "a Secret may come seconds later");
+        let plan = world.later(ON_ITS_WAY).reconcile();
         assert_eq!(plan.report.ready.reason, reason);
         let expected = (Some(true), Reason::NoOldTasks, reason.to_string(), Some(needs_a_person));
         let (answer, drained, blocked_by, stalled) = told(&plan);
@@ -394,4 +403,30 @@ fn a_count_that_does_not_add_up_is_believed_when_it_lasts() {
     assert_eq!((report.drained.answer, report.notes.len()), (None, 0), "it is told once");
     world.counts_more = 0;
     assert!(world.later(SECOND).reconcile().report.settled);
+}
+
+/// An alert on this must not be over when the rollout is.
+#[test]
+fn what_was_lost_is_told_in_the_rollout_and_after_it() {
+    let clean = |plan: &Plan| {
+        let verdict = plan.report.clean.clone().unwrap();
+        (verdict.answer, verdict.reason)
+    };
+    let mut world = World::of(2).settled();
+    assert_eq!(clean(&world.plan()), (Some(true), Reason::NothingLost));
+    world.job("t1").deploy("app:2").schedule().run(3);
+    assert_eq!(clean(&world.plan()), (Some(true), Reason::NothingLost));
+    world.stop("t1");
+    world.run(2);
+    assert_eq!(clean(&world.plan()), (Some(false), Reason::EndedUnpermitted), "{}", world.story);
+    world.all_jobs_end().run(20);
+    let Plan { report, .. } = world.plan();
+    assert_eq!((report.drained.answer, report.drained.reason), (Some(true), Reason::EndedUnpermitted));
+    let message = "no task of an old revision is left, but in the rollout to app:2 1 old task ended without our permit";
+    assert_eq!(report.drained.message, message);
+    assert_eq!((report.blocked_by.as_str(), report.stalled.answer), ("", Some(false)));
+
+    world.deploy("app:3").schedule().run(20);
+    let Plan { report, .. } = world.plan();
+    assert_eq!((report.drained.reason, clean(&world.plan()).0), (Reason::NoOldTasks, Some(true)), "{}", world.story);
 }

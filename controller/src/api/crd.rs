@@ -2,7 +2,7 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::spec::WorkerDrain;
 
@@ -17,7 +17,11 @@ pub fn crd() -> CustomResourceDefinition {
     let mut crd = serde_json::to_value(WorkerDrain::crd()).expect("a CRD is JSON");
     tidy(&mut crd);
     // Only worker-drain writes a status; defaults are for fields that users may leave out.
-    without_defaults(&mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]);
+    let status = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
+    without_defaults(status);
+    // Until somebody observes a new resource, tools that know kstatus (Helm, Argo CD, Flux) take it for done, unless it says that an
+    // older generation was observed. Flux's own resources have the same default.
+    status["default"] = json!({"observedGeneration": -1, "phase": "Unknown"});
     serde_json::from_value(crd).expect("tidying leaves it a CRD")
 }
 

@@ -8,12 +8,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use worker_drain_plan::{
     Report,
     observation::{HoldState, Job},
-    report::{Counts, NodeReport, PastRollout, RolloutReport, TaskPhase, TaskReport, Verdict},
+    report::{
+        Counts, CurrentRevision, DrainedTo, NodeReport, PastRollout, RolloutReport, TaskPhase, TaskReport, Verdict,
+    },
 };
 
 use super::status::{
-    CountsStatus, EvidenceStatus, JobStatus, MOST_NODES, MOST_PAST, MOST_TASKS, PastRolloutStatus, RolloutStatus,
-    TaskStatus, WorkerDrainStatus, condition,
+    CountsStatus, CurrentStatus, DrainedStatus, EvidenceStatus, JobStatus, MOST_NODES, MOST_PAST, MOST_TASKS,
+    PastRolloutStatus, RolloutStatus, TaskStatus, WorkerDrainStatus, condition,
 };
 
 /// The longest message, in bytes; Kubernetes' own limit for conditions is 32 kB.
@@ -22,26 +24,39 @@ const LONGEST_MESSAGE: usize = 1024;
 /// The longest message on the evidence of one worker, in bytes: there may be hundreds.
 const LONGEST_DOUBT: usize = 320;
 
-/// The status that tells this report. The report has neither the observed generation nor the packed memory: they stay as
-/// they were, and the caller sets them. Conditions keep the time of their last transition while their answer is the same.
-pub fn render(old: Option<&WorkerDrainStatus>, report: &Report, now: Timestamp) -> WorkerDrainStatus {
-    let Report { fleet: _, phase, ready, drained, stalled, settled: _, rollout, past, counts, tasks, .. } = report;
-    let Report { blocked_by, unmatched_workers: _, notes, killed, .. } = report;
+/// The reason of `Reconciling` when nothing of the spec is left to be taken up.
+pub const UP_TO_DATE: &str = "UpToDate";
+
+/// The status that tells this report, of a resource of this generation. The report has no packed memory: that stays as it was, and
+/// the caller sets it. Conditions keep the time of their last transition while their answer is the same.
+pub fn render(
+    old: Option<&WorkerDrainStatus>,
+    report: &Report,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> WorkerDrainStatus {
+    let Report { phase, ready, drained, stalled, clean, rollout, past, counts, tasks, .. } = report;
+    let Report { blocked_by, notes, killed, current, drained_to, .. } = report;
     let known = old.map(|old| old.conditions.as_slice()).unwrap_or_default();
-    let reconciling = reconciling(report);
-    let condition = |type_: &str, verdict: &Verdict| render_condition(known, type_, verdict, now);
+    let condition = |type_: &str, verdict: &Verdict| {
+        render_condition(known, (type_, status_word(verdict.answer), verdict.reason.to_string()), &verdict.message, now)
+    };
+    let unseen = Verdict { answer: None, ..ready.clone() };
     let mut status = WorkerDrainStatus {
         observed_generation: None,
         phase: Some(word(phase)),
-        drained: Some(
+        progress: Some(
             rollout.as_ref().map_or_else(|| "-".into(), |rollout| format!("{}/{}", rollout.ended, rollout.old)),
         ),
+        current: current.as_ref().map(render_current),
+        drained: drained_to.as_ref().map(render_drained),
         oldest_job_started_at: oldest_job(tasks),
         blocked_by: (!blocked_by.is_empty()).then(|| clipped(blocked_by, 256)),
         conditions: vec![
             condition(condition::READY, ready),
             condition(condition::DRAINED, drained),
-            condition(condition::RECONCILING, &reconciling),
+            condition(condition::CLEAN, clean.as_ref().unwrap_or(&unseen)),
+            reconciling(known, report, generation, now),
             condition(condition::STALLED, stalled),
         ],
         rollout: rollout.as_ref().map(render_rollout),
@@ -53,35 +68,63 @@ pub fn render(old: Option<&WorkerDrainStatus>, report: &Report, now: Timestamp) 
         notes: notes.iter().take(10).map(|note| clipped(note, LONGEST_MESSAGE)).collect(),
         memory: old.and_then(|old| old.memory.clone()),
     };
-    status.set_observed_generation(old.and_then(|old| old.observed_generation));
+    status.set_observed_generation(generation);
     status
 }
 
-/// kstatus: true while there is work to do and nothing has to be fixed by a person first.
-fn reconciling(report: &Report) -> Verdict {
-    if report.stalled.answer == Some(true) || report.settled {
-        let Verdict { reason, message, .. } = if report.settled { &report.drained } else { &report.stalled };
-        return Verdict { answer: Some(false), reason: *reason, message: message.clone() };
-    }
-    let Verdict { reason, message, .. } =
-        if report.ready.answer == Some(true) { &report.drained } else { &report.ready };
-    Verdict { answer: Some(true), reason: *reason, message: message.clone() }
+/// kstatus: true until this generation of the spec was taken up by a reconciliation that saw service and workers, unless a
+/// person has to fix something first.
+fn reconciling(known: &[Condition], report: &Report, generation: Option<i64>, now: Timestamp) -> Condition {
+    let was_taken_up = known.iter().any(|before| {
+        before.type_ == condition::RECONCILING
+            && before.reason == UP_TO_DATE
+            && before.observed_generation == generation
+    });
+    let (status, reason, message) = if report.is_whole || was_taken_up {
+        ("False", UP_TO_DATE.to_owned(), "this generation of the spec is in force")
+    } else {
+        let is_stalled = report.stalled.answer == Some(true);
+        let why = if is_stalled { &report.stalled } else { &report.ready };
+        (if is_stalled { "False" } else { "True" }, why.reason.to_string(), why.message.as_str())
+    };
+    render_condition(known, (condition::RECONCILING, status, reason), message, now)
 }
 
-fn render_condition(known: &[Condition], type_: &str, verdict: &Verdict, now: Timestamp) -> Condition {
-    let status = match verdict.answer {
+const fn status_word(answer: Option<bool>) -> &'static str {
+    match answer {
         Some(true) => "True",
         Some(false) => "False",
         None => "Unknown",
-    };
+    }
+}
+
+fn render_condition(
+    known: &[Condition],
+    (type_, status, reason): (&str, &str, String),
+    message: &str,
+    now: Timestamp,
+) -> Condition {
     let before = known.iter().find(|before| before.type_ == type_ && before.status == status);
     Condition {
         type_: type_.into(),
         status: status.into(),
-        reason: verdict.reason.to_string(),
-        message: clipped(&verdict.message, LONGEST_MESSAGE),
+        reason,
+        message: clipped(message, LONGEST_MESSAGE),
         last_transition_time: before.map_or(Time(now), |before| before.last_transition_time.clone()),
         observed_generation: None,
+    }
+}
+
+fn render_current(CurrentRevision { id, label, since }: &CurrentRevision) -> CurrentStatus {
+    CurrentStatus { deployment: id.to_string(), revision: label.clone(), since: since.map(Time) }
+}
+
+fn render_drained(DrainedTo { id, label, at, outcome }: &DrainedTo) -> DrainedStatus {
+    DrainedStatus {
+        deployment: id.to_string(),
+        revision: label.clone(),
+        at: Time(*at),
+        outcome: outcome.as_ref().map(word),
     }
 }
 
@@ -171,17 +214,18 @@ mod tests {
     use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use rstest::rstest;
+    use serde_json::json;
     use worker_drain_plan::{
         Report, TaskId,
         memory::Why,
         observation::{HoldState, Job},
         report::{
-            Counts, Cut, JobCounts, Killed, NodeReport, Phase, Reason, RolloutReport, TaskPhase, TaskReport, Verdict,
-            Worth,
+            Counts, CurrentRevision, Cut, DrainedTo, JobCounts, Killed, NodeReport, Phase, Reason, RolloutOutcome,
+            RolloutReport, TaskPhase, TaskReport, Verdict, Worth,
         },
     };
 
-    use super::{clipped, render};
+    use super::{UP_TO_DATE, clipped, render};
     use crate::api::status::{WorkerDrainStatus, condition};
 
     fn at(seconds: i64) -> Timestamp {
@@ -217,6 +261,11 @@ mod tests {
             stalled: verdict(Some(false), Reason::NotStalled, "nothing"),
             gate: None,
             settled: false,
+            rollout_settled: false,
+            current: None,
+            drained_to: None,
+            clean: None,
+            is_whole: true,
             unaccounted: None,
             deleted: None,
             withdrawal: None,
@@ -246,9 +295,9 @@ mod tests {
 
     #[test]
     fn columns_have_what_they_show() {
-        let status = render(None, &draining(3), at(9));
+        let status = render(None, &draining(3), None, at(9));
         assert_eq!(status.phase.as_deref(), Some("Draining"));
-        assert_eq!(status.drained.as_deref(), Some("1/3"));
+        assert_eq!(status.progress.as_deref(), Some("1/3"));
         assert_eq!(status.counts.busy, 3);
         assert_eq!(status.killed, 1);
         assert_eq!(status.oldest_job_started_at, Some(Time(at(-2))));
@@ -271,7 +320,7 @@ mod tests {
             node("d", Some(Worth::None), "it does not answer"),
         ];
         report.tasks[1].nodes = vec![node("e", None, "")];
-        let status = render(None, &report, at(0));
+        let status = render(None, &report, None, at(0));
         let told =
             status.tasks[0].evidence.iter().map(|of| (of.node.as_str(), of.strength.as_str(), of.message.is_some()));
         let expected = [("a", "Account", false), ("b", "Lists", false), ("c", "Incomplete", true), ("d", "None", true)];
@@ -282,30 +331,64 @@ mod tests {
 
     #[test]
     fn the_same_report_is_the_same_status() {
-        let first = render(None, &draining(3), at(0));
-        assert_eq!(render(Some(&first), &draining(3), at(60)), first);
+        let first = render(None, &draining(3), None, at(0));
+        assert_eq!(render(Some(&first), &draining(3), None, at(60)), first);
     }
 
     #[test]
     fn a_transition_is_a_change_of_the_answer_and_of_nothing_else() {
-        let first = render(None, &draining(1), at(0));
+        let first = render(None, &draining(1), None, at(0));
         let mut report = draining(1);
         report.drained = verdict(Some(false), Reason::NodeSilent, "worker@1 does not answer");
-        let second = render(Some(&first), &report, at(60));
+        let second = render(Some(&first), &report, None, at(60));
         assert_eq!(condition_of(&second, condition::DRAINED), ("False", "NodeSilent", &Time(at(0))));
         report.drained = verdict(None, Reason::FleetUnreachable, "nobody there");
-        let third = render(Some(&second), &report, at(90));
+        let third = render(Some(&second), &report, None, at(90));
         assert_eq!(condition_of(&third, condition::DRAINED), ("Unknown", "FleetUnreachable", &Time(at(90))));
     }
 
     #[rstest]
-    #[case::at_work(Some(false), false, "True")]
-    #[case::at_rest(Some(false), true, "False")]
-    #[case::stuck(Some(true), false, "False")]
-    fn kstatus_is_told_whether_to_wait(#[case] stalled: Option<bool>, #[case] settled: bool, #[case] expected: &str) {
+    #[case::at_work(true, false, ("False", UP_TO_DATE))]
+    #[case::nothing_seen_yet(false, false, ("True", "WorkersUnreachable"))]
+    #[case::stuck(false, true, ("False", "WorkersInvalid"))]
+    fn kstatus_is_told_whether_to_wait(
+        #[case] is_whole: bool,
+        #[case] is_stalled: bool,
+        #[case] expected: (&str, &str),
+    ) {
         let mut report = draining(1);
-        (report.stalled.answer, report.settled) = (stalled, settled);
-        assert_eq!(condition_of(&render(None, &report, at(0)), condition::RECONCILING).0, expected);
+        report.is_whole = is_whole;
+        report.ready = verdict(Some(false), Reason::WorkersUnreachable, "nobody there");
+        report.stalled = verdict(Some(is_stalled), Reason::WorkersInvalid, "no Secret");
+        let status = render(None, &report, Some(1), at(0));
+        let (answer, reason, _) = condition_of(&status, condition::RECONCILING);
+        assert_eq!((answer, reason), expected);
+    }
+
+    #[test]
+    fn a_spec_that_was_taken_up_is_not_in_progress_again_for_an_outage() {
+        let taken_up = render(None, &draining(1), Some(1), at(0));
+        let mut blind = draining(1);
+        blind.is_whole = false;
+        let during = render(Some(&taken_up), &blind, Some(1), at(9));
+        assert_eq!(condition_of(&during, condition::RECONCILING), ("False", UP_TO_DATE, &Time(at(0))));
+        let changed = render(Some(&during), &blind, Some(2), at(12));
+        assert_eq!(condition_of(&changed, condition::RECONCILING).0, "True", "the new one was not");
+    }
+
+    #[test]
+    fn pipelines_are_told_the_deployment_by_its_id() {
+        let mut report = draining(1);
+        report.current =
+            Some(CurrentRevision { id: "ecs-svc/2".into(), label: "transcoder:42".into(), since: Some(at(1)) });
+        report.drained_to =
+            Some(DrainedTo { id: "ecs-svc/1".into(), label: "transcoder:41".into(), at: at(0), outcome: None });
+        let told = |report: &Report| serde_json::to_value(render(None, report, Some(1), at(9))).unwrap();
+        let status = told(&report);
+        assert_eq!(status["current"]["deployment"], "ecs-svc/2");
+        assert_eq!((&status["drained"]["deployment"], status["drained"].get("outcome")), (&json!("ecs-svc/1"), None));
+        report.drained_to.as_mut().unwrap().outcome = Some(RolloutOutcome::JobsCut);
+        assert_eq!(told(&report)["drained"]["outcome"], "JobsCut");
     }
 
     #[test]
@@ -313,18 +396,15 @@ mod tests {
         let generations = |status: &WorkerDrainStatus| -> Vec<Option<i64>> {
             status.conditions.iter().map(|condition| condition.observed_generation).collect()
         };
-        let mut first = render(None, &draining(1), at(0));
-        first.set_observed_generation(Some(3));
-        assert_eq!(generations(&first), [Some(3); 4]);
-        let second = render(Some(&first), &draining(2), at(60));
-        assert_eq!((second.observed_generation, generations(&second)), (Some(3), vec![Some(3); 4]));
+        let first = render(None, &draining(1), Some(3), at(0));
+        assert_eq!((first.observed_generation, generations(&first)), (Some(3), vec![Some(3); 5]));
     }
 
     #[test]
     fn a_status_is_bounded() {
         let mut report = draining(400);
         report.ready.message = "ä".repeat(4000);
-        let status = render(None, &report, at(0));
+        let status = render(None, &report, None, at(0));
         assert_eq!((status.tasks.len(), status.tasks_omitted), (50, 350));
         assert!(status.conditions[0].message.len() <= 1024);
         assert_eq!(clipped("äää", 5), "ä…");

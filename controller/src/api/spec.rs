@@ -53,7 +53,7 @@ use super::{
     printcolumn(
         name = "Drained",
         type_ = "string",
-        json_path = ".status.drained",
+        json_path = ".status.progress",
         description = "Old tasks that have ended, of all that the rollout found"
     ),
     printcolumn(

@@ -21,7 +21,10 @@ pub mod condition {
     pub const READY: &str = "Ready";
     /// True while no task of an old revision is left: `kubectl wait --for=condition=Drained`.
     pub const DRAINED: &str = "Drained";
-    /// True while there is work to do: tools that know kstatus (Helm, Argo CD, Flux) take it as "in progress".
+    /// True while nothing is known to be lost in the rollout that goes on, or else in the last one.
+    pub const CLEAN: &str = "Clean";
+    /// True while this generation of the spec was not yet taken up by a reconciliation that saw service and workers: tools that
+    /// know kstatus (Helm, Argo CD, Flux) take it as "in progress". A drain that goes on is in progress in no such sense.
     pub const RECONCILING: &str = "Reconciling";
     /// True while only a person can remove what stops the drain: tools that know kstatus take it as "failed".
     pub const STALLED: &str = "Stalled";
@@ -43,7 +46,15 @@ pub struct WorkerDrainStatus {
     /// How many old tasks have ended, of all that the current rollout found, such as `2/3`; `-` without a rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
-    pub drained: Option<String>,
+    pub progress: Option<String>,
+    /// The deployment that is current. It is written together with `Drained`, in the reconciliation that first saw it; absent while the
+    /// service cannot be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<CurrentStatus>,
+    /// The youngest deployment of which no task of another one is left: what a pipeline waits for by the id of its own deployment.
+    /// While a deployment is being drained, this is still the one before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drained: Option<DrainedStatus>,
     /// When the oldest running job on a leaving task began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_job_started_at: Option<Time>,
@@ -51,7 +62,7 @@ pub struct WorkerDrainStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub blocked_by: Option<String>,
-    /// `Ready`, `Drained`, `Reconciling` and `Stalled`, all of them from the first reconciliation on. The message names
+    /// `Ready`, `Drained`, `Clean`, `Reconciling` and `Stalled`, all of them from the first reconciliation on. The message names
     /// what blocks the drain, since when, and what would help.
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -98,6 +109,34 @@ impl WorkerDrainStatus {
             condition.observed_generation = generation;
         }
     }
+}
+
+/// The deployment that is current.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CurrentStatus {
+    /// The id of the ECS deployment, such as `ecs-svc/1234567890123456789`.
+    pub deployment: String,
+    /// The revision that it rolls out, such as `transcoder:42`.
+    pub revision: String,
+    /// When ECS made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+}
+
+/// A deployment of which no task of another one is left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainedStatus {
+    /// The id of the ECS deployment, such as `ecs-svc/1234567890123456789`.
+    pub deployment: String,
+    /// The revision that it rolled out, such as `transcoder:42`.
+    pub revision: String,
+    /// When the last task of another one had ended, or when it was first seen alone.
+    pub at: Time,
+    /// How its rollout ended, as in `pastRollouts`; absent if no task of another deployment was ever seen beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
 }
 
 /// A rollout: the time in which tasks of more than one revision exist.

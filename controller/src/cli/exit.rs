@@ -11,6 +11,8 @@ pub enum Exit {
     TimeLimit,
     /// It could not run: ECS or the workers could not be reached, or denied access.
     CouldNotRun,
+    /// The deployment that the run was for is not in place: another one took its place, or it was rolled back.
+    Superseded,
     /// No old task is left, but some ended without our permit: their jobs may be lost.
     EndedUnpermitted,
     /// No old task is left, but some were drained and permitted to stop, and ended by SIGKILL.
@@ -33,6 +35,7 @@ impl Exit {
             Self::TimeLimit => 3,
             Self::JobsCut => 4,
             Self::EndedUnpermitted | Self::Killed => 5,
+            Self::Superseded => 6,
             Self::Interrupted => 130,
         }
     }
@@ -44,6 +47,7 @@ impl Exit {
             Self::TimeLimit => "TimeLimit",
             Self::CouldNotRun => "CouldNotRun",
             Self::JobsCut => "JobsCut",
+            Self::Superseded => "Superseded",
             Self::EndedUnpermitted => "EndedUnpermitted",
             Self::Killed => "Killed",
             Self::BadInput => "BadInput",

@@ -12,11 +12,15 @@ pub mod logs;
 pub mod manifest;
 #[cfg(feature = "cli")]
 pub mod plan;
+#[cfg(feature = "cli")]
+mod progress;
 pub mod reference;
 #[cfg(feature = "cli")]
 pub mod run;
 #[cfg(feature = "cli")]
 pub mod secrets;
+#[cfg(feature = "cli")]
+mod target;
 #[cfg(feature = "cli")]
 pub mod view;
 

@@ -40,6 +40,10 @@ pub struct PlanArgs {
     /// How the plan is shown
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
+
+    /// End with exit code 1 if the drain is not ready: service or workers cannot be reached, or a task is not mapped
+    #[arg(long)]
+    exit_code: bool,
 }
 
 impl PlanArgs {
@@ -60,9 +64,9 @@ impl PlanArgs {
         let mut worst = Exit::Done;
         for (index, manifest) in manifests.iter().enumerate() {
             match Box::pin(self.preview(manifest, &limiters)).await {
-                Ok((text, unaccounted)) => {
+                Ok((text, error)) => {
                     print(index, &text, self.output);
-                    if let Some(error) = unaccounted {
+                    if let Some(error) = error {
                         print_errors(&[error]);
                         worst = worst.max(Exit::CouldNotRun);
                     }
@@ -88,12 +92,15 @@ impl PlanArgs {
         }
         let now = SystemClock.now();
         let report = &reconciliation.plan.report;
-        let unaccounted = report.unaccounted.as_ref().map(|tasks| UserError::new(format!("{name}: {}", tasks.message)));
+        let unaccounted = report.unaccounted.as_ref().map(|tasks| &tasks.message);
+        let unready = Some(&report.ready).filter(|ready| self.exit_code && ready.answer != Some(true));
+        let error = unaccounted.or(unready.map(|ready| &ready.message));
+        let error = error.map(|message| UserError::new(format!("{name}: {message}")));
         let shown = match self.output {
             Output::Text => text(&name, &reconciliation, now),
             Output::Json => object(&name, &reconciliation, now),
         };
-        Ok((shown, unaccounted))
+        Ok((shown, error))
     }
 }
 

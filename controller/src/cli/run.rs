@@ -18,9 +18,11 @@ use worker_drain_plan::{
 
 use super::{
     connect::{ConnectArgs, Connected},
-    drive::{End, Patience, Reporter, Update, drive},
+    drive::{Reporter, Update, drive},
     exit::{Exit, UserError, print_errors},
     manifest::{Manifest, ManifestArgs},
+    progress::{End, Goal, Patience},
+    target::Target,
     view::{Output, View, Watched},
 };
 use crate::{
@@ -53,8 +55,25 @@ pub struct RunArgs {
     /// Only wait until the queues of `drain.gate`, or these (separated by commas), are empty; every task is held
     /// meanwhile, and stays held at the end
     #[arg(long, value_name = "QUEUES", num_args = 0..=1, require_equals = true, value_delimiter = ',')]
-    #[arg(conflicts_with_all = ["watch", "wait_for_rollout", "grace"])]
+    #[arg(group = "goal", conflicts_with_all = ["watch", "wait_for_rollout", "grace"])]
     until_queues_empty: Option<Vec<String>>,
+
+    /// Only wait until every running task is held; every task stays held at the end. Before a deployment
+    #[arg(long, group = "goal", conflicts_with_all = ["watch", "wait_for_rollout", "grace"])]
+    until_held: bool,
+
+    /// Drain until this deployment (`ecs-svc/…`) is in place and no task of another one is left; end with exit code 6 if another one
+    /// takes its place
+    #[arg(long, value_name = "ID", group = "goal", conflicts_with_all = ["watch", "wait_for_rollout"])]
+    deployment: Option<String>,
+
+    /// The same for the deployment of this task definition
+    #[arg(long, value_name = "FAMILY:REVISION", group = "goal", conflicts_with_all = ["watch", "wait_for_rollout"])]
+    task_definition: Option<String>,
+
+    /// Do not wait for what is drained for another reason than a rollout, such as a scale-in
+    #[arg(long, group = "goal", conflicts_with = "watch")]
+    rollout_only: bool,
 
     /// Stay after the rollout has drained, and drain the next one
     #[arg(long)]
@@ -64,13 +83,18 @@ pub struct RunArgs {
     #[arg(long)]
     wait_for_rollout: bool,
 
-    /// How long to wait for a rollout if none is in progress at the start
+    /// How long to wait for a rollout if none is in progress at the start; with --deployment or --task-definition, how long ECS may
+    /// show another one as current before that is taken for a rollback
     #[arg(long, value_name = "TIME", default_value = "15s", conflicts_with = "wait_for_rollout")]
     grace: values::Duration,
 
     /// End after this time with exit code 3; everything is still held
     #[arg(long, value_name = "TIME")]
     timeout: Option<values::Duration>,
+
+    /// Where there is no terminal: after so long without a change, tell where things stand; 0s: never
+    #[arg(long, value_name = "TIME", default_value = "5m")]
+    progress: values::Duration,
 
     /// How long ECS and the broker may be unreachable at the start
     #[arg(long, value_name = "TIME", default_value = "30s")]
@@ -87,8 +111,9 @@ enum Cut {
 impl RunArgs {
     /// Runs it.
     pub async fn run(&self, logs: bool) -> Exit {
-        let manifests = match self.manifest.read().and_then(|manifests| self.aimed(manifests)) {
-            Ok(manifests) => manifests,
+        let manifests = self.manifest.read().and_then(|manifests| self.aimed(manifests));
+        let (manifests, goal) = match manifests.and_then(|manifests| Ok((self.goal(&manifests)?, manifests))) {
+            Ok((goal, manifests)) => (manifests, goal),
             Err(errors) => return ended(Exit::BadInput, &errors),
         };
         if let Err(error) = self.connect.check(manifests.len()) {
@@ -103,15 +128,46 @@ impl RunArgs {
             return ended(Exit::CouldNotRun, &[UserError::new("this system does not deliver signals to the process")]);
         };
         let names = manifests.iter().map(|manifest| manifest.drain.full_name()).collect();
-        Run::start(drains, names, self.patience(), View::new(self.output, logs), Signals { int, term })
-            .until_the_end(self.timeout.map(length))
-            .await
+        Run::start(
+            drains,
+            names,
+            &self.patience(goal),
+            View::new(self.output, logs, self.progress.get(), SystemClock.now()),
+            Signals { int, term },
+        )
+        .until_the_end(self.timeout.map(length))
+        .await
     }
 
-    /// The manifests, and what is wanted of them: all that they say, or only that queues are waited for.
+    /// What the run is for. Errors: it is no one deployment.
+    fn goal(&self, manifests: &[Manifest]) -> Result<Goal, Vec<UserError>> {
+        let target = match (&self.deployment, &self.task_definition) {
+            (Some(id), _) => Target::deployment(id),
+            (_, Some(name)) => Target::task_definition(name),
+            _ if self.until_held => return Ok(Goal::Held),
+            _ if self.until_queues_empty.is_some() => return Ok(Goal::Gate),
+            _ => return Ok(Goal::Drained { rollout_only: self.rollout_only }),
+        };
+        match target {
+            Ok(_) if manifests.len() > 1 => Err(vec![UserError::with_hint(
+                format!(
+                    "--deployment and --task-definition are for one WorkerDrain, and these are {}",
+                    manifests.len()
+                ),
+                "run one command for each service",
+            )]),
+            Ok(target) => Ok(Goal::Deployment(target)),
+            Err(error) => Err(vec![error]),
+        }
+    }
+
+    /// The manifests, and what is wanted of them: all that they say, or only that tasks are held.
     fn aimed(&self, mut manifests: Vec<Manifest>) -> Result<Vec<Manifest>, Vec<UserError>> {
-        let Some(queues) = &self.until_queues_empty else { return Ok(manifests) };
-        let aim = |manifest: &mut Manifest| await_gate(&mut manifest.drain, queues).err();
+        let aim = |manifest: &mut Manifest| match &self.until_queues_empty {
+            Some(queues) => await_gate(&mut manifest.drain, queues).err(),
+            None if self.until_held => hold_only(&mut manifest.drain).err(),
+            None => None,
+        };
         let errors: Vec<UserError> = manifests.iter_mut().filter_map(aim).collect();
         if errors.is_empty() { Ok(manifests) } else { Err(errors) }
     }
@@ -132,12 +188,12 @@ impl RunArgs {
         }
     }
 
-    fn patience(&self) -> Patience {
+    fn patience(&self, goal: Goal) -> Patience {
         Patience {
             connect: length(self.connect_timeout),
             grace: (!self.wait_for_rollout).then(|| length(self.grace)),
             watch: self.watch,
-            gate: self.until_queues_empty.is_some(),
+            goal,
         }
     }
 }
@@ -162,6 +218,18 @@ fn await_gate(drain: &mut DrainSpec, queues: &[String]) -> Result<(), UserError>
     policy.drain.gate = Some(Gate { queues_empty, awaited: true });
     // They are held before there is a rollout.
     policy.hold.mode = HoldMode::Standing;
+    Ok(())
+}
+
+/// Has a drain hold every task, and do nothing else.
+fn hold_only(drain: &mut DrainSpec) -> Result<(), UserError> {
+    if drain.policy.mode == Mode::Plan {
+        let name = drain.full_name();
+        let why = format!("WorkerDrain {name}: --until-held holds tasks, and spec.mode Plan does not");
+        return Err(UserError::with_hint(why, "set spec.mode to Enforce"));
+    }
+    drain.policy.paused = true;
+    drain.policy.hold.mode = HoldMode::Standing;
     Ok(())
 }
 
@@ -205,7 +273,7 @@ impl Run {
     fn start(
         drains: Vec<Connected<FileRecord>>,
         names: Vec<String>,
-        patience: Patience,
+        patience: &Patience,
         view: View,
         signals: Signals,
     ) -> Self {
@@ -215,14 +283,14 @@ impl Run {
         let mut driven = JoinSet::new();
         let ends = vec![None; drains.len()];
         for (index, drain) in drains.into_iter().enumerate() {
-            let (reporter, stop) = (Reporter { index, to: to.clone() }, stop.clone());
+            let (reporter, stop, patience) = (Reporter { index, to: to.clone() }, stop.clone(), patience.clone());
             driven.spawn(async move {
                 let end = Box::pin(drive(&drain, patience, &reporter, &stop)).await;
                 let _ = timeout(LEAVE, drain.workers.close()).await;
                 (index, end)
             });
         }
-        let watched = |name| Watched { awaits_gate: patience.gate, ..Watched::new(name, began) };
+        let watched = |name| Watched { goal: patience.goal.clone(), ..Watched::new(name, began) };
         let drains = names.into_iter().map(watched).collect();
         Self { drains, view, updates, driven, ends, stop, signals }
     }

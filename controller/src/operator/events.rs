@@ -308,6 +308,11 @@ mod tests {
             stalled: verdict(false, Reason::NotStalled),
             gate: None,
             settled: false,
+            rollout_settled: false,
+            current: None,
+            drained_to: None,
+            clean: None,
+            is_whole: true,
             unaccounted: None,
             deleted: None,
             withdrawal: None,
@@ -369,7 +374,7 @@ mod tests {
         now.rollout = Some(rollout());
         now.blocked_by = "NodeSilent".into();
         now.past = vec![past(RolloutOutcome::Drained)];
-        let status = render(None, &now, Timestamp::UNIX_EPOCH);
+        let status = render(None, &now, None, Timestamp::UNIX_EPOCH);
         assert_eq!(Reported::of_status(&status), Reported::of_report(&now));
         assert_eq!(events_between(&Reported::of_status(&status), &now, &[]), []);
     }
@@ -378,7 +383,7 @@ mod tests {
     fn of_a_task_that_a_status_did_not_show_nothing_is_guessed() {
         let names: Vec<String> = (1000..1100).map(|number| number.to_string()).collect();
         let now = report(&names.iter().map(|name| (name.as_str(), TaskPhase::Busy)).collect::<Vec<_>>());
-        let status = render(None, &now, Timestamp::UNIX_EPOCH);
+        let status = render(None, &now, None, Timestamp::UNIX_EPOCH);
         assert_eq!(events_between(&Reported::of_status(&status), &now, &[]), []);
     }
 
@@ -445,7 +450,7 @@ mod tests {
         let events = events_between(&Reported::of_report(&report(&[("a", TaskPhase::Permitted)])), &now, &[]);
         assert_eq!((events.len(), events[0].warning, events[0].reason), (1, true, "TaskKilled"));
         assert!(events[0].note.starts_with("task a: one was drained and permitted to stop, and ended by SIGKILL"));
-        let status = render(None, &now, Timestamp::UNIX_EPOCH);
+        let status = render(None, &now, None, Timestamp::UNIX_EPOCH);
         assert_eq!(events_between(&Reported::of_status(&status), &now, &[]), []);
         now.past = vec![past(RolloutOutcome::Killed)];
         let said = said(&report(&[]), &now);

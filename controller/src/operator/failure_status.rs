@@ -174,6 +174,7 @@ fn write(status: &mut Value, generation: Option<i64>, reason: &str, message: &st
     status["conditions"] = json!([
         condition(condition::READY, "False"),
         condition(condition::DRAINED, "Unknown"),
+        condition(condition::CLEAN, "Unknown"),
         condition(condition::RECONCILING, "False"),
         condition(condition::STALLED, "True"),
     ]);
@@ -208,7 +209,7 @@ mod tests {
         assert_eq!((&status["memory"], &status["tasks"]), (&unheard["memory"], &unheard["tasks"]));
         assert!(status["conditions"].as_array().unwrap().iter().all(|condition| condition["observedGeneration"] == 3));
         let since = |number: usize| status["conditions"][number]["lastTransitionTime"].clone();
-        assert_eq!((since(0), since(3)), (json!(Time(at(9))), json!(at(0))), "Ready has changed, Stalled has not");
+        assert_eq!((since(0), since(4)), (json!(Time(at(9))), json!(at(0))), "Ready has changed, Stalled has not");
         let again = status.clone();
         write(&mut status, Some(3), RECORD_INVALID, "why", at(20));
         assert_eq!(status, again, "nothing new is nothing to write");
@@ -219,7 +220,7 @@ mod tests {
         let mut status = json!({});
         write(&mut status, None, CONFLICT, "why", at(9));
         let status: WorkerDrainStatus = serde_json::from_value(status).unwrap();
-        assert_eq!((status.conditions.len(), status.blocked_by.as_deref()), (4, Some(CONFLICT)));
+        assert_eq!((status.conditions.len(), status.blocked_by.as_deref()), (5, Some(CONFLICT)));
     }
 
     #[rstest]

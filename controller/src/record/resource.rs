@@ -254,8 +254,7 @@ impl<C: Clock> Record for ResourceRecord<C> {
     async fn save(&self, memory: &Memory, report: &Report) -> Result<(), Failure> {
         let mut known = self.known.lock().await;
         let before = self.remembered(&mut known).await?;
-        let mut status = render(Some(&known.status), report, self.clock.now());
-        status.set_observed_generation(self.drain.generation);
+        let mut status = render(Some(&known.status), report, self.drain.generation, self.clock.now());
         let remembered = Remembered { memory: memory.clone(), fleet: self.fleet.get().map(ToOwned::to_owned) };
         // Pages may go before the drain does, as they do with its namespace.
         let in_pages =

@@ -159,7 +159,7 @@ async fn the_status_tells_how_strong_the_evidence_of_each_worker_is() {
     let drain = drain(fleet, open(&settings(&broker.url())), Memory::default());
     wait_until("each says what it can", LONG, async || {
         let report = drain.reconcile().await.expect("memory and fleet are there").plan.report;
-        let status = render(None, &report, SystemClock.now());
+        let status = render(None, &report, None, SystemClock.now());
         let told = |task: &str| {
             let task = status.tasks.iter().find(|told| told.task == task).expect("it is one of them");
             let told = task.evidence.iter().map(|of| (of.node.clone(), of.strength.clone(), of.message.clone()));

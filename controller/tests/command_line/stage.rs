@@ -175,6 +175,13 @@ spec:
         self.emulator.with_world(|world| world.update_service(&request, now).unwrap());
     }
 
+    /// The id of the deployment that is current.
+    pub fn deployment(&self) -> String {
+        let primary =
+            |world: &mut World| world.service("media", "transcoder").unwrap().primary().unwrap().id.to_string();
+        self.emulator.with_world(primary)
+    }
+
     /// Somebody deletes the service by force.
     pub fn delete_service(&self) {
         let now = self.emulator.now();

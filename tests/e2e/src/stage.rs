@@ -325,6 +325,11 @@ impl Stage {
             .expect("the service was made at the start")
     }
 
+    /// The id of the deployment that is current.
+    pub fn deployment(&self) -> String {
+        self.service().primary().expect("the service is in use").id.to_string()
+    }
+
     /// What a task's worker has written.
     pub fn worker_log(&self, id: TaskId) -> String {
         let path = self.emulator.log_path(id, 0);

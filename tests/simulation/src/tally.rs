@@ -70,7 +70,9 @@ impl Tally {
         }
         let report = &plan.report;
         let conditions = [("Ready", &report.ready), ("Drained", &report.drained), ("Stalled", &report.stalled)];
-        for (name, verdict) in conditions.into_iter().chain(report.gate.iter().map(|gate| ("Gate", gate))) {
+        let clean = report.clean.iter().map(|clean| ("Clean", clean));
+        let gate = report.gate.iter().map(|gate| ("Gate", gate));
+        for (name, verdict) in conditions.into_iter().chain(clean).chain(gate) {
             *self.reasons.entry((name, verdict.reason)).or_default() += 1;
         }
         *self.phases.entry(phase_name(plan.report.phase)).or_default() += 1;

@@ -25,6 +25,6 @@ fn lint_checks_dependencies_and_says_when_it_cannot_check_advisories() {
     let commands = commands("lint");
     assert!(commands.contains("check --deny warnings bans licenses sources"), "{commands}");
     assert!(commands.contains("check --disable-fetch --deny warnings advisories"), "{commands}");
-    assert!(commands.contains("cargo install --quiet --locked cargo-deny@"), "{commands}");
+    assert!(commands.contains("cargo install --quiet --debug --locked cargo-deny@"), "{commands}");
     assert!(commands.contains("advisories were NOT checked"), "{commands}");
 }

@@ -1,7 +1,9 @@
 //! Puts the whole into words: phase, verdicts and counts, made from the words for each task.
 
 use super::{
-    deleted, gate, notes, unaccounted, withdrawn,
+    clean, deleted, gate, notes,
+    stalled::stalled,
+    unaccounted, withdrawn,
     words::{age, short_names},
 };
 use crate::{
@@ -9,7 +11,10 @@ use crate::{
     memory::{Memory, Retry, Rollout, Why},
     observation::{FailureKind, Life, Observation, Seen},
     policy::{Mode, Policy},
-    report::{Counts, Killed, Phase, Reason, Report, RolloutReport, TaskPhase, TaskReport, Verdict, Withdrawal},
+    report::{
+        Counts, CurrentRevision, Killed, Phase, Reason, Report, RolloutReport, TaskPhase, TaskReport, Verdict,
+        Withdrawal,
+    },
     rules::{Decision, capacity, give_back, hold},
     situation::{Member, Situation, count},
 };
@@ -31,13 +36,14 @@ pub fn report(
     let withdrawal = withdrawn::withdrawal(situation);
     let ready = deleted::verdict(deleted.as_ref())
         .unwrap_or_else(|| ready(situation, observation, &tasks, decision, uncertain, withdrawal.as_ref()));
-    let stalled = stalled(&ready, &drained);
+    let stalled = stalled(&ready, &drained, situation.policy, situation.memory);
     let mut notes = notes::notes(situation, decision, unaccounted.as_ref());
     notes.extend(withdrawn::note(withdrawal.as_ref()));
     Report {
         fleet: situation.fleet.name.clone(),
         phase: phase(situation, &tasks),
         settled: rest_settled && unaccounted.is_none(),
+        rollout_settled: is_rollout_settled(situation) && unaccounted.is_none(),
         unaccounted,
         deleted,
         withdrawal,
@@ -45,7 +51,11 @@ pub fn report(
         ready,
         drained,
         stalled,
+        clean: Some(clean::clean(situation)),
+        is_whole: situation.workers_seen || situation.fleet.is_deleted,
         gate,
+        current: current(situation),
+        drained_to: situation.memory.drained_to.clone(),
         rollout: running(situation),
         past: situation.memory.past.clone(),
         cut: situation.memory.cut,
@@ -63,10 +73,14 @@ pub fn report(
 
 /// Nothing leaves, and every queue that was taken from a task that stays was seen to be back.
 fn is_settled(situation: &Situation<'_>) -> bool {
-    let stays = |member: &Member<'_>| member.leaving.is_none() && is_whole(member);
+    is_rollout_settled(situation) && situation.live().all(|member| member.leaving.is_none())
+}
+
+/// No rollout goes on, and every queue that was taken from a task that stays was seen to be back.
+fn is_rollout_settled(situation: &Situation<'_>) -> bool {
     let is_over = situation.memory.rollout.is_none() && !situation.memory.is_turning();
     let seen = situation.workers_seen || situation.fleet.is_deleted;
-    seen && is_over && situation.live().all(stays)
+    seen && is_over && situation.live().all(|member| member.leaving.is_some() || is_whole(member))
 }
 
 /// Every queue that was taken from it was seen to be back.
@@ -91,15 +105,20 @@ pub fn blind(policy: &Policy, observation: &Observation, memory: &Memory) -> Rep
     Report {
         fleet: String::new(),
         phase,
-        stalled: stalled(&ready, &drained),
+        stalled: stalled(&ready, &drained, policy, memory),
+        clean: None,
+        is_whole: false,
         blocked_by: ready.reason.to_string(),
         ready,
         drained,
         gate: None,
         settled: false,
+        rollout_settled: false,
         unaccounted: None,
         deleted: None,
         withdrawal,
+        current: None,
+        drained_to: memory.drained_to.clone(),
         rollout: memory.rollout.as_ref().map(|rollout| rollout_report(rollout, rollout.to.to_string())),
         past: memory.past.clone(),
         cut: memory.cut,
@@ -146,6 +165,16 @@ fn may_be_left(situation: &Situation<'_>) -> bool {
 fn killed(memory: &Memory) -> Killed {
     let tasks = memory.tasks.iter().filter(|(_, task)| task.killed).map(|(id, _)| id.clone());
     Killed { total: memory.killed, tasks: tasks.collect() }
+}
+
+/// While the fleet seems to have turned back, the revision that is believed is the one that it turned from.
+fn current(situation: &Situation<'_>) -> Option<CurrentRevision> {
+    let known = situation.memory.current.as_ref().filter(|_| !situation.fleet.is_deleted)?;
+    Some(CurrentRevision {
+        id: known.revision.clone(),
+        label: situation.fleet.label(&known.revision),
+        since: known.made_at,
+    })
 }
 
 fn running(situation: &Situation<'_>) -> Option<RolloutReport> {
@@ -288,7 +317,12 @@ fn drained(situation: &Situation<'_>, all: &[TaskReport], gate: Option<&Verdict>
             return Verdict { answer: None, reason: Reason::InProgress, message: notes::turns(situation) };
         }
         let message = String::from("no task of an old revision is left");
-        return Verdict { answer: Some(true), reason: Reason::NoOldTasks, message };
+        return match clean::clean(situation) {
+            Verdict { answer: Some(false), reason, message: lost } => {
+                Verdict { answer: Some(true), reason, message: format!("{message}, but {lost}") }
+            }
+            _ => Verdict { answer: Some(true), reason: Reason::NoOldTasks, message },
+        };
     };
     let is_old = |task: &&TaskReport| task.leaving == Some(Why::Rollout) && task.phase != TaskPhase::Stopped;
     let old: Vec<TaskReport> = all.iter().filter(is_old).cloned().collect();
@@ -348,35 +382,6 @@ fn capacity(situation: &Situation<'_>, old: &[TaskReport]) -> Option<Verdict> {
         );
         Verdict { answer: Some(false), reason: Reason::WaitingForCapacity, message }
     })
-}
-
-/// Only what a person must fix. What passes when a job ends or a system comes back is not stalled.
-fn stalled(ready: &Verdict, drained: &Verdict) -> Verdict {
-    let needs_a_person = |verdict: &&Verdict| {
-        verdict.answer != Some(true)
-            && matches!(
-                verdict.reason,
-                Reason::FleetDenied
-                    | Reason::FleetNotFound
-                    | Reason::FleetInvalid
-                    | Reason::WorkersDenied
-                    | Reason::WorkersInvalid
-                    | Reason::QueuesInvalid
-                    | Reason::ActionRefused
-                    | Reason::Unmapped
-                    | Reason::Unaccounted
-                    | Reason::DeadlineExceeded
-                    | Reason::NoRoom
-            )
-    };
-    match [ready, drained].into_iter().find(needs_a_person) {
-        Some(verdict) => Verdict { answer: Some(true), ..verdict.clone() },
-        None => Verdict {
-            answer: Some(false),
-            reason: Reason::NotStalled,
-            message: String::from("nothing is in the way that only a person can fix"),
-        },
-    }
 }
 
 fn blocked_by(drained: &Verdict, ready: &Verdict) -> String {

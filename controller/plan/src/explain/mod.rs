@@ -4,10 +4,12 @@ pub mod drain;
 pub mod wake;
 pub mod words;
 
+mod clean;
 mod deleted;
 mod gate;
 mod nodes;
 mod notes;
+mod stalled;
 mod task;
 mod unaccounted;
 mod withdrawn;

@@ -312,7 +312,12 @@ pub fn rule_7(judged: Judged<'_>) -> Check {
             && matches!(task.life, Life::Starting | Life::Running | Life::Stopping)
             && !ended_before(id)
     });
-    demand(7, live_old.is_none() || judged.plan.report.drained.answer != Some(true), || {
+    let report = &judged.plan.report;
+    let is_named = report.drained_to.as_ref().is_some_and(|drained| drained.id == *current(judged, fleet));
+    demand(7, live_old.is_none() || !is_named || fleet.is_deleted, || {
+        String::from("the fleet is said to be drained to its revision")
+    })?;
+    demand(7, live_old.is_none() || report.drained.answer != Some(true), || {
         format!("drained, though {live_old:?} is there")
     })
 }

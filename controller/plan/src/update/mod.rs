@@ -8,6 +8,7 @@ pub mod gate;
 pub mod intent;
 pub mod retries;
 
+mod drained;
 mod errors;
 mod foreign;
 mod leaving;
@@ -88,6 +89,9 @@ pub fn update<'a>(policy: &'a Policy, observation: &'a Observation, before: &'a 
     lifecycle::forget(&view, &mut memory);
     shortage::follow(&view, &mut memory);
     miscount::follow(&view, &mut memory);
+    if is_certain {
+        drained::follow(&view, &mut memory);
+    }
     remembering::follow(&view, &mut memory);
     Updated { memory, evidence: view.evidence }
 }

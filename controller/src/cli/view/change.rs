@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use worker_drain_plan::{
     Report, TaskId,
+    observation::HoldState,
     report::{PastRollout, Phase, RolloutReport, TaskPhase, TaskReport, Verdict},
 };
 
@@ -41,6 +43,13 @@ pub enum Change {
         /// All of it.
         task: Box<TaskReport>,
     },
+    /// Every running task is held, as far as the scheduler grants holds: a deployment may begin.
+    Held {
+        /// How many.
+        tasks: u32,
+        /// When the first of these holds ends.
+        until: Timestamp,
+    },
     /// Advice.
     Note(String),
     /// The memory could not be read or written.
@@ -63,11 +72,26 @@ pub fn between(before: Option<&Report>, after: &Report) -> Vec<Change> {
     }
     rollouts(before, after, &mut changes);
     verdicts(before, after, &mut changes);
+    if let Some((tasks, until)) = all_held(after).filter(|_| before.is_none_or(|before| all_held(before).is_none())) {
+        changes.push(Change::Held { tasks, until });
+    }
     let known = before.map(|before| &before.notes);
     let notes = after.notes.iter().filter(|note| known.is_none_or(|known| !known.contains(note)));
     changes.extend(notes.cloned().map(Change::Note));
     tasks(before, after, &mut changes);
     changes
+}
+
+/// How many tasks are held and until when the first, if that is every one that a deployment could stop.
+fn all_held(report: &Report) -> Option<(u32, Timestamp)> {
+    let holds = report.tasks.iter().filter_map(|task| match task.hold {
+        HoldState::Until(until) => Some(until),
+        HoldState::Free | HoldState::Unread => None,
+    });
+    let until = holds.min()?;
+    let counts = report.counts;
+    let is_all = report.rollout.is_none() && counts.unheld == 0 && counts.held >= counts.live.min(counts.desired);
+    is_all.then_some((counts.held, until))
 }
 
 fn rollouts(before: Option<&Report>, after: &Report, changes: &mut Vec<Change>) {
@@ -90,12 +114,13 @@ fn verdicts(before: Option<&Report>, after: &Report, changes: &mut Vec<Change>) 
         ("drained", before.map(|before| &before.drained), &after.drained),
         ("stalled", before.map(|before| &before.stalled), &after.stalled),
     ];
+    let clean = after.clean.iter().map(|clean| ("clean", before.and_then(|before| before.clean.as_ref()), clean));
     let gate = after.gate.iter().map(|gate| ("gate", before.and_then(|before| before.gate.as_ref()), gate));
-    for (name, before, after) in pairs.into_iter().chain(gate) {
+    for (name, before, after) in pairs.into_iter().chain(clean).chain(gate) {
         let is_news = match before {
             Some(before) => (before.answer, before.reason) != (after.answer, after.reason),
-            // At first only what is not as everybody would wish.
-            None => after.answer != Some(name != "stalled"),
+            // At first only what is not as everybody would wish, and that all is well.
+            None => name == "ready" || after.answer != Some(name != "stalled"),
         };
         if is_news {
             changes.push(Change::Verdict(name, after.clone()));

@@ -11,7 +11,7 @@ use super::{
     change::Change,
     watched::{Balance, Watched},
 };
-use crate::cli::exit::Exit;
+use crate::cli::{exit::Exit, progress::Goal};
 
 /// One change.
 pub fn line(drain: &str, change: &Change, now: Timestamp) -> String {
@@ -29,6 +29,7 @@ pub fn line(drain: &str, change: &Change, now: Timestamp) -> String {
             object["from"] = json!(from.as_deref().map(bare));
             object
         }
+        Change::Held { tasks, until } => json!({"event": "held", "tasks": tasks, "until": until}),
         Change::Note(note) => json!({"event": "note", "message": note}),
         Change::Error(message) => json!({"event": "error", "message": message}),
         Change::Recovered => json!({"event": "recovered"}),
@@ -109,11 +110,27 @@ fn evidence_object(NodeReport { name, worth, doubt }: &NodeReport) -> Option<Val
     Some(json!({"node": name, "strength": format!("{:?}", (*worth)?), "message": message}))
 }
 
+/// Where one drain stands, when nothing has changed for long.
+pub fn progress(drain: &Watched, now: Timestamp) -> String {
+    let report = drain.report.as_ref();
+    let rollout = report.and_then(|report| report.rollout.as_ref());
+    json!({
+        "time": now, "drain": drain.name, "event": "progress", "phase": report.map(|report| format!("{:?}", report.phase)),
+        "ended": rollout.map(|rollout| rollout.ended), "oldTasks": rollout.map(|rollout| rollout.old),
+        "blockedBy": report.map(|report| &report.blocked_by), "jobs": report.map(|report| report.counts.jobs),
+    })
+    .to_string()
+}
+
 /// How it ended for one drain.
 pub fn summary(drain: &Watched, exit: Exit, now: Timestamp) -> String {
     let Balance { ended, unpermitted, cut, killed } = drain.balance();
     let counts = drain.report.as_ref().map(|report| report.counts).unwrap_or_default();
-    let outcome = if drain.awaits_gate && exit == Exit::Done { "QueuesEmpty" } else { exit.word() };
+    let outcome = match drain.goal {
+        Goal::Gate if exit == Exit::Done => "QueuesEmpty",
+        Goal::Held if exit == Exit::Done => "Held",
+        _ => exit.word(),
+    };
     json!({
         "time": now, "drain": drain.name, "event": "end", "outcome": outcome, "exitCode": exit.code(),
         "tasksDrained": ended, "oldTasksLeft": counts.old, "held": counts.held, "jobsCut": cut,

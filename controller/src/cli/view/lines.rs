@@ -12,7 +12,7 @@ use super::{
     change::Change,
     watched::{Balance, Watched},
 };
-use crate::cli::exit::Exit;
+use crate::cli::{exit::Exit, progress::Goal};
 
 /// One change.
 pub fn line(drain: &str, change: &Change, now: Timestamp) -> String {
@@ -37,6 +37,11 @@ pub fn line(drain: &str, change: &Change, now: Timestamp) -> String {
         Change::Task { from: None, to, task } => {
             let revision = if task.waiting_for.is_empty() { "" } else { "; " };
             (task.task.short().to_owned(), to.clone(), format!("{}{revision}{}", task.revision, task.waiting_for))
+        }
+        Change::Held { tasks, until } => {
+            let until = until.round(Unit::Second).unwrap_or(*until);
+            let why = format!("a deployment may begin; the first hold ends at {until}");
+            (String::from("held"), format!("every running task, {tasks}"), why)
         }
         Change::Note(note) => (String::from("note"), note.clone(), String::new()),
         Change::Error(message) => (String::from("error"), String::from("every hold is kept"), message.clone()),
@@ -81,14 +86,28 @@ fn ended(past: &PastRollout) -> String {
     text
 }
 
+/// Where one drain stands, when nothing has changed for long.
+pub fn progress(drain: &Watched, now: Timestamp) -> String {
+    let now = now.round(Unit::Second).unwrap_or(now);
+    let name = &drain.name;
+    let Some(report) = &drain.report else { return format!("{now}  {name}  progress  nothing was seen yet") };
+    let ended = report.rollout.as_ref().map(|rollout| format!(", {}/{} drained", rollout.ended, rollout.old));
+    let waits = [&report.ready, &report.drained].into_iter().find(|verdict| verdict.answer != Some(true));
+    let waits = waits.map_or(String::new(), |verdict| format!("  ({})", verdict.message));
+    format!("{now}  {name}  progress  {:?}{}{waits}", report.phase, ended.unwrap_or_default())
+}
+
 /// How it ended for one drain.
 pub fn summary(drain: &Watched, exit: Exit, now: Timestamp) -> String {
-    if drain.awaits_gate {
-        return waited(drain, exit, now);
+    match drain.goal {
+        Goal::Gate => return waited(drain, exit, "the queues are empty", now),
+        Goal::Held => return waited(drain, exit, "every running task is held", now),
+        Goal::Drained { .. } | Goal::Deployment(_) => {}
     }
     let Balance { ended, unpermitted, cut, killed } = drain.balance();
     let left = drain.report.as_ref().map_or(0, |report| report.counts.old);
     let outcome = match exit {
+        Exit::Done if let Goal::Deployment(target) = &drain.goal => format!("done, {target} is drained"),
         Exit::Done if drain.last_rollout().is_none() => String::from("nothing to do, no old task is left"),
         Exit::Done => String::from("done, no old task is left"),
         Exit::EndedUnpermitted if left == 0 => String::from("done, but not all by our permit"),
@@ -97,6 +116,7 @@ pub fn summary(drain: &Watched, exit: Exit, now: Timestamp) -> String {
         Exit::Killed => format!("drained tasks were killed, and {} left", counted(left, "old task")),
         Exit::JobsCut if left == 0 => String::from("done, but jobs were cut"),
         Exit::JobsCut => format!("jobs were cut, and {} left", counted(left, "old task")),
+        Exit::Superseded => String::from("the deployment is not in place"),
         Exit::TimeLimit => format!("time limit reached, {} left and held", counted(left, "old task")),
         Exit::Interrupted => format!("interrupted, {} left; holds are left as they are", counted(left, "old task")),
         Exit::CouldNotRun if drain.is_unaccounted() => String::from("not every task is accounted for"),
@@ -121,13 +141,18 @@ pub fn summary(drain: &Watched, exit: Exit, now: Timestamp) -> String {
     text
 }
 
-/// How waiting for queues ended, and what stays held.
-fn waited(drain: &Watched, exit: Exit, now: Timestamp) -> String {
+/// How waiting for this ended, and what stays held.
+fn waited(drain: &Watched, exit: Exit, goal: &str, now: Timestamp) -> String {
     let outcome = match exit {
-        Exit::Done => "the queues are empty",
-        Exit::TimeLimit => "time limit reached, and it is not sure that the queues are empty",
-        Exit::Interrupted => "interrupted, and it is not sure that the queues are empty",
-        Exit::EndedUnpermitted | Exit::Killed | Exit::JobsCut | Exit::CouldNotRun | Exit::BadInput => "could not run",
+        Exit::Done => goal.to_owned(),
+        Exit::TimeLimit => format!("time limit reached, and it is not sure that {goal}"),
+        Exit::Interrupted => format!("interrupted, and it is not sure that {goal}"),
+        Exit::EndedUnpermitted
+        | Exit::Killed
+        | Exit::JobsCut
+        | Exit::CouldNotRun
+        | Exit::Superseded
+        | Exit::BadInput => String::from("could not run"),
     };
     let held = u32::try_from(drain.held.len()).unwrap_or(u32::MAX);
     let until = drain.held.values().min().map(|first| first.round(Unit::Second).unwrap_or(*first));

@@ -10,7 +10,7 @@ mod terminal;
 mod tests;
 mod watched;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 pub use self::{
     change::Change,
@@ -32,7 +32,15 @@ pub enum Output {
 
 /// Where changes are shown.
 #[derive(Debug)]
-pub enum View {
+pub struct View {
+    shown: Shown,
+    /// How often it is told that nothing has changed, where nobody would see that otherwise.
+    progress: Option<SignedDuration>,
+    told_at: Timestamp,
+}
+
+#[derive(Debug)]
+enum Shown {
     /// A table on a terminal.
     Live(terminal::Live),
     /// A line for each change.
@@ -42,41 +50,52 @@ pub enum View {
 }
 
 impl View {
-    /// What fits: a table needs a terminal to itself.
-    pub fn new(output: Output, logs: bool) -> Self {
-        match output {
-            Output::Json => Self::Json,
-            Output::Text if !logs && terminal::is_fit() => Self::Live(terminal::Live::start()),
-            Output::Text => Self::Lines,
-        }
+    /// What fits: a table needs a terminal to itself. After so long without a change it is told where things stand; zero: never.
+    pub fn new(output: Output, logs: bool, progress: SignedDuration, now: Timestamp) -> Self {
+        let shown = match output {
+            Output::Json => Shown::Json,
+            Output::Text if !logs && terminal::is_fit() => Shown::Live(terminal::Live::start()),
+            Output::Text => Shown::Lines,
+        };
+        Self { shown, progress: progress.is_positive().then_some(progress), told_at: now }
     }
 
     /// Shows what changed in one drain.
     pub fn changed(&mut self, drains: &[Watched], index: usize, changes: &[Change], now: Timestamp) {
-        match self {
-            Self::Live(live) => live.draw(drains, now),
-            Self::Lines => print(changes.iter().map(|change| lines::line(&drains[index].name, change, now))),
-            Self::Json => print(changes.iter().map(|change| json::line(&drains[index].name, change, now))),
+        if !changes.is_empty() {
+            self.told_at = now;
+        }
+        match &mut self.shown {
+            Shown::Live(live) => live.draw(drains, now),
+            Shown::Lines => print(changes.iter().map(|change| lines::line(&drains[index].name, change, now))),
+            Shown::Json => print(changes.iter().map(|change| json::line(&drains[index].name, change, now))),
         }
     }
 
     /// Time has passed.
     pub fn tick(&mut self, drains: &[Watched], now: Timestamp) {
-        if let Self::Live(live) = self {
-            live.draw(drains, now);
+        let is_due = self.progress.is_some_and(|progress| now.duration_since(self.told_at) >= progress);
+        match &mut self.shown {
+            Shown::Live(live) => live.draw(drains, now),
+            Shown::Lines if is_due => print(drains.iter().map(|drain| lines::progress(drain, now))),
+            Shown::Json if is_due => print(drains.iter().map(|drain| json::progress(drain, now))),
+            Shown::Lines | Shown::Json => return,
+        }
+        if is_due {
+            self.told_at = now;
         }
     }
 
     /// Shows how it ended, and gives the terminal back.
     pub fn end(self, drains: &[Watched], exits: &[Exit], now: Timestamp) {
-        match self {
-            Self::Live(mut live) => {
+        match self.shown {
+            Shown::Live(mut live) => {
                 live.draw(drains, now);
                 drop(live);
                 print(drains.iter().zip(exits).map(|(drain, exit)| lines::summary(drain, *exit, now)));
             }
-            Self::Lines => print(drains.iter().zip(exits).map(|(drain, exit)| lines::summary(drain, *exit, now))),
-            Self::Json => print(drains.iter().zip(exits).map(|(drain, exit)| json::summary(drain, *exit, now))),
+            Shown::Lines => print(drains.iter().zip(exits).map(|(drain, exit)| lines::summary(drain, *exit, now))),
+            Shown::Json => print(drains.iter().zip(exits).map(|(drain, exit)| json::summary(drain, *exit, now))),
         }
     }
 }

@@ -12,7 +12,7 @@ use worker_drain_plan::{
 };
 
 use super::{Change, Size, Watched, change, json, lines, live};
-use crate::cli::{drive::Losses, exit::Exit};
+use crate::cli::{exit::Exit, progress::Losses};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
@@ -59,6 +59,11 @@ fn report(tasks: Vec<TaskReport>) -> Report {
         stalled: verdict(false, Reason::NotStalled, "nothing"),
         gate: None,
         settled: false,
+        rollout_settled: false,
+        current: None,
+        drained_to: None,
+        clean: None,
+        is_whole: true,
         unaccounted: None,
         deleted: None,
         withdrawal: None,

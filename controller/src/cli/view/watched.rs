@@ -8,8 +8,9 @@ use worker_drain_plan::{Action, Outcome, Report, TaskId, observation::HoldState,
 use super::change::{Change, between};
 use crate::{
     cli::{
-        drive::{Losses, Update, ended_since, so_far},
+        drive::Update,
         exit::Exit,
+        progress::{Goal, Losses, ended_since, so_far},
     },
     reconcile::Reconciliation,
 };
@@ -31,8 +32,8 @@ pub struct Watched {
     pub error: Option<String>,
     /// How it ended by itself, if it has.
     pub ended: Option<Exit>,
-    /// Nothing is drained: tasks are held until queues are empty.
-    pub awaits_gate: bool,
+    /// What the run is for.
+    pub goal: Goal,
 }
 
 impl Watched {
@@ -46,7 +47,7 @@ impl Watched {
             held: BTreeMap::new(),
             error: None,
             ended: None,
-            awaits_gate: false,
+            goal: Goal::Drained { rollout_only: false },
         }
     }
 
@@ -82,8 +83,13 @@ impl Watched {
 
     /// Nothing is left to do in it.
     pub fn is_settled(&self) -> bool {
-        let is_settled = || self.report.as_ref().is_some_and(|report| report.settled);
-        self.ended.is_some() || (!self.awaits_gate && is_settled())
+        let report = self.report.as_ref();
+        let is_settled = match self.goal {
+            Goal::Drained { rollout_only: true } => report.is_some_and(|report| report.rollout_settled),
+            Goal::Drained { rollout_only: false } => report.is_some_and(|report| report.settled),
+            Goal::Deployment(_) | Goal::Gate | Goal::Held => false,
+        };
+        self.ended.is_some() || is_settled
     }
 
     /// Tasks of its fleet are known with which nothing can be done.

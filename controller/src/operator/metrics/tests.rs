@@ -64,6 +64,11 @@ fn report(tasks: &[(&str, TaskPhase, HoldState)]) -> (Report, Memory) {
         stalled: verdict(Reason::NotStalled),
         gate: None,
         settled: false,
+        rollout_settled: false,
+        current: None,
+        drained_to: None,
+        clean: None,
+        is_whole: true,
         unaccounted: None,
         deleted: None,
         withdrawal: None,
@@ -339,7 +344,8 @@ fn every_metric_and_label_is_in_the_charts_readme() {
     };
     let reasons = words::<Reason>().into_iter().chain(failure_status::REASONS.map(String::from));
     // Those of which nothing waits for anything, or that only answer "yes".
-    let never = ["AllSeen", "NoOldTasks", "QueuesEmpty", "NotStalled"];
+    let never =
+        ["AllSeen", "NoOldTasks", "QueuesEmpty", "NotStalled", "NothingLost", "JobsCut", "EndedUnpermitted", "Killed"];
     let reasons = reasons.filter(|reason| is_blocked(reason) && !never.contains(&reason.as_str())).collect();
     let debug = |all: &[&dyn fmt::Debug]| all.iter().map(|it| format!("{it:?}")).collect::<Vec<_>>();
     let labels = BTreeMap::from([

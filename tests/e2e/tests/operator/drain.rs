@@ -1,6 +1,7 @@
 //! Apply, deploy, watch, done.
 
 use e2e::{Cluster, SERVICE, Setup, Stage, patient};
+use serde_json::json;
 
 use crate::common::{assert_all_ran_once, assert_ended_gently};
 
@@ -23,7 +24,10 @@ async fn a_deployment_is_drained_and_kubectl_tells_it() {
     };
     let drain = cluster.until(SERVICE, "the drain waits for jobs", waits).await;
     assert_eq!(Cluster::condition(&drain, "Ready"), Some(("True", "AllSeen")));
-    assert_eq!(Cluster::condition(&drain, "Reconciling"), Some(("True", "JobsRunning")));
+    assert_eq!(Cluster::condition(&drain, "Reconciling"), Some(("False", "UpToDate")), "Helm would take it back");
+    let (current, before) = (&drain["status"]["current"], &drain["status"]["drained"]);
+    assert_eq!((&current["deployment"], before["outcome"].as_str()), (&json!(stage.deployment()), None));
+    assert_ne!(current["deployment"], before["deployment"]);
     assert_eq!(Cluster::condition(&drain, "Stalled"), Some(("False", "NotStalled")));
     assert_eq!(drain["status"]["observedGeneration"], drain["metadata"]["generation"]);
     columns(&cluster).await;
@@ -31,7 +35,10 @@ async fn a_deployment_is_drained_and_kubectl_tells_it() {
     let later = stage.submit(test_support::Jobs::new(4).prefix("later").seconds(0.1, 0.3)).await;
     stage.app().journal().wait_finished(&later).await;
     stage.app().tell(&jobs);
-    cluster.kubectl("wait --for=condition=Drained --timeout=3m wd/transcoder").ok().await;
+    let is_drained = format!("--for=jsonpath={{.status.drained.deployment}}={}", stage.deployment());
+    cluster.kubectl(&format!("wait {is_drained} --timeout=3m wd/transcoder")).ok().await;
+    cluster.kubectl("wait --for=condition=Clean --timeout=1s wd/transcoder").ok().await;
+    cluster.kubectl("wait --for=condition=Drained --timeout=1s wd/transcoder").ok().await;
     stage.until_stopped(&old).await;
     stage.until_rolled_out().await;
     assert_ended_gently(&stage, &old);
@@ -85,7 +92,7 @@ async fn what_has_not_changed_is_not_written() {
     let operator = cluster.operator(0, &stage);
     cluster.apply(&patient(&stage.drain_with_secret())).await;
     stage.until_held(&stage.tasks()).await;
-    let calm = |drain: &serde_json::Value| Cluster::condition(drain, "Reconciling").is_some_and(|it| it.0 == "False");
+    let calm = |drain: &serde_json::Value| drain["status"]["phase"] == "Steady";
     cluster.until(SERVICE, "the drain is calm", calm).await;
     operator.until_said("reconcile").await;
     // What the first looks have changed is written by now.

@@ -21,7 +21,8 @@ async fn a_secret_may_come_late_be_wrong_and_be_changed() {
     cluster.apply(&stage.drain_in_cluster()).await;
     let drain = cluster.until(SERVICE, "the Secret is missed", ready("False", "WorkersInvalid")).await;
     assert!(message(&drain).contains("there is no Secret broker in the namespace media"), "{}", message(&drain));
-    assert_eq!(Cluster::condition(&drain, "Stalled"), Some(("True", "WorkersInvalid")));
+    assert_eq!(Cluster::condition(&drain, "Stalled"), Some(("False", "NotStalled")), "it may be on its way");
+    assert_eq!(Cluster::condition(&drain, "Reconciling"), Some(("True", "WorkersInvalid")));
     stage.until_held(&stage.tasks()).await;
 
     cluster.apply("{apiVersion: v1, kind: Secret, metadata: {name: broker}, stringData: {uri: x}}").await;
@@ -140,9 +141,10 @@ async fn a_drain_that_cannot_work_is_its_own_trouble_alone() {
         assert!(message(&drain).contains(words), "{name}: {}", message(&drain));
         assert!(!drain.to_string().contains("hunter2"), "{drain}");
     }
-    for name in ["no-service", "intruder", "contradiction"] {
+    for (name, condition) in [("no-service", "Reconciling"), ("intruder", "Reconciling"), ("contradiction", "Stalled")]
+    {
         let drain = cluster.drain(name).await;
-        assert_eq!(Cluster::condition(&drain, "Stalled").map(|it| it.0), Some("True"), "{drain}");
+        assert_eq!(Cluster::condition(&drain, condition).map(|it| it.0), Some("True"), "{drain}");
     }
     cluster.until_events("contradiction", &["InvalidSpec"]).await;
     denied(&stage, &cluster).await;

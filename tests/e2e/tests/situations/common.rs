@@ -5,6 +5,7 @@ use e2e::{Stage, TaskView};
 /// Exit codes of `worker-drain run`.
 pub const DRAINED: i32 = 0;
 pub const ENDED_UNPERMITTED: i32 = 5;
+pub const SUPERSEDED: i32 = 6;
 pub const KILLED: i32 = 5;
 
 /// Every job ran to its end, exactly once. Read from the jobs' own journal.

@@ -23,17 +23,26 @@ async fn without_us_a_rollout_kills_running_jobs(#[case] broker: BrokerKind) {
 }
 
 #[rstest]
-#[case::redis(BrokerKind::Redis)]
-#[case::rabbitmq(BrokerKind::RabbitMq)]
-#[case::sqs(BrokerKind::SqsByHttp)]
+#[case::redis(BrokerKind::Redis, false)]
+#[case::rabbitmq_as_the_readme_says(BrokerKind::RabbitMq, true)]
+#[case::sqs(BrokerKind::SqsByHttp, false)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rollout_waits_for_running_jobs_and_for_those_that_wait_in_the_worker(#[case] broker: BrokerKind) {
+async fn a_rollout_waits_for_running_jobs_and_for_those_that_wait_in_the_worker(
+    #[case] broker: BrokerKind,
+    #[case] for_one: bool,
+) {
     let stage = Stage::start(Setup { broker, ..Setup::default() }).await;
-    let mut drain = stage.run(&["--wait-for-rollout"]);
     let old = stage.tasks();
+    let mut drain = stage.run(&[if for_one { "--until-held" } else { "--wait-for-rollout" }]);
     stage.until_held(&old).await;
     let jobs = stage.fill("job").await;
+    if for_one {
+        assert_eq!(drain.ended().await, DRAINED, "every task is held");
+    }
     stage.deploy();
+    if for_one {
+        drain = stage.run(&["--deployment", &stage.deployment()]);
+    }
 
     stage.until_revision_is_up(2).await;
     stage.until_ecs_alone_would_have_killed(2).await;

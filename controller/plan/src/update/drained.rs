@@ -1,0 +1,32 @@
+//! To which revision the fleet is drained: what a pipeline waits for by that revision's name.
+
+use super::view::View;
+use crate::{memory::Memory, names::RevisionId, report::DrainedTo};
+
+/// Notes the current revision when no task of another one is left, and takes that back when one is seen after all. While not
+/// every task is accounted for nothing is known.
+pub fn follow(view: &View<'_>, memory: &mut Memory) {
+    let fleet = view.fleet;
+    if memory.rollout.as_ref().is_some_and(|rollout| is_of(memory.drained_to.as_ref(), &rollout.to)) {
+        memory.drained_to = None;
+    }
+    let is_certain = fleet.unplaced.values().all(|task| task.life.has_ended()) && memory.miscount.is_none();
+    if memory.rollout.is_some() || !is_certain || fleet.is_deleted || view.policy.withdrawn {
+        return;
+    }
+    let past = memory.past.first().filter(|past| past.to == fleet.current);
+    let known = memory.drained_to.as_ref().filter(|known| known.id == fleet.current);
+    if known.is_some_and(|known| past.is_none_or(|past| past.until <= known.at)) {
+        return;
+    }
+    memory.drained_to = Some(DrainedTo {
+        id: fleet.current.clone(),
+        label: fleet.label(&fleet.current),
+        at: past.map_or(view.now, |past| past.until),
+        outcome: past.map(|past| past.outcome),
+    });
+}
+
+fn is_of(drained: Option<&DrainedTo>, revision: &RevisionId) -> bool {
+    drained.is_some_and(|drained| drained.id == *revision)
+}
