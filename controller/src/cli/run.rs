@@ -41,6 +41,7 @@ const LEAVE: Duration = Duration::from_secs(2);
 
 /// Drain until no task of an old revision is left
 #[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct RunArgs {
     #[command(flatten)]
     manifest: ManifestArgs,
