@@ -158,6 +158,7 @@ impl World {
         if node.consuming != consuming {
             node.consuming = consuming;
             node.came_back_at = self.now + 4 * SECOND;
+            self.members[m].track.fed += 1;
         }
         let epoch = node.epoch;
         self.lose_broker(m, n);
@@ -174,6 +175,7 @@ impl World {
         if node.consuming & own != own {
             node.consuming |= own;
             node.came_back_at = self.now;
+            self.members[m].track.fed += 1;
             self.pump();
         }
     }

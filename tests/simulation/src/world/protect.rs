@@ -68,6 +68,8 @@ pub struct Track {
     pub asked_back_at: u64,
     /// How often somebody else released its hold.
     pub hands: u32,
+    /// How often a worker of it took jobs again, and neither because of us nor because it was started again.
+    pub fed: u32,
 }
 
 impl World {
@@ -146,23 +148,43 @@ impl World {
         track.hands += 1;
     }
 
-    /// Nobody is told that somebody else released a hold who did not.
+    /// Nobody is told of somebody else's hand who has none in it: holds are only ever taken away by others here, and workers take jobs
+    /// again only when that is so.
     pub fn judge_hands(&mut self, memory: &Memory) {
         const RULE: &str = "another hand is told of only if there was one";
+        const FED: &str = "another hand at a worker's queues is told of only if there was one";
         // By clocks that differ an answer from the past looks young; and a drain that was made again does not know what the one before
         // it released.
         let unknowable = [Fault::TwoOperators, Fault::LeaseLost, Fault::ClockJumps, Fault::Withdrawn];
         if unknowable.iter().any(|fault| self.setup.faults.has(*fault)) {
             return;
         }
-        let told = |m: usize| memory.tasks.get(&self.members[m].id).map_or(0, |task| task.released_by_others);
-        let told: Vec<u32> = (0..self.members.len()).map(told).collect();
+        let mut told = [0_u32; 3];
+        for m in 0..self.members.len() {
+            let Some(task) = memory.tasks.get(&self.members[m].id) else { continue };
+            let track = &self.members[m].track;
+            let fed = task.nodes.values().filter_map(|node| Some(node.taken_up.as_ref()?.times)).sum();
+            let (hands, really) = (track.hands, track.fed);
+            let of_task = [
+                ("released", task.released_by_others, hands),
+                ("held", task.held_again.map_or(0, |again| again.times), 0),
+                ("fed", fed, really),
+            ];
+            for (sum, (what, times, really)) in told.iter_mut().zip(of_task) {
+                *sum += times;
+                if times > really {
+                    self.broken(RULE, || {
+                        format!("t{} was {what} {really} times by others, and {times} are told", m + 1)
+                    });
+                    return;
+                }
+            }
+        }
         if told.iter().any(|times| *times > 0) {
             self.tally.rule(RULE);
         }
-        if let Some(m) = (0..told.len()).find(|m| told[*m] > self.members[*m].track.hands) {
-            let hands = self.members[m].track.hands;
-            self.broken(RULE, || format!("t{} was released {hands} times by others, and {} are told", m + 1, told[m]));
+        if told[2] > 0 {
+            self.tally.rule(FED);
         }
     }
 
