@@ -48,13 +48,15 @@ impl HeldAgain {
     }
 }
 
-/// Since when, and until when, a node was seen to take jobs from no queue, after queues were taken from it.
+/// A node was seen to take jobs from no queue, after queues were taken from it. When it was last seen so is not in it: what changes at
+/// each observation is written at each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadBack {
     /// When it was asked for the first time.
-    pub first: Timestamp,
-    /// When it was asked for the last time.
-    pub last: Timestamp,
+    pub since: Timestamp,
+    /// It was seen so more than once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
 }
 
 /// A node took jobs again after its cancel had been read back, and not because of us.

@@ -31,11 +31,12 @@ pub fn follow(view: &View<'_>, memory: &mut Memory) {
 fn of_node(node: &mut NodeMemory, answer: &Answer, queues: &[Queue]) {
     let before = node.read_back.take().filter(|read_back| is_same_start(node, answer, *read_back));
     if queues.is_empty() {
-        let last = answer.asked_at;
-        node.read_back = Some(ReadBack { first: before.map_or(last, |before| before.first), last });
+        let new = || ReadBack { since: answer.asked_at, again: false };
+        let more = |before: ReadBack| ReadBack { again: before.again || before.since < answer.asked_at, ..before };
+        node.read_back = Some(before.map_or_else(new, more));
         return;
     }
-    let is_certain = before.is_some_and(|before| before.first < before.last);
+    let is_certain = before.is_some_and(|before| before.again);
     let may_be_ours = node.given_back.is_some_and(|given| answer.asked_at.duration_since(given) < LATE);
     if is_certain && !may_be_ours {
         let times = node.taken_up.as_ref().map_or(0, |known| known.times).saturating_add(1);
@@ -48,7 +49,7 @@ fn of_node(node: &mut NodeMemory, answer: &Answer, queues: &[Queue]) {
 fn is_same_start(node: &NodeMemory, answer: &Answer, read_back: ReadBack) -> bool {
     match (&node.instance, &answer.instance, answer.up_for) {
         (Some(before), Some(now), _) => before == now,
-        (_, _, Some(up_for)) => up_for >= answer.answered_at.duration_since(read_back.last),
+        (_, _, Some(up_for)) => up_for >= answer.answered_at.duration_since(read_back.since),
         _ => false,
     }
 }
@@ -110,7 +111,7 @@ mod tests {
         assert_eq!(counted(&looks(by("b", consuming(at(5)))), |_| {}), 0, "it restarted");
         assert_eq!(counted(&looks(consuming(at(5))), |_| {}), 0, "nobody knows");
         let uptimes = |now| [up_for(10, idle(at(1))), up_for(12, idle(at(3))), up_for(now, consuming(at(5)))];
-        assert_eq!([14, 2, 1].map(|now| counted(&uptimes(now), |_| {})), [1, 1, 0], "by its uptime");
+        assert_eq!([14, 4, 3].map(|now| counted(&uptimes(now), |_| {})), [1, 1, 0], "by its uptime");
         for (given, expected) in [(4 - 600, 1), (6 - 600, 0), (2, 0), (60, 0)] {
             let times = counted(&looks(by("a", consuming(at(5)))), |node| node.given_back = Some(at(given)));
             assert_eq!(times, expected, "given back at {given}");
