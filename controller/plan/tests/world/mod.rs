@@ -295,6 +295,11 @@ impl World {
         self
     }
 
+    /// The scheduler grants another hold.
+    pub fn has_room_for_a_hold(&self) -> bool {
+        self.live().filter(|(_, member)| member.held_until.is_some()).count() < self.desired as usize
+    }
+
     /// Somebody else holds a task.
     pub fn hold_by_hand(&mut self, task: &str, span: SignedDuration) -> &mut Self {
         self.task(task).held_until = Some(self.now.saturating_add(span).unwrap());
