@@ -159,32 +159,26 @@ impl World {
         if unknowable.iter().any(|fault| self.setup.faults.has(*fault)) {
             return;
         }
-        let mut told = [0_u32; 3];
         for m in 0..self.members.len() {
             let Some(task) = memory.tasks.get(&self.members[m].id) else { continue };
-            let track = &self.members[m].track;
+            let (hands, really_fed) = (self.members[m].track.hands, self.members[m].track.fed);
+            let held_again = task.held_again.map_or(0, |again| again.times);
             let fed = task.nodes.values().filter_map(|node| Some(node.taken_up.as_ref()?.times)).sum();
-            let (hands, really) = (track.hands, track.fed);
-            let of_task = [
-                ("released", task.released_by_others, hands),
-                ("held", task.held_again.map_or(0, |again| again.times), 0),
-                ("fed", fed, really),
+            let what = [
+                (RULE, "released", task.released_by_others, hands),
+                (RULE, "held", held_again, 0),
+                (FED, "fed", fed, really_fed),
             ];
-            for (sum, (what, times, really)) in told.iter_mut().zip(of_task) {
-                *sum += times;
+            for (rule, what, times, really) in what {
+                if times > 0 {
+                    self.tally.rule(rule);
+                }
                 if times > really {
-                    self.broken(RULE, || {
+                    self.broken(rule, || {
                         format!("t{} was {what} {really} times by others, and {times} are told", m + 1)
                     });
-                    return;
                 }
             }
-        }
-        if told.iter().any(|times| *times > 0) {
-            self.tally.rule(RULE);
-        }
-        if told[2] > 0 {
-            self.tally.rule(FED);
         }
     }
 
