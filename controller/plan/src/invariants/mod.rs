@@ -333,7 +333,7 @@ pub fn rule_8(judged: Judged<'_>) -> Check {
 }
 
 /// Every task of an old revision leaves, however late it appears; and a leaving worker that was cancelled and is seen
-/// taking jobs again is cancelled again, as soon as the floor allows.
+/// taking jobs again is cancelled again, as soon as the floor allows; or after a pause, if somebody else has it do so again and again.
 pub fn rule_9(judged: Judged<'_>) -> Check {
     let Some(fleet) = judged.observation.fleet.ok() else { return Ok(()) };
     let memory = &judged.plan.memory;
