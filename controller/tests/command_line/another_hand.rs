@@ -9,7 +9,7 @@ use test_support::{Jobs, Redis, SampleApp, wait_until};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     process::{Child, ChildStdout},
-    time::{sleep, timeout},
+    time::{Instant, timeout},
 };
 
 use crate::stage::{PATIENCE, Stage};
@@ -29,18 +29,26 @@ impl Run {
         Self { child, lines, said: Vec::new() }
     }
 
-    /// Hears what it says, for so long at most.
+    /// Hears one thing that it says, if it says any so soon.
     async fn hear(&mut self, at_most: Duration) {
-        if let Ok(line) = timeout(at_most, self.lines.next_line()).await
-            && let Some(line) = line.unwrap()
-        {
-            self.said.push(line);
+        if let Ok(line) = timeout(at_most, self.lines.next_line()).await {
+            self.said.push(line.unwrap().unwrap_or_else(|| panic!("it has ended: {:#?}", self.said)));
+        }
+    }
+
+    /// Hears all that it says for so long.
+    async fn hear_all(&mut self, lasting: Duration) {
+        let end = Instant::now() + lasting;
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            self.hear(left).await;
         }
     }
 
     async fn until_said(&mut self, what: &str) {
+        let end = Instant::now() + PATIENCE;
         while !self.has_said(what) {
-            self.hear(PATIENCE).await;
+            assert!(Instant::now() < end, "{what} is not said: {:#?}", self.said);
+            self.hear(Duration::from_secs(1)).await;
         }
     }
 
@@ -90,8 +98,8 @@ async fn a_worker_that_an_autoscaler_feeds_is_told_of_and_not_fought_in_a_loop()
     let is_left = "it is told to stop again in";
     let fought = async {
         while !run.has_said(is_left) {
-            // Whatever it is told in between, two observations saw that it takes no jobs.
-            run.hear(Duration::from_secs(6)).await;
+            // Meanwhile two observations see that it takes no jobs.
+            run.hear_all(Duration::from_secs(6)).await;
             app.ask("add_consumer", &node, json!({"queue": "celery"})).await;
         }
     };
@@ -130,7 +138,7 @@ async fn a_task_that_its_application_holds_after_it_was_let_go_is_told_of_and_le
     stage.deploy();
     run.until_said("\"Permitted\"").await;
     // Longer than anybody may take it for one of ours that came late.
-    sleep(Duration::from_secs(28)).await;
+    run.hear_all(Duration::from_secs(28)).await;
     assert!(!is_held(&stage, old));
     let now = stage.emulator.now();
     stage.emulator.with_world(|world| {
