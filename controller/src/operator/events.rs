@@ -235,7 +235,7 @@ fn killed(before: &Reported, report: &Report) -> Option<DrainEvent> {
 /// What somebody else did since, of each kind one event. It tells of the first such thing, and how many more there are.
 fn foreign(before: &Reported, after: &Reported) -> Vec<DrainEvent> {
     let of_kind = |word: &'static str| {
-        let begins = |note: &&&String| note.starts_with(word);
+        let begins = |note: &&String| note.starts_with(word);
         let news: Vec<&String> = after.foreign.difference(&before.foreign).filter(begins).collect();
         let first = news.first()?.trim_start_matches(word).trim_start_matches(": ");
         let note = match news.len() - 1 {
