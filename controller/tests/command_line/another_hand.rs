@@ -125,7 +125,7 @@ async fn a_task_that_its_application_holds_after_it_was_let_go_is_told_of_and_le
     let app = SampleApp::new(redis.url());
     let mut stage = Stage::with_workers(&app, 1, 100, Duration::from_secs(15)).await;
     // A new task that is held leaves no room for a hold on the old one: ECS grants no more than tasks are desired.
-    stage.drain = "{scaleIn: false}\n  hold: {mode: OnRollout}";
+    stage.drain = "{}\n  hold: {mode: OnRollout}";
     wait_until("the task runs", PATIENCE, async || {
         stage.emulator.with_world(|world| world.state().tasks.values().any(|task| task.last == LastStatus::Running))
     })
