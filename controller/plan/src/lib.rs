@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::{
     actions::{Action, Ground, Outcome},
     explain::{
+        foreign::{CONSUMER as FOREIGN_CONSUMER, HOLD as FOREIGN_HOLD},
         wake::Awaited,
         words::{age, counted},
     },

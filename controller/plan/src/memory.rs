@@ -1,6 +1,7 @@
 //! The little that cannot be observed later. It is written down before it is needed, and none of it is ever believed
 //! against what is seen.
 
+mod foreign;
 mod idle;
 mod task;
 
@@ -10,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    foreign::{HeldAgain, ReadBack, TakenUp},
     idle::{Counters, IdleRun},
     task::{Leaving, NodeMemory, Permitted, PhaseSince, Retry, SeenHeld, TaskMemory},
 };

@@ -172,6 +172,17 @@ impl Member<'_> {
         }
     }
 
+    /// Somebody has this node take jobs again and again: when it is told to stop again, if not at once.
+    pub fn waits_until(&self, node: &NodeName, now: Timestamp) -> Option<Timestamp> {
+        self.memory.nodes.get(node)?.waits_until(now)
+    }
+
+    /// Each of its nodes that takes jobs is such a one.
+    pub fn is_left_for_now(&self, now: Timestamp) -> bool {
+        let mut takers = self.evidence.nodes.keys().filter(|node| !self.queues(node).is_empty()).peekable();
+        takers.peek().is_some() && takers.all(|node| self.waits_until(node, now).is_some())
+    }
+
     /// It is held now, as read back.
     pub fn is_held(&self, now: Timestamp) -> bool {
         matches!(self.task.hold, HoldState::Until(end) if end > now)

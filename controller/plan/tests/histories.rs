@@ -44,6 +44,10 @@ enum Event {
     /// The scheduler counts more tasks than it shows.
     CountsMore(u32),
     LoseHold(usize),
+    /// Somebody else has a worker take jobs from the queue.
+    AddConsumer(usize),
+    /// Somebody else holds a task.
+    HoldByHand(usize),
     /// The scheduler wants a task gone, or not any more.
     Displace(usize),
     Stay(usize),
@@ -150,6 +154,8 @@ impl ReferenceStateMachine for Anything {
             1 => any::<bool>().prop_map(Event::RefuseHolds),
             1 => (0..2u32).prop_map(Event::CountsMore),
             1 => some.clone().prop_map(Event::LoseHold),
+            2 => some.clone().prop_map(Event::AddConsumer),
+            2 => some.clone().prop_map(Event::HoldByHand),
             1 => some.clone().prop_map(Event::Displace),
             1 => some.clone().prop_map(Event::Stay),
             1 => some.clone().prop_map(Event::Zone),
@@ -295,6 +301,8 @@ impl History {
             | Event::Ambiguous(which)
             | Event::Mapped(which)
             | Event::LoseHold(which)
+            | Event::AddConsumer(which)
+            | Event::HoldByHand(which)
             | Event::Displace(which)
             | Event::Stay(which)
             | Event::Zone(which)
@@ -328,6 +336,8 @@ impl History {
             Event::Ambiguous(_) => world.task(name).unmapped = Some(Mapping::Ambiguous { why: "two claim it".into() }),
             Event::Mapped(_) => world.task(name).unmapped = None,
             Event::LoseHold(_) => world.task(name).held_until = None,
+            Event::AddConsumer(_) if !world.node(name).frozen => drop(world.add_consumer(name, "video")),
+            Event::HoldByHand(_) if world.has_room_for_a_hold() => drop(world.hold_by_hand(name, HOUR)),
             Event::Displace(which) => {
                 let all = [Displaced::MachineLeaves, Displaced::Unhealthy, Displaced::Unread];
                 world.task(name).displaced = all[which % all.len()];

@@ -4,12 +4,12 @@
 //! The reasons here are for people and may change; programs read the conditions.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{Debug, Write as _},
 };
 
 use worker_drain_plan::{
-    Action, Outcome, Report, TaskId,
+    Action, FOREIGN_CONSUMER, FOREIGN_HOLD, Outcome, Report, TaskId,
     actions::Ground,
     age, counted,
     report::{Phase, RolloutOutcome, TaskPhase},
@@ -64,6 +64,8 @@ pub struct Reported {
     ended: Option<(String, String)>,
     blocked: Option<String>,
     ready: Option<bool>,
+    /// What somebody else did: the notes that tell of it. Each is about one task or worker and says how often.
+    foreign: BTreeSet<String>,
 }
 
 impl Reported {
@@ -86,6 +88,7 @@ impl Reported {
             }),
             blocked: status.blocked_by.clone().filter(|reason| is_blocked(reason)),
             ready: ready.map(|ready| ready.status == "True"),
+            foreign: foreign_notes(&status.notes),
         }
     }
 
@@ -104,8 +107,17 @@ impl Reported {
             ended: report.past.first().map(|past| (past.to.to_string(), past.until.as_second().to_string())),
             blocked: Some(report.blocked_by.clone()).filter(|reason| is_blocked(reason)),
             ready: Some(report.ready.answer == Some(true)),
+            foreign: foreign_notes(&report.notes),
         }
     }
+}
+
+/// Words that are events too, where a note begins with one of them.
+const FOREIGN: [&str; 2] = [FOREIGN_HOLD, FOREIGN_CONSUMER];
+
+fn foreign_notes(notes: &[String]) -> BTreeSet<String> {
+    let is_foreign = |note: &&String| FOREIGN.iter().any(|word| note.starts_with(word));
+    notes.iter().filter(is_foreign).cloned().collect()
 }
 
 /// Whether what a drain waits for is something other than the end of a job, and nobody asked for it.
@@ -121,6 +133,7 @@ pub fn events_between(before: &Reported, report: &Report, outcomes: &[(Action, O
     events.extend(tasks(before, &after));
     events.extend(cut(outcomes));
     events.extend(killed(before, report));
+    events.extend(foreign(before, &after));
     if after.blocked.is_some() && after.blocked != before.blocked {
         let verdict = if report.ready.answer == Some(true) { &report.drained } else { &report.ready };
         events.push(DrainEvent::warning("DrainBlocked", &report.blocked_by, &verdict.message));
@@ -217,6 +230,21 @@ fn killed(before: &Reported, report: &Report) -> Option<DrainEvent> {
         if more == 1 { String::from("one was") } else { format!("{more} were") },
     );
     Some(DrainEvent::warning("TaskKilled", subject, note))
+}
+
+/// What somebody else did since, of each kind one event. It tells of the first such thing, and how many more there are.
+fn foreign(before: &Reported, after: &Reported) -> Vec<DrainEvent> {
+    let of_kind = |word: &'static str| {
+        let begins = |note: &&String| note.starts_with(word);
+        let news: Vec<&String> = after.foreign.difference(&before.foreign).filter(begins).collect();
+        let first = news.first()?.trim_start_matches(word).trim_start_matches(": ");
+        let note = match news.len() - 1 {
+            0 => first.to_owned(),
+            more => format!("{first} (and {more} more of this kind)"),
+        };
+        Some(DrainEvent::warning(word, word, note))
+    };
+    FOREIGN.into_iter().filter_map(of_kind).collect()
 }
 
 fn rollout_ended(before: &Reported, report: &Report, after: &Reported) -> Option<DrainEvent> {
@@ -455,6 +483,28 @@ mod tests {
         now.past = vec![past(RolloutOutcome::Killed)];
         let said = said(&report(&[]), &now);
         assert!(said[1].ends_with("; 2 of them killed after they were permitted to stop"), "{said:?}");
+    }
+
+    #[test]
+    fn what_somebody_else_does_is_told_each_time_and_at_no_other_time() {
+        let with =
+            |notes: &[&str]| Report { notes: notes.iter().map(|note| (*note).to_owned()).collect(), ..report(&[]) };
+        let none = with(&["a note"]);
+        let once = with(&["a note", "ForeignConsumer: w@1 took jobs (1 time)"]);
+        let twice =
+            with(&["ForeignConsumer: w@1 took jobs (2 times)", "ForeignHold: t1 (1 time)", "ForeignHold: t2 (1 time)"]);
+        assert_eq!(said(&none, &once), ["ForeignConsumer: w@1 took jobs (1 time)"]);
+        assert_eq!(said(&once, &once), [""; 0]);
+        let both = ["ForeignHold: t1 (1 time) (and 1 more of this kind)", "ForeignConsumer: w@1 took jobs (2 times)"];
+        assert_eq!(said(&once, &twice), both);
+        assert_eq!(said(&twice, &none), [""; 0], "it is over");
+        assert!(events_between(&Reported::of_report(&none), &once, &[])[0].warning);
+        let status = render(None, &twice, Timestamp::UNIX_EPOCH);
+        assert_eq!(
+            events_between(&Reported::of_status(&status), &twice, &[]),
+            [],
+            "another process says it no second time"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Puts the whole into words: phase, verdicts and counts, made from the words for each task.
 
 use super::{
-    clean, deleted, gate, notes,
+    clean, deleted, foreign, gate, notes,
     stalled::stalled,
     unaccounted, withdrawn,
     words::{age, short_names},
@@ -344,12 +344,22 @@ fn drained(situation: &Situation<'_>, all: &[TaskReport], gate: Option<&Verdict>
         .or_else(|| gate.filter(|_| situation.gate_shut).map(|gate| Verdict { answer: Some(false), ..gate.clone() }))
         .or_else(|| of(TaskPhase::Unknown, Reason::NodeSilent))
         .or_else(|| of(TaskPhase::Busy, Reason::JobsRunning))
+        .or_else(|| others(situation, &old))
         .or_else(|| capacity(situation, &old))
         .unwrap_or_else(|| Verdict {
             answer: Some(false),
             reason: Reason::InProgress,
             message: format!("{} of {} old tasks have ended", rollout.ended.len(), rollout.old.len()),
         })
+}
+
+/// Old tasks that somebody else keeps from going.
+fn others(situation: &Situation<'_>, old: &[TaskReport]) -> Option<Verdict> {
+    let mut members = old.iter().filter_map(|told| Some((told, situation.members.get(&told.task)?)));
+    let words = |member: &Member<'_>| foreign::feeds(situation, member).or_else(|| foreign::holds(situation, member));
+    let (told, why) = members.find_map(|(told, member)| Some((told, words(member)?)))?;
+    let message = format!("task {}: {why}", told.task.short());
+    Some(Verdict { answer: Some(false), reason: Reason::InProgress, message })
 }
 
 /// That no old task is left is not known while not every task is accounted for: one that is not may be old.

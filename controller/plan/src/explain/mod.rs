@@ -1,6 +1,7 @@
 //! What a person is told, and when to observe again: everything is worked out once here, and only shown elsewhere.
 
 pub mod drain;
+pub mod foreign;
 pub mod wake;
 pub mod words;
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{
+    foreign,
     words::{age, counted, names},
     workers,
 };
@@ -22,10 +23,10 @@ pub fn notes(situation: &Situation<'_>, decision: &Decision, unaccounted: Option
     let turns = situation.memory.is_turning().then(|| turns(situation));
     // What is certain stands in `ready`.
     let unsure = unaccounted.filter(|tasks| !tasks.certain).map(|tasks| tasks.message.clone());
-    let warnings = [unseen(situation), cuts_next(situation, decision), auto_deleted(situation), foreign(situation)];
+    let warnings = [unseen(situation), cuts_next(situation, decision), auto_deleted(situation)];
     let of_workers = [workers::note(situation), workers::forgotten(situation)];
     let told = [races(situation), turns, unsure, moves(situation)].into_iter().chain(warnings).chain(of_workers);
-    told.flatten().chain(situation.fleet.unread.iter().cloned()).collect()
+    told.flatten().chain(foreign::notes(situation)).chain(situation.fleet.unread.iter().cloned()).collect()
 }
 
 fn races(situation: &Situation<'_>) -> Option<String> {
@@ -65,20 +66,6 @@ fn cuts_next(situation: &Situation<'_>, decision: &Decision) -> Option<String> {
         format!(
             "{} {verb} not held: another deployment, or a lower desired count, cuts their jobs; wait until old tasks have ended, or raise the desired count",
             counted(unheld, "current task"),
-        )
-    })
-}
-
-/// Somebody else releases holds.
-fn foreign(situation: &Situation<'_>) -> Option<String> {
-    let released = || situation.live().filter(|member| member.memory.released_by_others > 0);
-    let times: u32 = released().map(|member| member.memory.released_by_others).sum();
-    (times > 0).then(|| {
-        format!(
-            "somebody else released the hold of {} ({}): an application that sets task protection itself, another tool, or a person; it is \
-             held again when that is seen, and a deployment in between cuts its jobs; leave protection to worker-drain alone",
-            names(released().map(|member| member.id.short())),
-            counted(times, "time"),
         )
     })
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    nodes, withdrawn,
+    foreign, nodes, withdrawn,
     words::{age, counted, names},
     workers,
 };
@@ -208,6 +208,9 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
              worker take jobs from it, or declare it without auto_delete",
             names(cancel::last_consumed(situation, &[member]).into_iter()),
         ),
+        TaskPhase::Held if member.is_left_for_now(situation.now) => {
+            foreign::feeds(situation, member).unwrap_or_default()
+        }
         TaskPhase::Held => String::from("it keeps its queues until more tasks are seen consuming"),
         TaskPhase::Cancelling => String::from("it was told to stop consuming; that is read back next"),
         TaskPhase::Busy => jobs(situation, member),
@@ -221,6 +224,9 @@ fn words(situation: &Situation<'_>, member: &Member<'_>, phase: TaskPhase, since
             ),
             _ => String::from("it has no jobs; it is checked again to be sure"),
         },
+        TaskPhase::Permitted if foreign::holds(situation, member).is_some() => {
+            foreign::holds(situation, member).unwrap_or_default()
+        }
         TaskPhase::Permitted if !member.memory.held => {
             format!("nothing held it, and its stop was permitted {} ago; the scheduler stops it at its own pace", ago())
         }

@@ -39,8 +39,8 @@ use jiff::{SignedDuration, Timestamp};
 use self::gate::{is_awaited, is_behind_gate};
 use self::judged::demand;
 use self::raw::{
-    answer, at_work, cancels, consumes, current, floor, holds, idle, is_full, is_live, is_turning, may_be_stopped,
-    nodes, number, permits, takes_from, workers,
+    answer, at_work, cancels, consumes, current, floor, holds, idle, is_fed_by_others, is_full, is_live, is_turning,
+    may_be_stopped, nodes, number, permits, takes_from, workers,
 };
 pub use self::{
     auto_delete::rule_15,
@@ -338,7 +338,7 @@ pub fn rule_8(judged: Judged<'_>) -> Check {
 }
 
 /// Every task of an old revision leaves, however late it appears; and a leaving worker that was cancelled and is seen
-/// taking jobs again is cancelled again, as soon as the floor allows.
+/// taking jobs again is cancelled again, as soon as the floor allows; or after a pause, if somebody else has it do so again and again.
 pub fn rule_9(judged: Judged<'_>) -> Check {
     let Some(fleet) = judged.observation.fleet.ok() else { return Ok(()) };
     let memory = &judged.plan.memory;
@@ -367,6 +367,7 @@ pub fn rule_9(judged: Judged<'_>) -> Check {
             && takes_from(judged, task).any(|queue| !queue.auto_delete)
             && !cancelled.contains(*task)
             && !is_behind_gate(judged, task)
+            && !is_fed_by_others(judged, task)
     });
     demand(9, again.is_none() || left <= most, || format!("{again:?} takes jobs again and is let"))
 }
@@ -407,7 +408,9 @@ pub fn every_step_is_taken(judged: Judged<'_>) -> Check {
         fleet.tasks.keys().filter(|task| !cancelled.contains(task) && consumes(judged, fleet, task)).collect();
     let leaves = |task: &TaskId| memory.tasks.get(task).is_some_and(|known| known.leaving.is_some());
     let may_go = |task: &TaskId| takes_from(judged, task).any(|queue| !queue.auto_delete);
-    let waits = left.iter().find(|task| leaves(task) && may_go(task) && !is_behind_gate(judged, task));
+    let waits = left
+        .iter()
+        .find(|task| leaves(task) && may_go(task) && !is_behind_gate(judged, task) && !is_fed_by_others(judged, task));
     demand(12, waits.is_none() || number(left.len()) <= keep, || {
         format!("{waits:?} keeps its queues though {} consume and {keep} must", left.len())
     })

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::judged::Judged;
 use crate::{
@@ -12,6 +12,9 @@ use crate::{
     observation::{Answer, FleetView, HoldState, Life, Mapping, Queue, Task, WorkersView},
     policy::{DeadlineAction, MinConsuming, Scheduled, percent_of},
 };
+
+/// Whoever takes jobs again because of somebody else is told to stop after no longer than this.
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(4);
 
 pub(super) fn permits(plan: &Plan) -> impl Iterator<Item = (&TaskId, &Ground)> {
     plan.actions.iter().filter_map(|action| match action {
@@ -85,6 +88,21 @@ pub(super) fn consumes(judged: Judged<'_>, fleet: &FleetView, task: &TaskId) -> 
         None => quiet(node),
     };
     runs_and_is_mapped(judged, fleet, task) && nodes(judged, task).iter().any(takes_jobs)
+}
+
+/// Somebody has those of its nodes that take jobs do so again and again: they are told to stop after a pause.
+pub(super) fn is_fed_by_others(judged: Judged<'_>, task: &TaskId) -> bool {
+    let takes_jobs = |node: &NodeName| match told(judged, node) {
+        Some(queues) => !queues.is_empty(),
+        None => known_node(judged, task, node).is_some_and(|known| !known.consumed.is_empty()),
+    };
+    let waits = |node: &NodeName| {
+        known_node(judged, task, node).and_then(|known| known.taken_up.as_ref()).is_some_and(|known| {
+            let since = judged.now.duration_since(known.at);
+            known.times >= 3 && !since.is_negative() && since < LONGEST_PAUSE
+        })
+    };
+    nodes(judged, task).iter().filter(|node| takes_jobs(node)).all(waits)
 }
 
 /// The queues that its nodes are seen to take jobs from; those that are silent, that they last told of.

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::idle::IdleRun;
+use super::{
+    foreign::{HeldAgain, ReadBack, TakenUp, pause},
+    idle::IdleRun,
+};
 use crate::{
     actions::{Ground, Step},
     names::{NodeName, QueueName},
@@ -52,6 +55,9 @@ pub struct TaskMemory {
     /// How often somebody else released its hold.
     #[serde(skip_serializing_if = "is_zero")]
     pub released_by_others: u32,
+    /// It was let go, and somebody else held it again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_again: Option<HeldAgain>,
     /// Since when its scheduler knows it no more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing_since: Option<Timestamp>,
@@ -84,8 +90,17 @@ impl TaskMemory {
     pub fn stay(&mut self) {
         self.leaving = None;
         self.idle = None;
+        self.held_again = None;
+        for node in self.nodes.values_mut() {
+            (node.read_back, node.taken_up) = (None, None);
+        }
         let permitting = self.permitting.take();
         self.released = self.permitted.take().or(permitting).or_else(|| self.released.take());
+    }
+
+    /// It may be let go now, as far as others are concerned: if somebody else has held it again since it was, then after a pause.
+    pub fn may_be_let_go(&self, now: Timestamp) -> bool {
+        self.permitted.is_none() || self.held_again.is_none_or(|again| again.may_be_let_go(now))
     }
 
     /// Its hold was refused, or cannot be set.
@@ -126,9 +141,23 @@ pub struct NodeMemory {
     /// It may be silent for as long as a job runs.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub between_jobs: bool,
+    /// That it takes jobs from no queue any more was read back, and this start of it has not taken up any since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_back: Option<ReadBack>,
+    /// When queues were last given back to it, or were about to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub given_back: Option<Timestamp>,
+    /// It took jobs again though we had told it not to, and that was read back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub taken_up: Option<TakenUp>,
 }
 
 impl NodeMemory {
+    /// Somebody has it take jobs again and again: when it is told to stop again, if not at once.
+    pub fn waits_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.taken_up.as_ref()?.waits_until(now)
+    }
+
     /// Queues that it took jobs from when it last told, or until we told it not to: it may hold jobs from them.
     pub fn may_hold_from(&self) -> impl Iterator<Item = &Queue> {
         self.taken.iter().chain(&self.consumed)
@@ -194,8 +223,7 @@ impl Retry {
 
     /// When a hold that failed so is asked for again: after 15 s, then twice as long each time, up to 4 minutes.
     pub fn next_try(&self) -> Timestamp {
-        let wait = SignedDuration::from_secs(15 << self.times.saturating_sub(1).min(4));
-        self.at.saturating_add(wait).unwrap_or(Timestamp::MAX)
+        self.at.saturating_add(pause(self.times)).unwrap_or(Timestamp::MAX)
     }
 
     /// It may pass by itself: the outside could not be asked.

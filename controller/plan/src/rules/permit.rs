@@ -13,7 +13,7 @@ pub fn permits(situation: &Situation<'_>, holds: &Holds) -> Vec<Action> {
     let reserve = capacity::reserve(situation, holds);
     situation
         .leaving()
-        .filter(|member| member.task.hold != HoldState::Free)
+        .filter(|member| member.task.hold != HoldState::Free && member.memory.may_be_let_go(situation.now))
         .filter_map(|member| {
             let ground = ground(situation, member)?;
             (ground != Ground::Drained || !reserve.contains(member.id))

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// An answer that shows no hold so long after one that did is not from before that hold, by whoever's clock.
-const CERTAIN_AFTER: SignedDuration = SignedDuration::from_secs(25);
+pub(super) const CERTAIN_AFTER: SignedDuration = SignedDuration::from_secs(25);
 
 /// Counts each hold that was there for longer than an answer may be old, was not to end for long, and is gone though we let nobody go.
 pub fn follow(view: &View<'_>, memory: &mut Memory) {

@@ -34,7 +34,11 @@ pub fn intend(memory: &mut Memory, actions: &[Action], workers: Option<&WorkersV
                 task.seen_held = None;
             }
             // It may take jobs from now on: that it had none when it was let go tells nothing of its end.
-            Action::GiveBack { .. } => task.released = task.released.take().filter(Permitted::by_deadline),
+            Action::GiveBack { node, .. } => {
+                task.released = task.released.take().filter(Permitted::by_deadline);
+                let known = task.nodes.entry(node.clone()).or_default();
+                (known.given_back, known.read_back) = (Some(now), None);
+            }
             Action::Release { .. } => task.seen_held = None,
         }
     }
@@ -104,8 +108,13 @@ fn done(memory: &mut Memory, action: &Action, now: Timestamp) {
             task.permitting = None;
             memory.count_cut(ground);
         }
+        Action::Permit { .. } => {
+            if let Some(again) = &mut task.held_again {
+                again.was_let_go(now);
+            }
+        }
         Action::Release { .. } => task.held = false,
-        Action::Hold { .. } | Action::Cancel { .. } | Action::GiveBack { .. } | Action::Permit { .. } => {}
+        Action::Hold { .. } | Action::Cancel { .. } | Action::GiveBack { .. } => {}
     }
 }
 

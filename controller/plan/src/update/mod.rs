@@ -11,6 +11,7 @@ pub mod retries;
 mod drained;
 mod errors;
 mod foreign;
+mod held_again;
 mod leaving;
 mod lifecycle;
 mod miscount;
@@ -25,6 +26,7 @@ mod scale_in;
 mod shortage;
 mod starts;
 mod surplus;
+mod taken_up;
 mod view;
 
 #[cfg(test)]
@@ -79,8 +81,10 @@ pub fn update<'a>(policy: &'a Policy, observation: &'a Observation, before: &'a 
     permit::forget_released(&view, &mut memory);
     foreign::follow(&view, &mut memory);
     proof::follow(&view, &mut memory);
+    held_again::follow(&view, &mut memory);
     permit::take_free_for_permitted(&view, &mut memory);
     starts::follow(&view, &mut memory);
+    taken_up::follow(&view, &mut memory);
     nodes::learn_instances(&view, &mut memory);
     if is_certain {
         rollout::follow(&view, &mut memory);

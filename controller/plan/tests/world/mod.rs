@@ -72,6 +72,8 @@ pub struct Node {
     pub scheduled: Vec<Job>,
     pub frozen: bool,
     pub restarted: bool,
+    /// How often it has restarted.
+    pub restarts: u32,
     /// Which jobs it may hold for any length of time without telling of them.
     pub unseen: Option<String>,
     /// It accounts for every job that it holds.
@@ -282,7 +284,25 @@ impl World {
 
     /// The worker restarts: its jobs are gone with it, and it takes jobs from all its queues again.
     pub fn restart(&mut self, task: &str) -> &mut Self {
-        *self.node(task) = Node { restarted: true, ..consuming() };
+        let restarts = self.node(task).restarts + 1;
+        *self.node(task) = Node { restarted: true, restarts, ..consuming() };
+        self
+    }
+
+    /// Somebody else has the worker take jobs from a queue.
+    pub fn add_consumer(&mut self, task: &str, queue: &str) -> &mut Self {
+        self.node(task).queues.insert(queue.to_owned());
+        self
+    }
+
+    /// The scheduler grants another hold.
+    pub fn has_room_for_a_hold(&self) -> bool {
+        self.live().filter(|(_, member)| member.held_until.is_some()).count() < self.desired as usize
+    }
+
+    /// Somebody else holds a task.
+    pub fn hold_by_hand(&mut self, task: &str, span: SignedDuration) -> &mut Self {
+        self.task(task).held_until = Some(self.now.saturating_add(span).unwrap());
         self
     }
 

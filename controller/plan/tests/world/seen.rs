@@ -133,6 +133,7 @@ impl World {
             unseen: node.unseen.clone(),
             strength: if node.accounts { Strength::Account } else { Strength::Lists },
             hears_later: true,
+            instance: Some(format!("start {}", node.restarts)),
             ..Answer::new(self.now, self.now)
         }
     }

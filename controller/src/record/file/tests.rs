@@ -2,7 +2,7 @@
 
 use rstest::rstest;
 use tempfile::TempDir;
-use worker_drain_plan::memory::{NodeMemory, TaskMemory};
+use worker_drain_plan::memory::{HeldAgain, NodeMemory, ReadBack, TakenUp, TaskMemory};
 
 use super::*;
 
@@ -44,6 +44,27 @@ fn what_is_saved_is_loaded_by_the_next_process() {
     assert_eq!(second.0.load().unwrap(), memory(&["a@1", "b@1"]));
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, FILE_MODE);
     assert!(!with_suffix(&path, ".tmp").exists());
+}
+
+#[test]
+fn what_others_did_is_loaded_too_and_costs_nothing_where_nobody_did() {
+    let (_folder, path) = place();
+    let record = FileRecord::open(&path, drain()).unwrap();
+    let at = jiff::Timestamp::UNIX_EPOCH;
+    let mut told = memory(&["a@1"]);
+    let task = told.tasks.values_mut().next().unwrap();
+    task.held_again = Some(HeldAgain { times: 2, since: Some(at), let_go: Some(at), let_go_times: 1 });
+    let node = task.nodes.values_mut().next().unwrap();
+    node.read_back = Some(ReadBack { since: at, again: true });
+    (node.given_back, node.taken_up) = (Some(at), Some(TakenUp { times: 3, at, queues: ["video".into()].into() }));
+    save(&record, told.clone()).unwrap();
+    assert_eq!(record.0.load().unwrap(), told);
+    save(&record, memory(&["a@1"])).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    for field in ["held_again", "read_back", "given_back", "taken_up"] {
+        assert!(!text.contains(field), "a memory from before that has no {field}, and is read: {text}");
+    }
+    assert_eq!(record.0.load().unwrap(), memory(&["a@1"]));
 }
 
 #[tokio::test]

@@ -129,6 +129,7 @@ pub const ASSERTIONS: &[&str] = &[
     "every refused hold is told",
     "a rollout is told as it went",
     "another hand is told of only if there was one",
+    "another hand at a worker's queues is told of only if there was one",
     "nothing is begun that was not written down",
     "nothing is begun on an old plan",
     "nothing is tried on an old plan",

@@ -155,11 +155,13 @@ impl World {
         // It takes up what it only sends to. Whether it was told meanwhile to take no jobs makes no difference to that.
         let takes_up = if work.only_sends { every & !work.own() } else { 0 };
         let consuming = if with_all_queues { every } else { node.consuming | takes_up };
-        if node.consuming != consuming {
+        let comes_back = node.consuming != consuming;
+        if comes_back {
             node.consuming = consuming;
             node.came_back_at = self.now + 4 * SECOND;
         }
         let epoch = node.epoch;
+        self.members[m].track.fed += u32::from(comes_back);
         self.lose_broker(m, n);
         self.tell(|| format!("the worker of t{} reconnects", m + 1));
         let takes = self.delay_chance.between(SECOND, 4 * SECOND);
@@ -174,6 +176,7 @@ impl World {
         if node.consuming & own != own {
             node.consuming |= own;
             node.came_back_at = self.now;
+            self.members[m].track.fed += 1;
             self.pump();
         }
     }

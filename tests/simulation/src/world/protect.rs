@@ -68,6 +68,8 @@ pub struct Track {
     pub asked_back_at: u64,
     /// How often somebody else released its hold.
     pub hands: u32,
+    /// How often a worker of it took jobs again, and neither because of us nor because it was started again.
+    pub fed: u32,
 }
 
 impl World {
@@ -146,23 +148,37 @@ impl World {
         track.hands += 1;
     }
 
-    /// Nobody is told that somebody else released a hold who did not.
+    /// Nobody is told of somebody else's hand who has none in it: holds are only ever taken away by others here, and workers take jobs
+    /// again only when that is so.
     pub fn judge_hands(&mut self, memory: &Memory) {
         const RULE: &str = "another hand is told of only if there was one";
+        const FED: &str = "another hand at a worker's queues is told of only if there was one";
         // By clocks that differ an answer from the past looks young; and a drain that was made again does not know what the one before
         // it released.
         let unknowable = [Fault::TwoOperators, Fault::LeaseLost, Fault::ClockJumps, Fault::Withdrawn];
         if unknowable.iter().any(|fault| self.setup.faults.has(*fault)) {
             return;
         }
-        let told = |m: usize| memory.tasks.get(&self.members[m].id).map_or(0, |task| task.released_by_others);
-        let told: Vec<u32> = (0..self.members.len()).map(told).collect();
-        if told.iter().any(|times| *times > 0) {
-            self.tally.rule(RULE);
-        }
-        if let Some(m) = (0..told.len()).find(|m| told[*m] > self.members[*m].track.hands) {
-            let hands = self.members[m].track.hands;
-            self.broken(RULE, || format!("t{} was released {hands} times by others, and {} are told", m + 1, told[m]));
+        for m in 0..self.members.len() {
+            let Some(task) = memory.tasks.get(&self.members[m].id) else { continue };
+            let (hands, really_fed) = (self.members[m].track.hands, self.members[m].track.fed);
+            let held_again = task.held_again.map_or(0, |again| again.times);
+            let fed = task.nodes.values().filter_map(|node| Some(node.taken_up.as_ref()?.times)).sum();
+            let what = [
+                (RULE, "released", task.released_by_others, hands),
+                (RULE, "held", held_again, 0),
+                (FED, "fed", fed, really_fed),
+            ];
+            for (rule, what, times, really) in what {
+                if times > 0 {
+                    self.tally.rule(rule);
+                }
+                if times > really {
+                    self.broken(rule, || {
+                        format!("t{} was {what} {really} times by others, and {times} are told", m + 1)
+                    });
+                }
+            }
         }
     }
 
