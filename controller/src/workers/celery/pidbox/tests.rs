@@ -58,20 +58,20 @@ fn a_queue_is_given_back_as_it_was_told() {
 #[case::nameless(b"{\"\": []}")]
 #[case::two_at_once(b"{\"a@x\": [], \"b@x\": []}")]
 fn junk_is_no_reply(#[case] body: &[u8]) {
-    assert!(parse_reply(body).is_none());
+    assert!(parse_reply(&body.to_vec().into()).is_none());
 }
 
 #[test]
 fn numbers_that_only_python_has_do_not_spoil_a_reply() {
-    let said = parse_reply(br#"{"w@x": {"result_backend_max_retries": Infinity}}"#).unwrap();
+    let said = parse_reply(&br#"{"w@x": {"result_backend_max_retries": Infinity}}"#.to_vec().into()).unwrap();
     assert_eq!(said.answer.unwrap().get(), r#"{"result_backend_max_retries": null}"#);
 }
 
 #[test]
 fn an_error_is_no_answer() {
-    let said = parse_reply(br#"{"w@x": {"error": "KeyError('nonsense')"}}"#).unwrap();
+    let said = parse_reply(&br#"{"w@x": {"error": "KeyError('nonsense')"}}"#.to_vec().into()).unwrap();
     assert_eq!((said.node.as_str(), said.answer.unwrap_err().as_str()), ("w@x", "KeyError('nonsense')"));
-    let said = parse_reply(br#"{"w@x": {"error": {"odd": true}}}"#).unwrap();
+    let said = parse_reply(&br#"{"w@x": {"error": {"odd": true}}}"#.to_vec().into()).unwrap();
     assert_eq!(said.answer.unwrap_err(), r#"{"odd": true}"#);
 }
 
