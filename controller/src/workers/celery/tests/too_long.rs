@@ -18,8 +18,9 @@ async fn one_that_is_too_long_is_waited_for_no_more_and_told() {
             }
         });
         // The second look asks for everything: the node was met in the first.
+        let tasks = known(tasks(&["a"]), &["w@a"]);
         for _ in 0..2 {
-            let looking = celery.observe(&known(tasks(&["a"]), &["w@a"]));
+            let looking = celery.observe(&tasks);
             let view = tokio::time::timeout(LONG / 2, looking).await.expect("nobody is left to wait for").unwrap();
             let answer = &view.nodes[&"w@a".into()];
             assert!(!answer.is_whole() && answer.active.is_some(), "{answer:?}");
