@@ -256,13 +256,12 @@ pub fn parse_reply(body: &Body) -> Option<Said<'_>> {
         Body::Whole(body) => std::str::from_utf8(body).ok()?,
         Body::TooLong(node, how) => return Some(Said { node: node.clone(), answer: Err(NoAnswer::TooLong(*how)) }),
     };
-    let (node, answer) = match serde_json::from_str(body) {
-        Ok(Reply { node, answer }) => (node, Cow::Borrowed(answer)),
-        Err(_) => {
-            let body = without_python_numbers(body);
-            let Reply { node, answer } = serde_json::from_str(&body).ok()?;
-            (node, Cow::Owned(answer.to_owned()))
-        }
+    let (node, answer) = if let Ok(Reply { node, answer }) = serde_json::from_str(body) {
+        (node, Cow::Borrowed(answer))
+    } else {
+        let body = without_python_numbers(body);
+        let Reply { node, answer } = serde_json::from_str(&body).ok()?;
+        (node, Cow::Owned(answer.to_owned()))
     };
     let refusal = error(answer.get()).map(|error| error.chars().take(ERROR_LENGTH).collect());
     Some(Said { node, answer: refusal.map_or(Ok(answer), |error| Err(NoAnswer::Refused(error))) })

@@ -37,7 +37,7 @@ const TAKE: &str = include_str!("take.lua");
 /// milliseconds, and each time half as much again.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
-/// How long is waited while nobody does. What comes then is late.
+/// How long is waited at last while nobody does. What comes then is late.
 const IDLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Without the script: how long Redis waits for a reply before it says that there is none. A reader that hears nothing for this long
@@ -97,11 +97,13 @@ impl Reading {
     async fn read(&mut self, waiting: &Waiting<Problem>) -> Problem {
         let (mut renewed, mut pause) = (Instant::now(), FIRST_PAUSE);
         loop {
-            let taken = match self.is_refused {
-                true => self.pop(waiting).await.map(|()| true),
+            let taken = if self.is_refused {
+                self.pop(waiting).await.map(|()| true)
+            } else if waiting.has_room() {
+                self.take(waiting).await
+            } else {
                 // What has come is to be taken in first; until then the rest stays with the broker.
-                false if !waiting.has_room() => Ok(false),
-                false => self.take(waiting).await,
+                Ok(false)
             };
             pause = match taken {
                 Ok(true) => FIRST_PAUSE,
@@ -173,7 +175,9 @@ impl Reading {
             let taken = timeout(self.bound, taking).await.map_err(|_| Problem::Silence(self.bound))?;
             let taken: Vec<Vec<u8>> = taken.map_err(Problem::Receive)?.into_iter().flatten().collect();
             let count = taken.len();
-            taken.into_iter().for_each(|envelope| deliver(waiting, envelope));
+            for envelope in taken {
+                deliver(waiting, envelope);
+            }
             if count < batch {
                 return Ok(());
             }
@@ -198,10 +202,10 @@ fn has_no_scripts(error: &RedisError) -> bool {
 
 /// Waits until it is time to look at the lists again. Returns how long to wait after that.
 async fn rest(waiting: &Waiting<Problem>, pause: Duration) -> Duration {
-    let time = if waiting.has_anybody() { pause } else { IDLE_PAUSE };
+    let longest = if waiting.has_anybody() { LONGEST_PAUSE } else { IDLE_PAUSE };
     tokio::select! {
         () = waiting.begins() => FIRST_PAUSE,
-        () = sleep(time) => (pause * 3 / 2).min(LONGEST_PAUSE),
+        () = sleep(pause.min(longest)) => (pause * 3 / 2).min(IDLE_PAUSE),
     }
 }
 
