@@ -22,8 +22,8 @@ use crate::{
     workers::celery::{pidbox::TooLong, waiting::Waiting},
 };
 
-/// The longest reply that is read, as it lies in Redis. What is read stands in memory some four times for a moment, so that an operator
-/// with 256 MiB, the chart's limit, bears one; it holds some 25,000 jobs with short arguments.
+/// The longest reply that is read, as it lies in Redis: some 25,000 jobs with 1 kB of arguments each. While one is read and decoded it
+/// takes some five times as much memory (measured), and an operator has 256 MiB by default.
 const LONGEST: u64 = 32 << 20;
 /// After so many bytes, or so many replies, what follows is left for the next time.
 const BATCH_BYTES: u64 = 4 << 20;
