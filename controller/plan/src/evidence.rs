@@ -122,7 +122,7 @@ impl<'a> Evidence<'a> {
         let span = nodes.values().flatten().map(|answer| (answer.asked_at, answer.answered_at)).reduce(widest);
         let silences = nodes
             .iter()
-            .filter(|(_, answer)| answer.is_none())
+            .filter(|(_, answer)| answer.is_none_or(|answer| !answer.is_whole()))
             .filter_map(|(name, _)| Some((name.clone(), workers?.silences.get(name)?.as_str())))
             .collect();
         Self { intake, work, mapped, nodes, span, unknown_workers, silences }

@@ -187,6 +187,7 @@ impl<T: Transport + 'static> Workers for Brokers<T> {
 fn merged(views: Vec<WorkersView>) -> WorkersView {
     let mut all = WorkersView::default();
     let mut twice = BTreeSet::new();
+    let mut unread = BTreeMap::new();
     for WorkersView { tasks, nodes, unmatched_workers, silences } in views {
         for (task, mapping) in tasks {
             let mapping = match all.tasks.remove(&task) {
@@ -196,9 +197,13 @@ fn merged(views: Vec<WorkersView>) -> WorkersView {
             all.tasks.insert(task, mapping);
         }
         twice.extend(nodes.keys().filter(|node| all.nodes.contains_key(*node)).cloned());
+        // Why a node that answered did not answer all is said by its own broker; why it is silent, by those that it is not on.
+        let (partly, wholly): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            silences.into_iter().partition(|(node, _)| nodes.contains_key(node));
+        unread.extend(partly);
+        all.silences.extend(wholly);
         all.nodes.extend(nodes);
         all.unmatched_workers.extend(unmatched_workers);
-        all.silences.extend(silences);
     }
     for mapping in all.tasks.values_mut() {
         if let Mapping::Nodes(nodes) = mapping
@@ -213,6 +218,7 @@ fn merged(views: Vec<WorkersView>) -> WorkersView {
     }
     all.nodes.retain(|node, _| !twice.contains(node));
     all.silences.retain(|node, _| !all.nodes.contains_key(node));
+    all.silences.extend(unread);
     all
 }
 
@@ -276,7 +282,7 @@ mod tests {
         WorkersView {
             tasks: [(task.into(), mapping)].into(),
             nodes: answers.iter().map(|node| ((*node).into(), Answer::new(AT, AT))).collect(),
-            silences: [("w@a".into(), "silent".into())].into(),
+            silences: answers.is_empty().then(|| ("w@a".into(), "silent".into())).into_iter().collect(),
             ..WorkersView::default()
         }
     }
@@ -295,6 +301,11 @@ mod tests {
             let all = merged(views.into());
             assert_eq!(all.tasks[&"a".into()], nodes(&["w@a"]));
             assert!(all.nodes.contains_key(&"w@a".into()) && all.silences.is_empty(), "{all:?}");
+        }
+        let unread = ("w@a".into(), String::from("its answer is too long"));
+        let partly = WorkersView { silences: [unread.clone()].into(), ..view("a", nodes(&["w@a"]), &["w@a"]) };
+        for views in [[partly.clone(), view("a", nothing(), &[])], [view("a", nothing(), &[]), partly]] {
+            assert_eq!(merged(views.into()).silences, [unread.clone()].into(), "its own broker's word counts");
         }
         let both = merged(vec![view("a", nodes(&["w@a"]), &["w@a"]), view("a", nodes(&["v@a"]), &[])]);
         assert_eq!(both.tasks[&"a".into()], nodes(&["w@a", "v@a"]), "it has a worker on each");

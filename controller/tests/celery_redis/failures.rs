@@ -125,7 +125,7 @@ async fn the_least_rights_are_enough() {
     let _worker = app.worker("worker@one").start().await;
     // What docs/brokers.md tells.
     let least = "on >hunter2 resetkeys ~_kombu.binding.reply.celery.pidbox ~_kombu.binding.celery.pidbox ~_kombu.binding_deadlines ~worker-drain-* \
-                 resetchannels &/0.celery.pidbox &/0.celeryev/* -@all +psubscribe +publish +brpop +rpop +sadd +srem +smembers +zadd +set +exists +del";
+                 resetchannels &/0.celery.pidbox &/0.celeryev/* -@all +psubscribe +publish +eval +brpop +rpop +sadd +srem +smembers +zadd +set +exists +del";
     let user: Vec<&str> = ["ACL", "SETUSER", "least"].into_iter().chain(least.split_whitespace()).collect();
     assert_eq!(redis.cli(&user), "OK");
     let celery = open(&settings(&format!("redis://least:hunter2@127.0.0.1:{}/0", redis.port())));

@@ -5,6 +5,7 @@ mod both;
 mod brokers;
 mod failures;
 mod forgets;
+mod long;
 mod many;
 mod sentinel;
 mod separators;

@@ -153,7 +153,7 @@ async fn the_least_rights_are_enough() {
     // What docs/brokers.md tells; not the channel of an older kombu.
     let on_servers = "on >hunter2 resetkeys ~_kombu.binding.reply.celery.pidbox ~_kombu.binding.celery.pidbox ~_kombu.binding_deadlines \
                       ~worker-drain-* resetchannels &/0.celery.pidbox \
-                      -@all +publish +brpop +rpop +sadd +srem +smembers +zadd +set +exists +del +role";
+                      -@all +publish +eval +brpop +rpop +sadd +srem +smembers +zadd +set +exists +del +role";
     let on_sentinels = "on >hunter2 -@all +sentinel|get-master-addr-by-name";
     let user = |rights: &'static str| ["ACL", "SETUSER", "least"].into_iter().chain(rights.split_whitespace());
     assert_eq!(group.servers()[0].cli(&user(on_servers).collect::<Vec<_>>()), "OK");

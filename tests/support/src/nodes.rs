@@ -16,7 +16,7 @@ use tokio::{
     time::Instant,
 };
 
-/// Nodes that answer as idle workers do, all of them through one subscription. They end
+/// Nodes that answer as workers do that run nothing, all of them through one subscription. They end
 /// when this is dropped.
 #[derive(Debug)]
 pub struct ModelledNodes(#[expect(dead_code, reason = "it is kept for being dropped")] JoinSet<()>);
@@ -24,9 +24,15 @@ pub struct ModelledNodes(#[expect(dead_code, reason = "it is kept for being drop
 impl ModelledNodes {
     /// These, on the broker at this URL. They listen when this returns.
     pub async fn start(url: &str, nodes: Vec<String>) -> Self {
+        Self::start_with(url, nodes, json!([])).await
+    }
+
+    /// As [`Self::start`]; each of them answers this when it is asked for its scheduled jobs.
+    pub async fn start_with(url: &str, nodes: Vec<String>, scheduled: Value) -> Self {
         let mut answering = JoinSet::new();
         let (ready, is_ready) = channel();
         let url = url.to_owned();
+        let nodes = Nodes { names: nodes, scheduled, started: Instant::now() };
         if url.starts_with("redis") {
             answering.spawn(async move { on_redis(&nodes, &url, ready).await.expect("Redis is there") });
         } else {
@@ -37,8 +43,13 @@ impl ModelledNodes {
     }
 }
 
-async fn on_redis(nodes: &[String], url: &str, ready: Sender<()>) -> redis::RedisResult<()> {
-    let started = Instant::now();
+struct Nodes {
+    names: Vec<String>,
+    scheduled: Value,
+    started: Instant,
+}
+
+async fn on_redis(nodes: &Nodes, url: &str, ready: Sender<()>) -> redis::RedisResult<()> {
     let client = redis::Client::open(url)?;
     // Its own bound is half a second, which a busy machine passes.
     let unbounded = redis::AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
@@ -53,22 +64,21 @@ async fn on_redis(nodes: &[String], url: &str, ready: Sender<()>) -> redis::Redi
         let request: Value = serde_json::from_slice(&body).expect("it is JSON");
         let queue = format!("{}.reply.celery.pidbox", text(&request["reply_to"]["routing_key"]));
         let mut pipeline = redis::pipe();
-        for node in asked(nodes, &request) {
-            let reply = STANDARD.encode(json!({node: answer(&request, started)}).to_string());
-            let reply = json!({
-                "body": reply, "headers": {"ticket": request["ticket"], "clock": 1}, "content-type": "application/json",
-                "content-encoding": "utf-8",
-                "properties": {"body_encoding": "base64", "delivery_info": {}, "delivery_tag": request["ticket"]},
-            });
-            pipeline.cmd("LPUSH").arg(&queue).arg(reply.to_string()).ignore();
+        for node in nodes.asked(&request) {
+            let reply = STANDARD.encode(json!({node: nodes.answer(&request)}).to_string());
+            // In the order in which kombu writes it.
+            let ticket = &request["ticket"];
+            let reply = format!(
+                r#"{{"body": "{reply}", "content-encoding": "utf-8", "content-type": "application/json", "headers": {{"ticket": {ticket}, "clock": 1}}, "properties": {{"delivery_mode": 1, "delivery_info": {{}}, "priority": 0, "body_encoding": "base64", "delivery_tag": {ticket}}}}}"#
+            );
+            pipeline.cmd("LPUSH").arg(&queue).arg(reply).ignore();
         }
         pipeline.query_async::<()>(&mut connection).await?;
     }
     Ok(())
 }
 
-async fn on_rabbitmq(nodes: &[String], url: &str, ready: Sender<()>) -> lapin::Result<()> {
-    let started = Instant::now();
+async fn on_rabbitmq(nodes: &Nodes, url: &str, ready: Sender<()>) -> lapin::Result<()> {
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     let none = FieldTable::default;
@@ -90,8 +100,8 @@ async fn on_rabbitmq(nodes: &[String], url: &str, ready: Sender<()>) -> lapin::R
             .with_content_type("application/json".into())
             .with_content_encoding("utf-8".into())
             .with_headers(headers);
-        for node in asked(nodes, &request) {
-            let reply = json!({node: answer(&request, started)}).to_string();
+        for node in nodes.asked(&request) {
+            let reply = json!({node: nodes.answer(&request)}).to_string();
             let flags = BasicPublishOptions::default();
             channel.basic_publish(exchange.into(), key.into(), flags, reply.as_bytes(), properties.clone()).await?;
         }
@@ -99,21 +109,24 @@ async fn on_rabbitmq(nodes: &[String], url: &str, ready: Sender<()>) -> lapin::R
     Ok(())
 }
 
-/// What an idle worker of Celery 5.7 answers, as far as it matters.
-fn answer(request: &Value, started: Instant) -> Value {
-    match request["method"].as_str() {
-        Some("ping") => json!({"ok": "pong"}),
-        Some("stats") => json!({"pid": 7, "uptime": started.elapsed().as_secs(), "total": {}}),
-        Some("report") => json!({"ok": "software -> celery:5.7.0 (collider)"}),
-        Some("conf") => json!({"accept_content": ["json"], "worker_disable_rate_limits": false}),
-        _ => json!([]),
+impl Nodes {
+    /// What a worker of Celery 5.7 answers, as far as it matters.
+    fn answer(&self, request: &Value) -> Value {
+        match request["method"].as_str() {
+            Some("ping") => json!({"ok": "pong"}),
+            Some("stats") => json!({"pid": 7, "uptime": self.started.elapsed().as_secs(), "total": {}}),
+            Some("report") => json!({"ok": "software -> celery:5.7.0 (collider)"}),
+            Some("conf") => json!({"accept_content": ["json"], "worker_disable_rate_limits": false}),
+            Some("scheduled") => self.scheduled.clone(),
+            _ => json!([]),
+        }
     }
-}
 
-/// Those of the nodes that a request is for.
-fn asked<'a>(nodes: &'a [String], request: &'a Value) -> impl Iterator<Item = &'a String> {
-    let destination = request["destination"].as_array();
-    nodes.iter().filter(move |node| destination.is_none_or(|all| all.iter().any(|one| one == node.as_str())))
+    /// Those that a request is for.
+    fn asked<'a>(&'a self, request: &'a Value) -> impl Iterator<Item = &'a String> {
+        let destination = request["destination"].as_array();
+        self.names.iter().filter(move |node| destination.is_none_or(|all| all.iter().any(|one| one == node.as_str())))
+    }
 }
 
 fn text(value: &Value) -> &str {

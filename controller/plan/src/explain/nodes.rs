@@ -19,17 +19,19 @@ pub fn asked(evidence: &Evidence<'_>, scheduled: Scheduled) -> Vec<NodeReport> {
 }
 
 fn worth(answer: Option<&Answer>, scheduled: Scheduled, why_silent: Option<&str>) -> (Worth, String) {
+    let why = why_silent.map_or_else(String::new, |why| format!(": {why}"));
     let Some(answer) = answer else {
-        let why = why_silent.map_or_else(String::new, |why| format!(": {why}"));
         return (Worth::None, format!("it does not answer{why}"));
     };
     match (&answer.unseen, answer.strength) {
         (Some(unseen), _) => (Worth::Incomplete, format!("it may hold jobs unseen: {unseen}")),
         (None, _) if answer.queues.is_none() || held(answer, scheduled).is_none() => {
-            (Worth::Incomplete, String::from("it did not answer every question"))
+            (Worth::Incomplete, format!("it did not answer every question{why}"))
         }
         (None, Strength::Account) => (Worth::Account, String::new()),
-        (None, Strength::Lists) if answer.settles_in.is_zero() => (Worth::Lists, String::new()),
+        (None, Strength::Lists) if answer.settles_in.is_zero() => {
+            (Worth::Lists, why_silent.unwrap_or_default().to_owned())
+        }
         (None, Strength::Lists) => {
             (Worth::Lists, format!("a rate-limited job may be missing from its lists for {}", age(answer.settles_in)))
         }

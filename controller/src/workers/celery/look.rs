@@ -38,6 +38,8 @@ pub(super) struct Look<'a, T> {
     wants_version: BTreeSet<NodeName>,
     /// Nodes that answered the last observation when it was over.
     too_late: BTreeSet<NodeName>,
+    /// Nodes that gave an answer that was too long to be read, and which.
+    unread: BTreeMap<NodeName, String>,
 }
 
 impl<'a, T: Transport> Look<'a, T> {
@@ -50,6 +52,7 @@ impl<'a, T: Transport> Look<'a, T> {
             answered: Answered::default(),
             wants_version: BTreeSet::new(),
             too_late: BTreeSet::new(),
+            unread: BTreeMap::new(),
         }
     }
 
@@ -197,6 +200,7 @@ impl<'a, T: Transport> Look<'a, T> {
         self.answered.shared.extend(poll.shared.iter().cloned());
         self.wants_version.extend(poll.wants_version());
         for (node, mut heard) in mem::take(&mut poll.heard) {
+            self.unread.extend(heard.unread.take().map(|unread| (node.clone(), unread)));
             let known = self.known.profile(&node).filter(|_| !poll.introduces(&node));
             let said = match known {
                 Some(profile) => Said::of(&profile, &mut heard),
@@ -214,7 +218,8 @@ impl<'a, T: Transport> Look<'a, T> {
 
     /// It is met, and has not answered in the way that it wants to be asked.
     fn wants_asking(&self, node: &NodeName) -> bool {
-        self.answers.get(node).is_none_or(|answer| answer.unseen.as_deref() == Some(UNMET))
+        let is_unmet = |answer: &Answer| answer.unseen.as_deref() == Some(UNMET);
+        self.answers.get(node).map_or_else(|| !self.unread.contains_key(node), is_unmet)
     }
 
     /// A node that seems to have nothing to do may be two, of which one was asked.
@@ -283,6 +288,7 @@ impl<'a, T: Transport> Look<'a, T> {
         for node in expected.filter(|node| !nodes.contains_key(*node)) {
             silences.entry(node.clone()).or_insert_with(|| lives.why(node).unwrap_or(UNHEARD).to_owned());
         }
+        silences.extend(self.unread);
         let is_deaf = nodes.is_empty() && !deaf.is_empty();
         (WorkersView { tasks, nodes, unmatched_workers, silences }, is_deaf)
     }

@@ -137,7 +137,7 @@ impl<T: Transport + 'static> Celery<T> {
             let Some(said) = parse_reply(&reply.body) else { continue };
             silent.remove(&reply.ticket);
             if let (Some(index), Err(reason)) = (orderer.get(&reply.ticket), said.answer) {
-                outcomes[*index] = Outcome::Refused { reason };
+                outcomes[*index] = Outcome::Refused { reason: reason.to_string() };
             }
         }
         Ok(())

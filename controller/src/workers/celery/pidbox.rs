@@ -5,7 +5,7 @@
 //! answer, and nothing in it can make us panic. The arguments of jobs are never kept, because they may hold personal
 //! data.
 
-use std::{collections::BTreeSet, fmt};
+use std::{borrow::Cow, collections::BTreeSet, fmt};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{
@@ -13,6 +13,7 @@ use serde::{
     de::{Error as _, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
+use thiserror::Error;
 use uuid::Uuid;
 use worker_drain_plan::{
     NodeName, QueueName,
@@ -194,43 +195,97 @@ impl Method {
     }
 }
 
+/// The body of a reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// As it came, not yet looked into.
+    Whole(Vec<u8>),
+    /// It was too long, and left out but for who sent it.
+    TooLong(NodeName, TooLong),
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(body: Vec<u8>) -> Self {
+        Self::Whole(body)
+    }
+}
+
+impl Body {
+    /// How much memory it takes.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Whole(body) => body.len(),
+            Self::TooLong(..) => 0,
+        }
+    }
+}
+
+/// A reply that is longer than what is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("has {} MiB, more than the {} MiB that are read", .bytes >> 20, .most >> 20)]
+pub struct TooLong {
+    /// Its length.
+    pub bytes: u64,
+    /// What is read.
+    pub most: u64,
+}
+
 /// What a node said to one request.
 #[derive(Clone, Debug)]
-pub struct Said {
+pub struct Said<'a> {
     /// Who.
     pub node: NodeName,
-    /// Its answer, as JSON that whoever asked can read; or its own words about why there is none.
-    pub answer: Result<Box<RawValue>, String>,
+    /// Its answer, as JSON that whoever asked can read. It may be long, and is copied only where it must be.
+    pub answer: Result<Cow<'a, RawValue>, NoAnswer>,
+}
+
+/// Why a reply holds no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NoAnswer {
+    /// The node's own words.
+    #[error("{0}")]
+    Refused(String),
+    /// It was left out.
+    #[error("its answer {0}")]
+    TooLong(TooLong),
 }
 
 /// Reads a reply's body, as far as it is the same for all requests. `None`: it is no reply at all.
-pub fn parse_reply(body: &[u8]) -> Option<Said> {
-    let body = std::str::from_utf8(body).ok()?;
-    let Reply { node, answer } =
-        serde_json::from_str(body).ok().or_else(|| serde_json::from_str(&without_python_numbers(body)).ok())?;
-    let answer = error(answer.get()).map_or(Ok(answer), |error| Err(error.chars().take(ERROR_LENGTH).collect()));
-    Some(Said { node, answer })
+pub fn parse_reply(body: &Body) -> Option<Said<'_>> {
+    let body = match body {
+        Body::Whole(body) => std::str::from_utf8(body).ok()?,
+        Body::TooLong(node, how) => return Some(Said { node: node.clone(), answer: Err(NoAnswer::TooLong(*how)) }),
+    };
+    let (node, answer) = if let Ok(Reply { node, answer }) = serde_json::from_str(body) {
+        (node, Cow::Borrowed(answer))
+    } else {
+        let body = without_python_numbers(body);
+        let Reply { node, answer } = serde_json::from_str(&body).ok()?;
+        (node, Cow::Owned(answer.to_owned()))
+    };
+    let refusal = error(answer.get()).map(|error| error.chars().take(ERROR_LENGTH).collect());
+    Some(Said { node, answer: refusal.map_or(Ok(answer), |error| Err(NoAnswer::Refused(error))) })
 }
 
 /// A reply is an object of one entry, with the node's name for its key.
-struct Reply {
+struct Reply<'a> {
     node: NodeName,
-    answer: Box<RawValue>,
+    answer: &'a RawValue,
 }
 
-impl<'de> Deserialize<'de> for Reply {
+impl<'de> Deserialize<'de> for Reply<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct OneEntry;
 
         impl<'de> Visitor<'de> for OneEntry {
-            type Value = Reply;
+            type Value = Reply<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object of one entry, whose key is not empty")
             }
 
-            fn visit_map<M: MapAccess<'de>>(self, mut entries: M) -> Result<Reply, M::Error> {
-                let entry: Option<(NodeName, Box<RawValue>)> = entries.next_entry()?;
+            fn visit_map<M: MapAccess<'de>>(self, mut entries: M) -> Result<Reply<'de>, M::Error> {
+                let entry: Option<(NodeName, &'de RawValue)> = entries.next_entry()?;
                 let is_one = entries.next_key::<IgnoredAny>()?.is_none();
                 let entry = entry.filter(|(node, _)| is_one && !node.as_str().is_empty());
                 let (node, answer) = entry.ok_or_else(|| M::Error::custom("not one entry"))?;

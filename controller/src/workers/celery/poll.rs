@@ -1,10 +1,13 @@
 //! Questions that are asked together, and what comes back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use jiff::Timestamp;
 use serde_json::{Value, value::RawValue};
-use tracing::debug;
+use tracing::{debug, warn};
 use worker_drain_plan::{
     NodeName, QueueName,
     observation::{Answer, Job, Queue},
@@ -12,10 +15,14 @@ use worker_drain_plan::{
 
 use super::{
     match_nodes::Matcher,
-    pidbox::{Method, Recipients, Request, parse_jobs, parse_queues, parse_reply, parse_scheduled},
+    pidbox::{Method, NoAnswer, Recipients, Request, parse_jobs, parse_queues, parse_reply, parse_scheduled},
     profile::{Conf, Gaps, Hidden, Kind, Profile, Stats, parse_conf, parse_registered, parse_stats, parse_version},
     transport::Reply,
 };
+
+/// What helps against an answer that is too long.
+const FEWER_JOBS: &str = "it lists every job that the worker holds, with all arguments; have it hold fewer or smaller ones, or add the \
+                          package celery-worker-drain to it, which tells of a bounded number (docs/limits.md)";
 
 /// Questions that have been asked.
 pub(super) struct Poll {
@@ -88,6 +95,8 @@ pub(super) struct Heard {
     pub(super) account: Option<Box<RawValue>>,
     /// It knows no such command: it has not the package.
     pub(super) is_refused: bool,
+    /// Which answer was too long to be read, and what would help; for a person.
+    pub(super) unread: Option<String>,
 }
 
 impl Heard {
@@ -105,10 +114,11 @@ impl Heard {
             registered: None,
             account: None,
             is_refused: false,
+            unread: None,
         }
     }
 
-    fn take_in(&mut self, method: &Method, answer: Box<RawValue>, at: Timestamp) {
+    fn take_in(&mut self, method: &Method, answer: Cow<'_, RawValue>, at: Timestamp) {
         let text = answer.get();
         let value = || serde_json::from_str::<Value>(text).ok();
         match method {
@@ -120,7 +130,7 @@ impl Heard {
             Method::Report => self.version = value().and_then(|value| parse_version(&value)),
             Method::Conf => self.conf = value().and_then(|value| parse_conf(&value)),
             Method::Registered => self.registered = value().and_then(|value| parse_registered(&value)),
-            Method::WorkerDrain => self.account = Some(answer),
+            Method::WorkerDrain => self.account = Some(answer.into_owned()),
             Method::Ping
             | Method::CancelConsumer(_)
             | Method::AddConsumer(_)
@@ -196,9 +206,14 @@ impl Poll {
         heard.answered_at = heard.answered_at.max(at);
         match said.answer {
             Ok(answer) => heard.take_in(&question.method, answer, at),
-            Err(error) => {
+            Err(NoAnswer::Refused(error)) => {
                 heard.is_refused |= question.method == Method::WorkerDrain;
                 debug!(node = %said.node, method = question.method.name(), error, "a node could not answer");
+            }
+            Err(NoAnswer::TooLong(how)) => {
+                warn!(node = %said.node, method = question.method.name(), %how, "an answer was not read");
+                let why = || format!("its answer to `{}` {how}: {FEWER_JOBS}", question.method.name());
+                heard.unread.get_or_insert_with(why);
             }
         }
     }

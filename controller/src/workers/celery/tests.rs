@@ -22,6 +22,8 @@ use super::{
 };
 use crate::{clock::SystemClock, identity::Expected};
 
+mod too_long;
+
 const LONG: Duration = Duration::from_mins(1);
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -62,7 +64,7 @@ fn celery<F: Fn(&Request, &ReplySink) + Send + Sync + 'static>(
 
 fn say(sink: &ReplySink, ticket: &str, node: &str, answer: &Value) {
     let body = json!({node: answer}).to_string().into_bytes();
-    sink.put(Ok(Reply { ticket: ticket.into(), body }));
+    sink.put(Ok(Reply { ticket: ticket.into(), body: body.into() }));
 }
 
 /// As an idle worker would that was started a minute ago, if it is asked.
@@ -303,7 +305,7 @@ async fn a_part_that_was_not_answered_is_not_known() {
         }
         _ => {
             say(sink, "a ticket of somebody else's", "w@foreign", &json!([]));
-            sink.put(Ok(Reply { ticket: request.ticket.clone(), body: b"\x80\x04rubbish".to_vec() }));
+            sink.put(Ok(Reply { ticket: request.ticket.clone(), body: b"\x80\x04rubbish".to_vec().into() }));
             answer_as("w@a", request, sink);
         }
     });

@@ -9,18 +9,19 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use futures::{Stream, stream};
 use tokio::sync::mpsc;
+use tracing::debug;
 use worker_drain_plan::{
     NodeName, QueueName,
     observation::{Failure, FailureKind},
 };
 
-use super::pidbox::Request;
+use super::pidbox::{Body, Request};
 
 /// Carries remote-control requests to nodes, and their replies back.
 pub trait Transport: Send + Sync {
@@ -97,62 +98,96 @@ pub enum Delivered {
 pub struct Reply {
     /// The ticket of the request that it answers.
     pub ticket: String,
-    /// The message's body, not yet looked into.
-    pub body: Vec<u8>,
+    /// The message's body.
+    pub body: Body,
 }
 
 /// Replies as they come in, or the failure that ended their coming.
 #[derive(Debug)]
 pub struct Replies {
     receiver: mpsc::UnboundedReceiver<Result<Reply, Failure>>,
-    is_awaited: Arc<AtomicBool>,
+    shared: Arc<Shared>,
 }
 
 /// Where a transport puts the replies to one set of requests.
 #[derive(Clone, Debug)]
 pub struct ReplySink {
     sender: mpsc::UnboundedSender<Result<Reply, Failure>>,
-    is_awaited: Arc<AtomicBool>,
+    shared: Arc<Shared>,
 }
+
+/// What both ends know.
+#[derive(Debug)]
+struct Shared {
+    is_awaited: AtomicBool,
+    /// The bytes of what came and was not taken yet.
+    unread: AtomicUsize,
+}
+
+/// How many bytes of replies are read ahead of who takes them. One more may be longer than that.
+const MOST_UNREAD: usize = 4 << 20;
+/// The longest reply that is kept when nobody waits for it now. What a late one is kept for, how a node wants to be asked, is
+/// shorter; lists of jobs are of no use by then.
+const LONGEST_LATE: usize = 1 << 20;
 
 impl Replies {
     /// Both ends. Unbounded, because only replies to tickets that were just made up get in: a few for each node.
     pub fn channel() -> (ReplySink, Self) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let is_awaited = Arc::new(AtomicBool::new(true));
-        (ReplySink { sender, is_awaited: is_awaited.clone() }, Self { receiver, is_awaited })
+        let shared = Arc::new(Shared { is_awaited: AtomicBool::new(true), unread: AtomicUsize::new(0) });
+        (ReplySink { sender, shared: shared.clone() }, Self { receiver, shared })
     }
 
-    /// Nobody waits for more of them now. What comes all the same is kept.
+    /// Nobody waits for more of them now. What comes all the same is kept, if it is short.
     pub fn set_aside(&self) {
-        self.is_awaited.store(false, Ordering::Relaxed);
+        self.shared.is_awaited.store(false, Ordering::Relaxed);
     }
 
     /// One that has come in already.
     pub fn at_hand(&mut self) -> Option<Result<Reply, Failure>> {
-        self.receiver.try_recv().ok()
+        self.receiver.try_recv().ok().inspect(|reply| self.took(reply))
     }
 
     /// The next one. `None`: the transport is gone, and nothing will come.
     pub async fn next(&mut self) -> Option<Result<Reply, Failure>> {
-        self.receiver.recv().await
+        let reply = self.receiver.recv().await;
+        reply.inspect(|reply| self.took(reply))
+    }
+
+    fn took(&self, reply: &Result<Reply, Failure>) {
+        self.shared.unread.fetch_sub(size(reply), Ordering::Relaxed);
     }
 }
 
 impl ReplySink {
     /// Hands over a reply, or the failure after which none will come.
     pub fn put(&self, reply: Result<Reply, Failure>) {
+        let bytes = size(&reply);
+        if bytes > LONGEST_LATE && !self.is_awaited() {
+            debug!(bytes, "a long reply came too late, and is not kept");
+            return;
+        }
+        self.shared.unread.fetch_add(bytes, Ordering::Relaxed);
         // Nobody waits any longer: then nobody misses it.
         let _ = self.sender.send(reply);
     }
 
     /// Whether somebody waits for more.
     pub fn is_awaited(&self) -> bool {
-        !self.is_closed() && self.is_awaited.load(Ordering::Relaxed)
+        !self.is_closed() && self.shared.is_awaited.load(Ordering::Relaxed)
+    }
+
+    /// Whether so much came that more is to be left at the broker until that is taken.
+    pub fn is_full(&self) -> bool {
+        self.is_awaited() && self.shared.unread.load(Ordering::Relaxed) >= MOST_UNREAD
     }
 
     /// Whether nobody can take any more.
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
+}
+
+fn size(reply: &Result<Reply, Failure>) -> usize {
+    reply.as_ref().map_or(0, |reply| reply.body.size())
 }

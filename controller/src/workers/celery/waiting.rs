@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
 use worker_drain_plan::observation::Failure;
 
 use super::{
@@ -11,7 +12,10 @@ use super::{
 
 /// Who waits for replies, or the problem for which nobody can any longer.
 #[derive(Debug)]
-pub struct Waiting<P>(Mutex<State<P>>);
+pub struct Waiting<P> {
+    state: Mutex<State<P>>,
+    began: Notify,
+}
 
 #[derive(Debug)]
 struct State<P> {
@@ -23,7 +27,7 @@ impl<P: Clone> Waiting<P> {
     /// Nobody.
     #[expect(clippy::new_without_default, reason = "a connection begins; there is no connection by default")]
     pub fn new() -> Self {
-        Self(Mutex::new(State { ended: None, sinks: Vec::new() }))
+        Self { state: Mutex::new(State { ended: None, sinks: Vec::new() }), began: Notify::new() }
     }
 
     /// Whether replies can still come in.
@@ -36,6 +40,16 @@ impl<P: Clone> Waiting<P> {
         self.state().sinks.iter().any(|(_, sink)| sink.is_awaited())
     }
 
+    /// Waits until somebody begins to wait. One who began since the last call counts.
+    pub async fn begins(&self) {
+        self.began.notified().await;
+    }
+
+    /// Whether nobody has so much unread that more is to be left at the broker.
+    pub fn has_room(&self) -> bool {
+        !self.state().sinks.iter().any(|(_, sink)| sink.is_full())
+    }
+
     /// From now on, replies to these requests are kept for whoever reads them. Errors: nothing comes any longer, and why.
     pub fn add(&self, requests: &[Request]) -> Result<Replies, P> {
         let (sink, replies) = Replies::channel();
@@ -45,6 +59,7 @@ impl<P: Clone> Waiting<P> {
         }
         state.sinks.retain(|(_, sink)| !sink.is_closed());
         state.sinks.push((requests.iter().map(|request| request.ticket.clone()).collect(), sink));
+        self.began.notify_one();
         Ok(replies)
     }
 
@@ -67,7 +82,7 @@ impl<P: Clone> Waiting<P> {
 
     fn state(&self) -> MutexGuard<'_, State<P>> {
         // Nothing is left half done while it is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,7 +101,7 @@ mod tests {
     }
 
     fn reply(ticket: &str) -> Reply {
-        Reply { ticket: ticket.into(), body: ticket.as_bytes().to_vec() }
+        Reply { ticket: ticket.into(), body: ticket.as_bytes().to_vec().into() }
     }
 
     #[tokio::test]

@@ -82,7 +82,7 @@ pub(super) fn reply(delivery: Delivery) -> Option<Reply> {
         AMQPValue::ShortString(ticket) => ticket.to_string(),
         _ => return None,
     };
-    Some(Reply { ticket, body: delivery.data })
+    Some(Reply { ticket, body: delivery.data.into() })
 }
 
 #[cfg(test)]

@@ -141,7 +141,8 @@ fn with_advice(text: &str, advice: &str) -> String {
 const PERMISSIONS_TO_COUNT: &str = "to count queues the user needs the commands LLEN, EXISTS, HSCAN and SMEMBERS, and the queues' \
                                own keys: see docs/brokers.md";
 
-fn is_refused(error: &RedisError) -> bool {
+/// The user has not the right.
+pub(super) fn is_refused(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::Server(ServerErrorKind::NoPerm)) || error.to_string().contains("NOPERM")
 }
 
@@ -162,7 +163,7 @@ fn judge(error: &RedisError, has_password: bool) -> (FailureKind, &'static str) 
         }
         ErrorKind::Server(ServerErrorKind::NoPerm) => (
             FailureKind::Denied,
-            "the user needs the commands PUBLISH, BRPOP, RPOP, SADD, SREM, SMEMBERS, ZADD, SET, EXISTS and DEL, \
+            "the user needs the commands PUBLISH, EVAL, BRPOP, RPOP, SADD, SREM, SMEMBERS, ZADD, SET, EXISTS and DEL, \
              and the keys and channels of Celery's remote control",
         ),
         ErrorKind::Server(ServerErrorKind::ReadOnly) => {

@@ -6,36 +6,21 @@ use redis::{
     AsyncConnectionConfig, Client, FromRedisValue, Pipeline, RedisError, RedisResult, Value,
     aio::MultiplexedConnection, cmd, pipe,
 };
-use tokio::{
-    task::JoinSet,
-    time::{Instant, timeout},
-};
+use tokio::{task::JoinSet, time::timeout};
 use tracing::debug;
 use worker_drain_plan::NodeName;
 
 use super::{
     address::Address,
-    envelope::{unwrap, wrap},
+    envelope::wrap,
     error::Problem,
     names::{Names, separator_of},
+    replies::{Reading, announce},
 };
 use crate::{
     clock::Clock,
     workers::celery::{pidbox::Request, transport::Sent, waiting::Waiting},
 };
-
-/// How long Redis waits for a reply before it says that there is none. A reader that hears nothing for this long and
-/// an operation's bound has a dead connection.
-const POLL: Duration = Duration::from_secs(1);
-/// How many replies are taken at once: few at first, more as long as there are more.
-const SMALLEST_BATCH: usize = 8;
-const LARGEST_BATCH: usize = 256;
-/// How often we say that we still live, whether or not anything is asked.
-const RENEW_EVERY: Duration = Duration::from_mins(2);
-/// How long after our last sign of life another client may clean up after us, in seconds. Five times [`RENEW_EVERY`].
-const ALIVE_FOR: u64 = 600;
-/// For how long, in milliseconds, the set of bindings is wanted: kombu's own `MIN_BINDING_TTL`.
-const BINDINGS_WANTED_FOR: i64 = 60 * 60 * 1000;
 
 /// A connection.
 pub(super) struct Link {
@@ -58,7 +43,8 @@ impl Link {
         bound: Duration,
     ) -> Result<Self, Problem> {
         let client = address.place.client(bound).await?;
-        // Two sockets: Redis answers nothing else on one whose client waits in BRPOP.
+        // Two sockets: a long reply must not keep a request waiting, and Redis answers nothing else on one whose client waits in
+        // BRPOP.
         let (mut commands, reading) =
             tokio::try_join!(connection(&client, Some(bound), bound), connection(&client, None, bound))?;
         if let Err(error) = timeout(bound, clean_up(&mut commands, &names)).await.unwrap_or(Ok(())) {
@@ -66,7 +52,7 @@ impl Link {
         }
         let waiting = Arc::new(Waiting::new());
         let mut reader = JoinSet::new();
-        let reading = Reading { connection: reading, names: names.clone(), clock: clock.clone(), bound };
+        let reading = Reading::new(reading, names.clone(), clock.clone(), bound);
         reader.spawn(reading.run(address.clone(), waiting.clone()));
         Ok(Self { commands, names, address, clock, bound, waiting, reader })
     }
@@ -176,19 +162,6 @@ async fn connection(
     timeout(bound, connecting).await.map_err(|_| Problem::Silence(bound))?.map_err(Problem::Connect)
 }
 
-/// Adds the commands that announce our reply queue; returns how many they are.
-///
-/// kombu 5.7 removes a set of bindings whose deadline has passed, and raises it in a script that asks Redis for the time.
-/// `GT` makes a clock of ours that is behind harmless.
-fn announce(pipeline: &mut Pipeline, names: &Names, clock: &dyn Clock) -> usize {
-    let (deadlines, exchange) = names.deadlines();
-    let wanted_until = clock.now().as_millisecond().saturating_add(BINDINGS_WANTED_FOR);
-    pipeline.cmd("SADD").arg(names.bindings()).arg(names.binding());
-    pipeline.cmd("SET").arg(names.alive()).arg(1).arg("EX").arg(ALIVE_FOR);
-    pipeline.cmd("ZADD").arg(deadlines).arg("GT").arg(wanted_until).arg(exchange);
-    3
-}
-
 /// `ZADD … GT` needs Redis 6.2, and is wanted by kombu 5.7 only, which needs it too: where it fails nobody sweeps.
 fn must_have_worked(answers: impl Iterator<Item = RedisResult<Value>>) -> RedisResult<()> {
     let answers: Vec<_> = answers.collect();
@@ -216,89 +189,4 @@ async fn clean_up(connection: &mut MultiplexedConnection, names: &Names) -> Redi
         }
     }
     Ok(())
-}
-
-/// The half that reads.
-struct Reading {
-    connection: MultiplexedConnection,
-    names: Arc<Names>,
-    clock: Arc<dyn Clock>,
-    bound: Duration,
-}
-
-impl Reading {
-    async fn run(mut self, address: Arc<Address>, waiting: Arc<Waiting<Problem>>) {
-        let problem = self.read(&waiting).await;
-        let failure = address.failure(&problem);
-        debug!(%address, failure = failure.message, "the connection has ended");
-        waiting.end(problem, &failure);
-    }
-
-    async fn read(&mut self, waiting: &Waiting<Problem>) -> Problem {
-        let mut renewed = Instant::now();
-        let mut brpop = cmd("BRPOP");
-        brpop.arg(self.names.lists()).arg(POLL.as_secs());
-        loop {
-            // Dropped on time-out only, and then for good: a BRPOP that nobody awaits would swallow a reply.
-            let waits =
-                timeout(POLL + self.bound, brpop.query_async::<Option<(Vec<u8>, Vec<u8>)>>(&mut self.connection));
-            match waits.await {
-                Ok(Ok(Some((_, envelope)))) => {
-                    deliver(waiting, &envelope);
-                    if let Err(problem) = self.drain(waiting).await {
-                        return problem;
-                    }
-                }
-                Ok(Ok(None)) => {}
-                Ok(Err(error)) => return Problem::Receive(error),
-                Err(_) => return Problem::Silence(POLL + self.bound),
-            }
-            if renewed.elapsed() >= RENEW_EVERY {
-                renewed = Instant::now();
-                if let Err(problem) = self.renew().await {
-                    return problem;
-                }
-            }
-        }
-    }
-
-    /// Takes what else has come in, many at once: a round trip for each reply is too slow for a thousand nodes. Workers
-    /// reply with priority 0, so that it is in the first list; what is not comes by BRPOP.
-    async fn drain(&mut self, waiting: &Waiting<Problem>) -> Result<(), Problem> {
-        let Some(list) = self.names.lists().into_iter().next() else { return Ok(()) };
-        let mut batch = SMALLEST_BATCH;
-        loop {
-            let mut pipeline = pipe();
-            for _ in 0..batch {
-                pipeline.cmd("RPOP").arg(&list);
-            }
-            let taking = pipeline.query_async::<Vec<Option<Vec<u8>>>>(&mut self.connection);
-            let taken = timeout(self.bound, taking).await.map_err(|_| Problem::Silence(self.bound))?;
-            let taken: Vec<Vec<u8>> = taken.map_err(Problem::Receive)?.into_iter().flatten().collect();
-            for envelope in &taken {
-                deliver(waiting, envelope);
-            }
-            if taken.len() < batch {
-                return Ok(());
-            }
-            batch = (batch * 2).min(LARGEST_BATCH);
-        }
-    }
-
-    async fn renew(&mut self) -> Result<(), Problem> {
-        let mut pipeline = pipe();
-        pipeline.ignore_errors();
-        announce(&mut pipeline, &self.names, self.clock.as_ref());
-        let renewing = pipeline.query_async::<Vec<RedisResult<Value>>>(&mut self.connection);
-        timeout(self.bound, renewing).await.map_err(|_| Problem::Silence(self.bound))?.map_err(Problem::Receive)?;
-        Ok(())
-    }
-}
-
-fn deliver(waiting: &Waiting<Problem>, envelope: &[u8]) {
-    if let Some(reply) = unwrap(envelope) {
-        waiting.deliver(reply);
-    } else {
-        debug!(bytes = envelope.len(), "something in our reply queue is no reply");
-    }
 }

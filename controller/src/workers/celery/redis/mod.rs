@@ -10,6 +10,7 @@ mod error;
 mod events;
 mod link;
 mod names;
+mod replies;
 mod sentinel;
 mod target;
 mod tls;

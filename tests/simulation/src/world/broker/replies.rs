@@ -50,7 +50,7 @@ impl World {
         if refuses && order.is_question() && self.pick_of(Fault::ReplyMalformed, 2) == 0 {
             body = JUNK[self.pick_of(Fault::ReplyMalformed, JUNK.len())].as_bytes().to_vec();
         }
-        let reply_of = |body: Vec<u8>| Reply { ticket: ticket.clone(), body };
+        let reply_of = |body: Vec<u8>| Reply { ticket: ticket.clone(), body: body.into() };
         // The other process under this name answers first, or last.
         let twin = Some(self.members[m].twin_until).filter(|until| *until > self.now && order.is_question());
         let last = twin.filter(|until| until.is_multiple_of(2)).map(|_| reply_of(reply(name.as_str(), "[]")));
@@ -126,8 +126,10 @@ impl World {
     pub(super) fn hear_stranger(&mut self, stranger: u8, asked: &[Asked]) {
         let name = format!("celery@elsewhere-{stranger}");
         self.judge_curiosity(&name, asked);
-        let answer =
-            |asked: &Asked| Reply { ticket: asked.ticket.clone(), body: reply(&name, of_a_stranger(asked.order)) };
+        let answer = |asked: &Asked| Reply {
+            ticket: asked.ticket.clone(),
+            body: reply(&name, of_a_stranger(asked.order)).into(),
+        };
         let replies: Vec<Reply> = asked.iter().filter(|asked| asked.is_for(&name)).map(answer).collect();
         let Some(to) = asked.first().map(|asked| asked.reply_to) else { return };
         let travels = self.delay_chance.pick(&TRAVELS);
