@@ -163,6 +163,7 @@ fn busy(tasks: u128, now: Timestamp) -> Observation {
     }
     let revision = |label: &str| Revision { label: label.into(), created_at: None };
     let view = FleetView {
+        is_rolling_out: false,
         is_deleted: false,
         name: "media/transcoder".into(),
         desired: u32::try_from(tasks).unwrap(),

@@ -127,6 +127,9 @@ pub struct FleetView {
     /// What the scheduler itself counts. `None`: it does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counted: Option<Counted>,
+    /// The scheduler has not brought the current revision into place yet, and may still give it up and go back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_rolling_out: bool,
     /// The scheduler knows the fleet no more: somebody deleted it. Then none of its tasks lives, nothing is `desired`, and `current`
     /// says nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -208,6 +211,7 @@ impl FleetView {
             balances_zones: false,
             unread: Vec::new(),
             counted: None,
+            is_rolling_out: false,
             is_deleted: true,
             remembered: None,
         }

@@ -354,6 +354,7 @@ fn fleet(task: &TaskId) -> FleetView {
         alike: Vec::new(),
     };
     FleetView {
+        is_rolling_out: false,
         is_deleted: false,
         name: "media/transcoder".into(),
         desired: 1,

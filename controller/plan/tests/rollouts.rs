@@ -93,9 +93,22 @@ fn a_revision_is_drained_when_no_task_of_another_is_left_and_not_before() {
     world.roll_back_to(1).all_jobs_end().run(20);
     assert_eq!(drained(&world), told("app:2", "app:2", Some(RolloutOutcome::RolledBack)), "{}", world.story);
 
+    world.say("the fourth fails, and nobody else is left").deploy("app:4").schedule();
+    for task in world.tasks.keys().cloned().collect::<Vec<_>>() {
+        world.stop(&task);
+    }
+    world.is_rolling_out = true;
+    world.run(5);
+    let Plan { report, .. } = world.plan();
+    assert_eq!(report.drained.answer, Some(true), "{}", world.story);
+    assert_eq!(report.drained_to.map(|drained| drained.label).as_deref(), Some("app:2"), "it may still be taken back");
+    world.is_rolling_out = false;
+    world.run(2);
+    assert_eq!(world.plan().report.drained_to.map(|drained| drained.label).as_deref(), Some("app:4"));
+
     world.say("a task of the first revision is still there after all").start(0);
     world.reconcile();
-    assert_eq!(drained(&world), ("app:2".into(), None), "{}", world.story);
+    assert_eq!(drained(&world), ("app:4".into(), None), "{}", world.story);
 }
 
 /// A scale-in of somebody else's is not what a pipeline that deploys waits for.

@@ -66,6 +66,7 @@ impl Fleet for SmallFleet {
         let tasks =
             self.tasks.iter().map(|(id, revision)| (TaskId::from(id.as_str()), self.task(id, revision))).collect();
         let view = FleetView {
+            is_rolling_out: false,
             is_deleted: false,
             name: "media/transcoder".into(),
             desired: 1,

@@ -41,6 +41,7 @@ impl Fleet for OneTask {
             alike: Vec::new(),
         };
         let view = FleetView {
+            is_rolling_out: false,
             is_deleted: false,
             name: "media/transcoder".into(),
             desired: 1,

@@ -313,7 +313,8 @@ pub fn rule_7(judged: Judged<'_>) -> Check {
             && !ended_before(id)
     });
     let report = &judged.plan.report;
-    let is_named = report.drained_to.as_ref().is_some_and(|drained| drained.id == *current(judged, fleet));
+    let is_named =
+        report.drained_to.as_ref().is_some_and(|drained| drained.id == *current(judged, fleet)) && !is_turning(judged);
     demand(7, live_old.is_none() || !is_named || fleet.is_deleted, || {
         String::from("the fleet is said to be drained to its revision")
     })?;

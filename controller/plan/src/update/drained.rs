@@ -3,15 +3,17 @@
 use super::view::View;
 use crate::{memory::Memory, names::RevisionId, report::DrainedTo};
 
-/// Notes the current revision when no task of another one is left, and takes that back when one is seen after all. While not
-/// every task is accounted for nothing is known.
+/// Notes the current revision when no task of another one is left and its scheduler has brought it into place, and takes that back
+/// when one is seen after all. A revision that its scheduler may still give up is not drained to, though all others are gone; and while
+/// not every task is accounted for nothing is known.
 pub fn follow(view: &View<'_>, memory: &mut Memory) {
     let fleet = view.fleet;
     if memory.rollout.as_ref().is_some_and(|rollout| is_of(memory.drained_to.as_ref(), &rollout.to)) {
         memory.drained_to = None;
     }
+    let is_in_place = !fleet.is_rolling_out && !fleet.is_deleted;
     let is_certain = fleet.unplaced.values().all(|task| task.life.has_ended()) && memory.miscount.is_none();
-    if memory.rollout.is_some() || !is_certain || fleet.is_deleted || view.policy.withdrawn {
+    if memory.rollout.is_some() || !is_certain || !is_in_place || view.policy.withdrawn {
         return;
     }
     let past = memory.past.first().filter(|past| past.to == fleet.current);

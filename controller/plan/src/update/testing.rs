@@ -66,6 +66,7 @@ impl Stage {
         };
         let hold = HoldPolicy { mode: HoldMode::Standing, expires_in: SignedDuration::from_hours(2) };
         let fleet = FleetView {
+            is_rolling_out: false,
             is_deleted: false,
             name: "media/transcoder".into(),
             made_at: None,

@@ -119,6 +119,8 @@ pub struct World {
     pub current: usize,
     pub tasks: BTreeMap<String, Member>,
     pub fleet_down: Option<FailureKind>,
+    /// The scheduler has not brought the current revision into place.
+    pub is_rolling_out: bool,
     pub broker_down: Option<FailureKind>,
     /// Messages that wait in the queue `video`, and those that are delivered and not acknowledged.
     pub queued: (u64, u64),
@@ -164,6 +166,7 @@ impl World {
             current: 0,
             tasks: BTreeMap::new(),
             fleet_down: None,
+            is_rolling_out: false,
             broker_down: None,
             queued: (0, 0),
             counting: Counting::All,

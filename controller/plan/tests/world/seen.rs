@@ -57,6 +57,7 @@ impl World {
 
     fn fleet(&self) -> FleetView {
         FleetView {
+            is_rolling_out: self.is_rolling_out,
             is_deleted: false,
             name: "media/transcoder".into(),
             desired: self.desired,

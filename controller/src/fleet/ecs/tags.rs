@@ -126,6 +126,7 @@ mod tests {
             (RevisionId::from(*id), revision)
         });
         FleetView {
+            is_rolling_out: false,
             is_deleted: false,
             name: "media/transcoder".into(),
             made_at: None,

@@ -13,8 +13,9 @@ use aws_sdk_ecs::{
     },
     primitives::DateTime,
     types::{
-        AvailabilityZoneRebalancing, Container, DeploymentConfiguration, DeploymentController,
-        DeploymentControllerType, DeploymentStrategy, SchedulingStrategy, Service, Task as EcsTask,
+        AvailabilityZoneRebalancing, Container, Deployment, DeploymentConfiguration, DeploymentController,
+        DeploymentControllerType, DeploymentRolloutState, DeploymentStrategy, SchedulingStrategy, Service,
+        Task as EcsTask,
     },
 };
 use jiff::{SignedDuration, Timestamp};
@@ -55,6 +56,8 @@ pub(super) struct ServiceFacts {
     maximum_percent: u32,
     current: RevisionId,
     revisions: BTreeMap<RevisionId, Revision>,
+    /// ECS has not said of the current deployment that it is `COMPLETED`.
+    is_rolling_out: bool,
     /// The scheduler moves tasks from Availability Zones with many to those with few.
     balances_zones: bool,
     /// `runningCount` and `pendingCount`.
@@ -114,6 +117,8 @@ pub(super) fn service(
         Some((RevisionId::from(deployment.id()?), revision))
     });
     let primary = service.deployments().iter().find(|deployment| deployment.status() == Some("PRIMARY"));
+    let is_rolling_out =
+        primary.and_then(Deployment::rollout_state).is_some_and(|state| *state != DeploymentRolloutState::Completed);
     let current = primary
         .and_then(|deployment| deployment.id())
         .ok_or_else(|| half(target, "the service has no PRIMARY deployment at this moment"))?;
@@ -131,6 +136,7 @@ pub(super) fn service(
         maximum_percent: count(maximum),
         current: RevisionId::from(current),
         revisions: revisions.collect(),
+        is_rolling_out,
         balances_zones: service.availability_zone_rebalancing() == Some(&AvailabilityZoneRebalancing::Enabled),
         counted: Counted {
             running: count(service.running_count()),
@@ -307,6 +313,7 @@ pub(super) fn join(
         counted: Some(counted),
         balances_zones,
         unread: instances.unread.iter().cloned().chain(unread).collect(),
+        is_rolling_out: service.is_rolling_out,
         is_deleted: false,
         remembered,
     };

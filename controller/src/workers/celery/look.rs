@@ -116,6 +116,9 @@ impl<'a, T: Transport> Look<'a, T> {
             self.too_late.extend(poll.heard.keys().filter(|node| !in_time.contains(*node)).cloned());
             self.answered.nodes.extend(poll.heard.keys().cloned());
             self.known.learn(&poll);
+            for (node, heard) in &mut poll.heard {
+                self.unread.extend(heard.unread.take().map(|unread| (node.clone(), unread)));
+            }
         }
     }
 

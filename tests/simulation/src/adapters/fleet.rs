@@ -150,6 +150,7 @@ impl SimFleet<'_> {
         let is_outdated = workers_per_task.len() < written.len();
         let remembered = Remembered { workers_per_task, is_outdated, written: None };
         Ok(FleetView {
+            is_rolling_out: service.is_rolling_out,
             is_deleted: false,
             name: "default/transcoder".into(),
             desired: service.desired,

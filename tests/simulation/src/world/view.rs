@@ -51,6 +51,8 @@ pub struct ServiceSnap {
     pub counted: (u32, u32),
     /// All that are listed.
     pub revisions: BTreeMap<RevisionId, Revision>,
+    /// ECS has not brought the current deployment into place yet.
+    pub is_rolling_out: bool,
 }
 
 impl ServiceSnap {
@@ -77,6 +79,8 @@ impl World {
         let counts = self.ecs.state().counts(service, None);
         let counted = (counts.running, counts.pending);
         let (desired, configuration, balances_zones) = (service.desired, service.configuration, service.rebalances);
+        let is_rolling_out =
+            service.deployments.first().is_some_and(|primary| primary.rollout != ecs::RolloutState::Completed);
         let listed: Vec<(ecs::DeploymentId, u32, u64)> = service
             .deployments
             .iter()
@@ -100,6 +104,7 @@ impl World {
             counted,
             current,
             revisions,
+            is_rolling_out,
         }
     }
 

@@ -17,6 +17,7 @@ mod tls;
 
 use std::{sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep, timeout},
@@ -70,7 +71,8 @@ impl Redis {
         let mut pause = FIRST_PAUSE;
         loop {
             let connecting = Link::connect(self.address.clone(), self.names.clone(), self.clock.clone(), self.bound);
-            let problem = match connecting.await {
+            // Boxed: a reconciliation's future would be nested more deeply than the compiler follows.
+            let problem = match connecting.boxed().await {
                 Ok(link) => return Ok(link),
                 Err(problem) => problem,
             };

@@ -1,6 +1,8 @@
 //! Replies that are too long to be read.
 
-use super::{LONG, Replies, Reply, ReplySink, Workers, answer_as, celery, known, tasks};
+use std::sync::{Arc, Mutex};
+
+use super::{LONG, Replies, Reply, ReplySink, SHORT, Workers, answer_as, celery, known, tasks};
 use crate::workers::celery::pidbox::{Body, Method, Request, TooLong};
 
 const HOW: TooLong = TooLong { bytes: 40 << 20, most: 32 << 20 };
@@ -46,4 +48,22 @@ async fn what_is_read_ahead_is_bounded() {
     assert!(replies.at_hand().is_none(), "it is late, and of no use");
     sink.put(of(1));
     assert!(replies.at_hand().is_some() && !sink.is_full());
+}
+
+/// A long answer takes long.
+#[tokio::test]
+async fn one_that_comes_when_the_look_is_over_is_told_in_the_next() {
+    let late: Arc<Mutex<Vec<(ReplySink, String)>>> = Arc::default();
+    let asked = late.clone();
+    let celery = celery(SHORT, None, Some(1), move |request: &Request, sink: &ReplySink| match request.method {
+        Method::Scheduled => asked.lock().unwrap().push((sink.clone(), request.ticket.clone())),
+        _ => answer_as("w@a", request, sink),
+    });
+    let tasks = known(tasks(&["a"]), &["w@a"]);
+    assert!(!celery.observe(&tasks).await.unwrap().silences.contains_key(&"w@a".into()));
+    for (sink, ticket) in late.lock().unwrap().drain(..) {
+        sink.put(Ok(Reply { ticket, body: Body::TooLong("w@a".into(), HOW) }));
+    }
+    let view = celery.observe(&tasks).await.unwrap();
+    assert!(view.silences[&"w@a".into()].starts_with("its answer to `scheduled` has 40 MiB"), "{view:?}");
 }
