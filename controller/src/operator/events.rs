@@ -499,7 +499,7 @@ mod tests {
         assert_eq!(said(&once, &twice), both);
         assert_eq!(said(&twice, &none), [""; 0], "it is over");
         assert!(events_between(&Reported::of_report(&none), &once, &[])[0].warning);
-        let status = render(None, &twice, Timestamp::UNIX_EPOCH);
+        let status = render(None, &twice, None, Timestamp::UNIX_EPOCH);
         assert_eq!(
             events_between(&Reported::of_status(&status), &twice, &[]),
             [],

@@ -385,6 +385,7 @@ fn every_hazard_that_the_docs_list_has_its_test() {
     let others = [
         "controller/src/workers/celery/tests.rs",
         "controller/src/workers/celery/pidbox/tests.rs",
+        "controller/tests/command_line/another_hand.rs",
         "controller/tests/http_workers/celery.rs",
         "controller/tests/worker_package/counted.rs",
         "controller/tests/worker_package/disconnected.rs",
