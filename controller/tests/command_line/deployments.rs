@@ -12,6 +12,7 @@ use crate::{
 #[tokio::test(flavor = "multi_thread")]
 async fn every_task_is_held_before_a_deployment_and_stays_so() {
     let (stage, redis) = (Stage::with(2).await, Redis::start().await);
+    stage.until_running(2).await;
     let run = ["run", "--until-held", "--timeout", "1m", "-o", "json"];
     let output = stage.call(&run, "media", "transcoder", &redis.url()).await;
     let end = said(&output).pop().unwrap();

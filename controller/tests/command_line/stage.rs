@@ -10,8 +10,8 @@ use std::{
 use ecs_emulator::{
     Config, Emulator,
     model::{
-        CallFault, ContainerDefinition, CreateService, DeploymentConfiguration, Faults, Protection, Time,
-        UpdateService, World,
+        CallFault, ContainerDefinition, CreateService, DeploymentConfiguration, Faults, LastStatus, Protection, Task,
+        Time, UpdateService, World,
     },
 };
 use serde_json::Map;
@@ -193,6 +193,15 @@ spec:
         let mut child = self.begin(&["run", "--watch"], "media", "transcoder", broker);
         wait_until("all tasks are held", PATIENCE, || std::future::ready(self.held() == tasks)).await;
         child.kill().await.unwrap();
+    }
+
+    /// Waits until so many tasks run.
+    pub async fn until_running(&self, tasks: usize) {
+        let running = || {
+            let is_running = |task: &&Task| task.last == LastStatus::Running;
+            self.emulator.with_world(|world| world.state().tasks.values().filter(is_running).count())
+        };
+        wait_until("the tasks run", PATIENCE, || std::future::ready(running() == tasks)).await;
     }
 
     /// How many tasks are held.

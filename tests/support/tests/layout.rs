@@ -69,9 +69,12 @@ impl Crate {
 fn collect(root: &Path, folder: &Path, files: &mut BTreeMap<Module, PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        if is_test(&path) {
+            continue;
+        }
         if path.is_dir() {
             collect(root, &path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") && !is_test(&path) {
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
             let inner = path.strip_prefix(root).unwrap().with_extension("");
             let mut module: Module = inner.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
             module.retain(|part| !matches!(part.as_str(), "mod" | "lib" | "main"));
