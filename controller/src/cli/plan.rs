@@ -94,7 +94,7 @@ impl PlanArgs {
         let report = &reconciliation.plan.report;
         let unaccounted = report.unaccounted.as_ref().map(|tasks| &tasks.message);
         let unready = Some(&report.ready).filter(|ready| self.exit_code && ready.answer != Some(true));
-        let error = unaccounted.or(unready.map(|ready| &ready.message));
+        let error = unaccounted.or_else(|| unready.map(|ready| &ready.message));
         let error = error.map(|message| UserError::new(format!("{name}: {message}")));
         let shown = match self.output {
             Output::Text => text(&name, &reconciliation, now),

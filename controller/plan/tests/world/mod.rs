@@ -108,6 +108,7 @@ pub enum Counting {
 }
 
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of a test")]
 pub struct World {
     pub now: Timestamp,
     pub policy: Policy,
