@@ -101,6 +101,7 @@ fn a_revision_is_drained_when_no_task_of_another_is_left_and_not_before() {
     world.run(5);
     let Plan { report, .. } = world.plan();
     assert_eq!(report.drained.answer, Some(true), "{}", world.story);
+    assert!(report.drained.message.contains("has not brought app:4 into place yet"), "{}", report.drained.message);
     assert_eq!(report.drained_to.map(|drained| drained.label).as_deref(), Some("app:2"), "it may still be taken back");
     world.is_rolling_out = false;
     world.run(2);

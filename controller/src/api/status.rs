@@ -51,8 +51,8 @@ pub struct WorkerDrainStatus {
     /// service cannot be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<CurrentStatus>,
-    /// The youngest deployment of which no task of another one is left: what a pipeline waits for by the id of its own deployment.
-    /// While a deployment is being drained, this is still the one before it.
+    /// The youngest deployment that ECS has brought into place (`rolloutState` `COMPLETED`) and of which no task of another one is left:
+    /// what a pipeline waits for by the id of its own deployment. Until then this is still the one before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drained: Option<DrainedStatus>,
     /// When the oldest running job on a leaving task began.

@@ -208,7 +208,10 @@ impl Progress {
             let gate = report.gate.as_ref()?;
             (gate.answer == Some(true), gate.reason == Reason::QueuesInvalid, &gate.message)
         } else {
-            (true, report.stalled.answer == Some(true), &report.stalled.message)
+            // Whose worker is not found is held all the same.
+            let is_refused =
+                matches!(report.ready.reason, Reason::FleetDenied | Reason::FleetNotFound | Reason::FleetInvalid);
+            (true, is_refused, &report.ready.message)
         };
         self.invalid_passes = if is_invalid { self.invalid_passes + 1 } else { 0 };
         if self.invalid_passes >= SETTLED_PASSES {

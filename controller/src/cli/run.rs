@@ -59,7 +59,7 @@ pub struct RunArgs {
     #[arg(group = "goal", conflicts_with_all = ["watch", "wait_for_rollout", "grace"])]
     until_queues_empty: Option<Vec<String>>,
 
-    /// Only wait until every running task is held; every task stays held at the end. Before a deployment
+    /// The step before a deployment: only wait until every running task is held; they stay held at the end
     #[arg(long, group = "goal", conflicts_with_all = ["watch", "wait_for_rollout", "grace"])]
     until_held: bool,
 

@@ -31,7 +31,7 @@ pub fn report(
     let rest_settled = is_settled(situation);
     let unaccounted = unaccounted::unaccounted(situation, rest_settled);
     let uncertain = unaccounted::verdict(unaccounted.as_ref());
-    let drained = unless_uncertain(drained(situation, &tasks, gate.as_ref()), uncertain.as_ref());
+    let drained = unaccounted::unless_uncertain(drained(situation, &tasks, gate.as_ref()), uncertain.as_ref());
     let deleted = deleted::deleted(situation);
     let withdrawal = withdrawn::withdrawal(situation);
     let ready = deleted::verdict(deleted.as_ref())
@@ -316,7 +316,7 @@ fn drained(situation: &Situation<'_>, all: &[TaskReport], gate: Option<&Verdict>
         if situation.memory.is_turning() {
             return Verdict { answer: None, reason: Reason::InProgress, message: notes::turns(situation) };
         }
-        let message = String::from("no task of an old revision is left");
+        let message = format!("no task of an old revision is left{}", unfinished(situation));
         return match clean::clean(situation) {
             Verdict { answer: Some(false), reason, message: lost } => {
                 Verdict { answer: Some(true), reason, message: format!("{message}, but {lost}") }
@@ -362,12 +362,16 @@ fn others(situation: &Situation<'_>, old: &[TaskReport]) -> Option<Verdict> {
     Some(Verdict { answer: Some(false), reason: Reason::InProgress, message })
 }
 
-/// That no old task is left is not known while not every task is accounted for: one that is not may be old.
-fn unless_uncertain(drained: Verdict, uncertain: Option<&Verdict>) -> Verdict {
-    match uncertain {
-        Some(why) if drained.answer == Some(true) => Verdict { answer: None, ..why.clone() },
-        _ => drained,
+/// Why a revision without others beside it is not drained to yet.
+fn unfinished(situation: &Situation<'_>) -> String {
+    let fleet = situation.fleet;
+    if !fleet.is_rolling_out {
+        return String::new();
     }
+    format!(
+        "; the scheduler has not brought {} into place yet, and may still take it back",
+        fleet.label(&fleet.current)
+    )
 }
 
 /// Old tasks that may not go yet, and nothing else goes on.

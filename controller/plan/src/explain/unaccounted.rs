@@ -34,6 +34,14 @@ pub fn verdict(unaccounted: Option<&Unaccounted>) -> Option<Verdict> {
     Some(Verdict { answer: Some(false), reason: Reason::Unaccounted, message: certain.message.clone() })
 }
 
+/// That no old task is left is not known while not every task is accounted for: one that is not may be old.
+pub fn unless_uncertain(drained: Verdict, uncertain: Option<&Verdict>) -> Verdict {
+    match uncertain {
+        Some(why) if drained.answer == Some(true) => Verdict { answer: None, ..why.clone() },
+        _ => drained,
+    }
+}
+
 /// Both numbers, who cannot be placed, and why the first of them cannot.
 fn unplaced_words(situation: &Situation<'_>) -> Option<String> {
     let fleet = situation.fleet;

@@ -56,7 +56,8 @@ pub(super) struct ServiceFacts {
     maximum_percent: u32,
     current: RevisionId,
     revisions: BTreeMap<RevisionId, Revision>,
-    /// ECS has not said of the current deployment that it is `COMPLETED`.
+    /// ECS says of the current deployment that it is not `COMPLETED`: it may still fail and be rolled back (`rolloutState`,
+    /// `Deployment` in the API reference).
     is_rolling_out: bool,
     /// The scheduler moves tasks from Availability Zones with many to those with few.
     balances_zones: bool,

@@ -72,6 +72,21 @@ fn the_current_revision_is_the_primary_deployment_whatever_its_task_definition()
     assert_eq!((facts.desired, facts.minimum_healthy_percent, facts.maximum_percent), (3, 100, 200));
 }
 
+/// What ECS may still take back is not in place; where it does not tell, it cannot take it back either.
+#[rstest]
+#[case(Some(DeploymentRolloutState::InProgress), true)]
+#[case(Some(DeploymentRolloutState::Failed), true)]
+#[case(Some(DeploymentRolloutState::Completed), false)]
+#[case(None, false)]
+fn the_current_deployment_is_in_place_when_it_is_completed(
+    #[case] state: Option<DeploymentRolloutState>,
+    #[case] expected: bool,
+) {
+    let primary = Deployment::builder().id("ecs-svc/2").status("PRIMARY").set_rollout_state(state).build();
+    let answer = answer(a_service().set_deployments(Some(vec![primary])).build());
+    assert_eq!(service(&target(), &answer, true).unwrap().is_rolling_out, expected);
+}
+
 #[test]
 fn the_services_own_limits_are_read() {
     let limits = DeploymentConfiguration::builder().minimum_healthy_percent(50).maximum_percent(150).build();
