@@ -285,7 +285,10 @@ async fn a_status_of_another_shape_can_be_told_in_and_is_kept() {
     let tell = |status: &mut Value| status["blockedBy"] = json!("RecordInvalid");
     amend(&lab.client, &resource, tell).await.unwrap();
     let told = read().await;
-    let expected = json!({"memory": "sheets:two", "tasksOmitted": "many", "blockedBy": "RecordInvalid"});
+    // What it did not say is what every new status says.
+    let expected = json!({
+        "memory": "sheets:two", "tasksOmitted": "many", "blockedBy": "RecordInvalid", "observedGeneration": -1, "phase": "Unknown",
+    });
     assert_eq!(told.data["status"], expected);
 
     // Nothing new is not written; and nothing is written over what somebody else wrote.
