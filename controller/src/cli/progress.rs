@@ -115,7 +115,7 @@ impl Progress {
             return Some(end);
         }
         if let Goal::Deployment(target) = &self.patience.goal {
-            self.was_current |= target.is_seen(report);
+            self.was_current |= target.is_current(report);
             return self.learn_of(target, reconciliation, at_rest, now);
         }
         let enough = self.saw_rollout || self.is_late(now);
@@ -154,7 +154,7 @@ impl Progress {
         let so_far = so_far(report, self.began, self.before);
         match target.standing(reconciliation.observation.fleet.ok(), report, self.was_current, self.is_late(now)) {
             // What goes on is another rollout, if one does.
-            Standing::Drained(outcome) if at_rest || !target.is_seen(report) => {
+            Standing::Drained(outcome) if at_rest || !target.is_current(report) => {
                 Some(End::well(exit_of(outcome).max(so_far)))
             }
             Standing::Replaced { message } if at_rest => {
@@ -273,5 +273,62 @@ pub fn so_far(report: &Report, began: Timestamp, before: Losses) -> Exit {
         Exit::EndedUnpermitted
     } else {
         Exit::Done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::target::tests::{planned, report},
+        *,
+    };
+
+    fn progress(rollout_only: bool) -> Progress {
+        let goal = Goal::Drained { rollout_only };
+        let patience = Patience { connect: Duration::ZERO, grace: None, watch: false, goal };
+        Progress::new(patience, Timestamp::UNIX_EPOCH, Losses::default())
+    }
+
+    #[test]
+    fn a_rollout_that_this_run_saw_and_that_was_rolled_back_is_no_success() {
+        let mut report = report(Some("1"));
+        report.past = vec![PastRollout {
+            to: "ecs-svc/1".into(),
+            label: "transcoder:41".into(),
+            since: Timestamp::UNIX_EPOCH,
+            until: Timestamp::UNIX_EPOCH,
+            tasks: 2,
+            outcome: RolloutOutcome::RolledBack,
+            jobs_cut: 0,
+            ended_unpermitted: 0,
+            unseen: 0,
+            killed: 0,
+        }];
+        let mut progress = progress(false);
+        assert_eq!(progress.rolled_back(&report), End::well(Exit::Done), "it began in the rollback");
+        progress.rolled_out = Some("ecs-svc/2".into());
+        let End { exit, error } = progress.rolled_back(&report);
+        assert_eq!((exit, exit.code()), (Exit::Superseded, 6));
+        assert_eq!(error.unwrap().message, "deployment ecs-svc/2 was rolled back to transcoder:41 (ecs-svc/1)");
+        report.past[0].ended_unpermitted = 1;
+        assert_eq!(progress.rolled_back(&report).exit, Exit::EndedUnpermitted, "lost jobs are worse");
+        report.past[0] =
+            PastRollout { to: "ecs-svc/2".into(), outcome: RolloutOutcome::Drained, ..report.past[0].clone() };
+        report.past[0].ended_unpermitted = 0;
+        assert_eq!(progress.rolled_back(&report), End::well(Exit::Done));
+    }
+
+    #[test]
+    fn whoever_waits_for_rollouts_only_does_not_wait_for_a_scale_in() {
+        let mut plan = planned(Some("1"));
+        (plan.report.settled, plan.report.rollout_settled) = (false, true);
+        let hold = Action::Hold { task: "t".into(), lasting: SignedDuration::from_hours(1) };
+        let queues = vec!["slow".into()];
+        plan.actions = vec![Action::Cancel { task: "t".into(), node: "w".into(), queues }];
+        assert!(progress(true).is_at_rest(&plan) && !progress(false).is_at_rest(&plan));
+        plan.actions.push(hold);
+        assert!(!progress(true).is_at_rest(&plan), "a task that stays is about to be held");
+        plan.report.rollout_settled = false;
+        assert!(!progress(true).is_at_rest(&plan));
     }
 }

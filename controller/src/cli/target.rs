@@ -3,7 +3,7 @@
 use worker_drain_plan::{
     Report, RevisionId,
     observation::FleetView,
-    report::{CurrentRevision, PastRollout, RolloutOutcome},
+    report::{PastRollout, RolloutOutcome},
 };
 
 use super::exit::{Exit, UserError};
@@ -66,13 +66,14 @@ impl Target {
         }
     }
 
-    fn is_current(&self, current: Option<&CurrentRevision>) -> bool {
-        current.is_some_and(|current| self.is(&current.id, &current.label))
+    /// It is current now.
+    pub fn is_current(&self, report: &Report) -> bool {
+        report.current.as_ref().is_some_and(|current| self.is(&current.id, &current.label))
     }
 
     /// What became of it. `was_current`: it was seen current earlier in this run. `is_late`: if it is to become current, it had time to.
     pub fn standing(&self, fleet: Option<&FleetView>, report: &Report, was_current: bool, is_late: bool) -> Standing {
-        let is_current = self.is_current(report.current.as_ref());
+        let is_current = self.is_current(report);
         // Of a task definition that is not current only what this run has seen is known to be meant.
         let is_meant = is_current || was_current || matches!(self, Self::Deployment(_));
         let drained = report.drained_to.as_ref().filter(|drained| is_meant && self.is(&drained.id, &drained.label));
@@ -94,11 +95,6 @@ impl Target {
             },
             _ => Standing::Unseen,
         }
-    }
-
-    /// It is current now.
-    pub fn is_seen(&self, report: &Report) -> bool {
-        self.is_current(report.current.as_ref())
     }
 }
 
@@ -126,14 +122,14 @@ pub const fn exit_of(outcome: Option<RolloutOutcome>) -> Exit {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use jiff::{SignedDuration, Timestamp};
     use rstest::rstest;
     use worker_drain_plan::{
-        Memory, Policy,
+        Memory, Plan, Policy,
         observation::{Failure, FailureKind, Observation, Revision, Seen},
         plan,
-        report::DrainedTo,
+        report::{CurrentRevision, DrainedTo},
     };
 
     use super::*;
@@ -141,14 +137,20 @@ mod tests {
     const AT: Timestamp = Timestamp::UNIX_EPOCH;
 
     /// A report in which the first deployment was drained, and this one is current.
-    fn report(current: Option<&str>) -> Report {
+    pub fn report(current: Option<&str>) -> Report {
+        planned(current).report
+    }
+
+    /// A plan that does nothing, with that report.
+    pub fn planned(current: Option<&str>) -> Plan {
         let failure = || Failure::new(FailureKind::Unreachable, "nobody there");
         let seen = Observation {
             fleet: Seen::Err { failure: failure(), at: AT },
             workers: Seen::Err { failure: failure(), at: AT },
             queues: None,
         };
-        let mut report = plan(&policy(), &seen, &Memory::default(), AT).report;
+        let mut plan = plan(&policy(), &seen, &Memory::default(), AT);
+        let report = &mut plan.report;
         report.current =
             current.map(|id| CurrentRevision { id: format!("ecs-svc/{id}").into(), label: label(id), since: None });
         report.drained_to = Some(DrainedTo {
@@ -157,7 +159,7 @@ mod tests {
             at: AT,
             outcome: Some(RolloutOutcome::JobsCut),
         });
-        report
+        plan
     }
 
     fn policy() -> Policy {

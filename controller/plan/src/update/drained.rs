@@ -1,15 +1,15 @@
 //! To which revision the fleet is drained: what a pipeline waits for by that revision's name.
 
 use super::view::View;
-use crate::{memory::Memory, names::RevisionId, report::DrainedTo};
+use crate::{memory::Memory, report::DrainedTo};
 
 /// Notes the current revision when no task of another one is left and its scheduler has brought it into place, and takes that back
 /// when one is seen after all. A revision that its scheduler may still give up is not drained to, though all others are gone; and while
 /// not every task is accounted for nothing is known.
 pub fn follow(view: &View<'_>, memory: &mut Memory) {
     let fleet = view.fleet;
-    if memory.rollout.as_ref().is_some_and(|rollout| is_of(memory.drained_to.as_ref(), &rollout.to)) {
-        memory.drained_to = None;
+    if let Some(rollout) = &memory.rollout {
+        memory.drained_to.take_if(|drained| drained.id == rollout.to);
     }
     let is_in_place = !fleet.is_rolling_out && !fleet.is_deleted;
     let is_certain = fleet.unplaced.values().all(|task| task.life.has_ended()) && memory.miscount.is_none();
@@ -27,8 +27,4 @@ pub fn follow(view: &View<'_>, memory: &mut Memory) {
         at: past.map_or(view.now, |past| past.until),
         outcome: past.map(|past| past.outcome),
     });
-}
-
-fn is_of(drained: Option<&DrainedTo>, revision: &RevisionId) -> bool {
-    drained.is_some_and(|drained| drained.id == *revision)
 }

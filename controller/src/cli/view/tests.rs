@@ -268,3 +268,13 @@ fn a_hold_that_has_run_out_is_none() {
     report.tasks.iter_mut().for_each(|task| task.hold = HoldState::Until(ran_out));
     assert!(!table(&[watched(report)], 120, 24, false).contains("0s  "));
 }
+
+#[test]
+fn where_things_stand_is_told_when_nothing_changes() {
+    let told = lines::progress(&watched(draining()), at(600));
+    let words = "progress  Draining, 1/3 drained  (task 0af3b2c1d4: 2 jobs running)";
+    assert!(told.ends_with(words), "{told}");
+    let object: serde_json::Value = serde_json::from_str(&json::progress(&watched(draining()), at(600))).unwrap();
+    assert_eq!((&object["event"], &object["ended"], &object["oldTasks"]), (&"progress".into(), &1.into(), &3.into()));
+    assert_eq!(object["blockedBy"], "JobsRunning");
+}
